@@ -148,7 +148,7 @@ def test_tests_lie_in_folders_after_the_rooms():
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
     "library": 43_696,
     "files": 298,
-    "core": 3_979,
+    "core": 3_899,
     "training": 8_042,
     "tables": 3_707,
     "kinds": 4,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import FlowsError, Region, Rounding, Shape, Support, Traits, along, beside, bijection, numbers, positive_int
+from flows.core import FlowsError, Region, Rounding, Shape, Support, Traits, along, bijection, next_float, numbers, positive_int
 
 
 def _support(step: float | Sequence[float], levels: int | None) -> Support:
@@ -80,7 +80,7 @@ def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
             y = x + size * (jax.random.uniform(rng, x.shape, x.dtype) - 0.5)
             # At the ends of a cell, which may be ends of a box, a density may be infinite or 0.
             at, noisy = lax.stop_gradient((x, y))
-            least, most = jnp.minimum(at, beside(at - size / 2, 1.0)), jnp.maximum(at, beside(at + size / 2, -1.0))
+            least, most = jnp.minimum(at, next_float(at - size / 2, 1.0)), jnp.maximum(at, next_float(at + size / 2, -1.0))
             return y + (jnp.clip(noisy, least, most) - noisy), jnp.zeros((), x.dtype)
 
         def inverse_fun(params, y):

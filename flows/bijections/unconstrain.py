@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import REAL, Array, FlowsError, Numbers, Support, beside, bijection, check_fits
+from flows.core import REAL, Array, FlowsError, Numbers, Support, bijection, check_fits, next_float
 
 
 def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:
@@ -95,8 +95,8 @@ def Unconstrain(low: Numbers = -np.inf, high: Numbers = np.inf):
             x = jnp.where(
                 both, left + within, jnp.where(from_low, left + jnp.exp(y), jnp.where(to_high, right - jnp.exp(-y), y))
             )
-            least = jnp.where(from_low, beside(left, 1.0), -jnp.inf)
-            most = jnp.where(to_high, beside(right, -1.0), jnp.inf)
+            least = jnp.where(from_low, next_float(left, 1.0), -jnp.inf)
+            most = jnp.where(to_high, next_float(right, -1.0), jnp.inf)
             return jnp.clip(x, least, most)
 
         return {}, direct_fun, inverse_fun

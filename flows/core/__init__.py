@@ -1,7 +1,7 @@
 """The ground floor: the contract, how layers are written, and what makes them fast. `contract.py` is the place to begin.
 
 An author writes functions of one event (`decorators.py`); they are lifted to batches (`lifting.py`) and become a part
-(`parts.py`), which combinators compose. `publish.py` makes of a part the functions that a user calls.
+(`parts.py`), which combinators compose. `publish.py` makes the functions that a user calls from a part.
 """
 
 from flows.core.caching import Memo as Memo
@@ -93,7 +93,6 @@ from flows.core.numerics import HIGHEST as HIGHEST
 from flows.core.numerics import LOG_2PI as LOG_2PI
 from flows.core.numerics import Precision as Precision
 from flows.core.numerics import along as along
-from flows.core.numerics import beside as beside
 from flows.core.numerics import blocks_to_channels as blocks_to_channels
 from flows.core.numerics import computed_with as computed_with
 from flows.core.numerics import enable_x64 as enable_x64
@@ -102,6 +101,7 @@ from flows.core.numerics import first as first
 from flows.core.numerics import grown as grown
 from flows.core.numerics import in_pieces as in_pieces
 from flows.core.numerics import iteration as iteration
+from flows.core.numerics import next_float as next_float
 from flows.core.numerics import off_strides as off_strides
 from flows.core.numerics import precision as precision
 from flows.core.numerics import saturated as saturated

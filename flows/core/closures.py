@@ -1,10 +1,10 @@
-"""Parts of the layers of a model: a constructor's value has its own, and a plain closure is made one of a single init.
+"""Parts of the layers of a model: a constructor's value makes its part once, a plain closure makes one for each init.
 
-A plain closure is a function that returns params and two functions of batches, the style of jax-flows 0.0.1. The functions of
-a closure are made by the init that makes its params, and serve these alone. So a part of one is never kept: it is there for one
-init, which hands it its functions. What needs several inits of one part, or an init that is traced, or makes functions again
-for params that are there (copies, members, a file), refuses a closure; a constructor has no such limits. One whose init JAX
-cannot trace, such as an init in NumPy, is treated as a closure, except that its functions may serve params that are there.
+A plain closure is a function that returns params and two functions of batches, the style of jax-flows 0.0.1. The init that
+makes the params of a closure also makes its functions, which serve these params alone. So a part of a closure is never cached:
+it serves one init. Copies, members and files need several inits of one part, a traced init, or functions for existing params:
+they refuse a closure; a constructor has no such limits. A constructor whose init JAX cannot trace, such as an init in NumPy, is
+treated as a closure, except that its functions may serve existing params.
 """
 
 from typing import Any
@@ -17,16 +17,16 @@ from flows.core.lifting import SERVE, BijectionAuthor, DistributionAuthor
 from flows.core.parts import BijectionPart, DistributionPart, Part
 
 
-def initialize(layer: Any, key: Array, event: Shape, context: Shape | None, given: Given = NOTHING) -> tuple[Params, Any]:
+def initialize(layer: Any, key: Array, event: Shape, context: Shape | None, data: Given = NOTHING) -> tuple[Params, Any]:
     """The params and the part of a whole model: a constructor's value, or a plain closure that is a distribution."""
     part = distribution_part(layer, event, context)
-    return part.init(key, given), part
+    return part.init(key, data), part
 
 
 def part_of(layer: Any, event: Shape, context: Shape | None) -> Any:
-    """The part of a whole model whose params are known already."""
+    """The part of a whole model whose params exist already."""
     part = distribution_part(layer, event, context)
-    refuse_closures(part, f"functions are to be made for params of {layer!r:.80}", several=False)
+    refuse_closures(part, f"functions are needed for existing params of {layer!r:.80}", several=False)
     return part
 
 
@@ -36,7 +36,7 @@ def bijection_part(layer: Any, event: Shape, context: Shape | None) -> Bijection
 
 
 def distribution_part(layer: Any, event: Shape, context: Shape | None) -> DistributionPart:
-    """As `bijection_part`, for a distribution."""
+    """The part of a distribution in a combinator, as `bijection_part`."""
     return layer.part(event, context) if isinstance(layer, ModelValue) else _part(DistributionAuthor, layer, event, context)
 
 
@@ -46,17 +46,15 @@ def _part(make: type[BijectionAuthor | DistributionAuthor], layer: Any, event: S
 
 
 def refuse_closures(part: Part, what: str, several: bool = True) -> None:
-    """Refuse a part with a plain closure where functions of one init would have to serve the params of another; and for
-    `several` inits one with a constructor that is treated as a closure."""
+    """Refuse a part with a plain closure where functions of one init would have to serve the params of another init; for
+    `several` inits also a part with a constructor that is treated as a closure."""
     if authors := [author for author in part.closures if several or author.is_closure]:
         names, author = ", ".join(dict.fromkeys(author.name for author in authors)), authors[0]
-        raise FlowsError(
-            f"{what}, but the functions of {names}, {author.kind}, are those of one init. {author.remedy}, {SERVE}"
-        )
+        raise FlowsError(f"{what}, but the functions of {names}, {author.kind}, belong to one init. {author.remedy}, {SERVE}")
 
 
 def with_functions_of(part: Part, like: Part) -> Part:
-    """A part of a model that holds the closures of another one, with the functions that their init has made."""
+    """A part of a model with the functions that the init of another part of this model has made."""
     for author, other in zip(part.closures, like.closures, strict=True):
         author.made = other.made
     return part

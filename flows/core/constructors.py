@@ -1,7 +1,7 @@
 """Constructor values: what `ActNorm()` returns remembers how it was made.
 
-A value prints as code, compares and hashes by the arguments it was made of, and goes to JSON and back. That is what
-lets functions be compiled once per model, and a model be saved as its constructor plus its params.
+A value prints as code, compares and hashes by the arguments of its call, and goes to JSON and back. So functions are
+compiled once for each model, and a model is saved as its constructor and its params.
 """
 
 import functools
@@ -23,7 +23,7 @@ P = ParamSpec("P")
 V = TypeVar("V", bound="Value")
 
 MOST_CONSTRUCTORS = 10_000  # in a file
-_CONSTRUCTORS: WeakSet[Callable] = WeakSet()  # every constructor there is
+_CONSTRUCTORS: WeakSet[Callable] = WeakSet()  # all constructors
 
 
 class Value:
@@ -31,7 +31,7 @@ class Value:
 
     constructor: Callable
     arguments: dict[str, Any]
-    inner: Any  # what the constructor's own body returned
+    inner: Any  # what the body of the constructor returned
     _key: tuple
     _hash: int
 
@@ -49,13 +49,33 @@ class Value:
         return self._hash
 
     def __repr__(self) -> str:
-        return _call_as_code(self)
+        """The shortest call that makes an equal value: layers by position, the rest by name, defaults left out."""
+        parts: list[str] = []
+        parameters = inspect.signature(self.constructor).parameters.items()
+        by_position = True
+        # Where there are *args, the arguments before them have to be passed by position.
+        forced = any(self.arguments[name] for name, parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL)
+        for name, parameter in parameters:
+            argument, kind, required = self.arguments[name], parameter.kind, parameter.default is parameter.empty
+            if kind is parameter.VAR_POSITIONAL:
+                parts += map(_as_code, argument)
+                forced = by_position = False
+            elif kind is parameter.VAR_KEYWORD:
+                parts += [f"{key}={_as_code(extra)}" for key, extra in argument.items()]
+            elif not (forced or required) and _key_of(argument) == _key_of(_freeze(parameter.default, name)):
+                by_position = False
+            elif kind is not parameter.KEYWORD_ONLY and (forced or (by_position and (required or callable(argument)))):
+                parts.append(_as_code(argument))
+            else:
+                by_position = False
+                parts.append(f"{name}={_as_code(argument)}")
+        return f"{public_name(self.constructor)}({', '.join(parts)})"
 
     def __reduce__(self) -> tuple:
         return call, (self.constructor, self.arguments)
 
     def values_beneath(self) -> Iterator["Value"]:
-        """The values among the arguments, or the one that a model is short for."""
+        """The values among the arguments, or the value that a model is short for."""
         return _values_in(self.inner if isinstance(self.inner, Value) else self.arguments)
 
     def values_within(self) -> Iterator["Value"]:
@@ -66,7 +86,7 @@ class Value:
 
 
 def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, Any], Any], V]) -> Callable[P, V]:
-    """Turn a function that returns a layer into a constructor, whose result remembers the call."""
+    """Turn a function that returns a layer into a constructor, whose value remembers the call."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -91,7 +111,7 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
 
 
 def said_of(claim: Any, arguments: dict[str, Any], what: str) -> Any:
-    """A claim of a decorator on its constructor's values, or what a function of their arguments, by name, says of them."""
+    """A claim of a decorator, or, where it is a function, its result for the arguments of the constructor, by name."""
     if not callable(claim):
         return claim
     try:
@@ -107,18 +127,18 @@ def is_constructor(x: Any) -> bool:
 
 
 def check_decorated(function: Any, name: str, returns: str) -> None:
-    """Refuse what a decorator is given in place of a function of the user's."""
+    """Refuse an argument of a decorator that is not a function."""
     expected = f"expected the function that is decorated, which returns {returns}, or keywords alone"
     if isinstance(function, Value) or not callable(function):
         raise TypeError(f"{name}: it was given {function!r:.60}; {expected}")
     try:
         inspect.signature(function)
-    except (TypeError, ValueError):  # of what is written in C
+    except (TypeError, ValueError):  # it is written in C
         raise TypeError(f"{name}: it was given {function!r:.60}, whose arguments are not known; {expected}") from None
 
 
 def check_takes(x: Callable, form: str, what: str) -> None:
-    """Refuse a function that cannot be called in the `form` "net(rng, input_dim)", with as many arguments by position."""
+    """Refuse a function that cannot be called with the number of positional arguments in `form`, "net(rng, input_dim)"."""
     try:
         inspect.signature(str(x) if isinstance(x, np.ufunc) else x).bind(*form.split(","))  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:  # ValueError: it is written in C. The second argument of a ufunc is `out`
@@ -126,7 +146,7 @@ def check_takes(x: Callable, form: str, what: str) -> None:
 
 
 def check_function(x: Any, what: str, expected: str) -> None:
-    """Refuse what is no function of the user's: a constructor, or the value of one, can be called, but is another thing."""
+    """Refuse anything but a user's function; constructors and their values can be called too, but are refused."""
     if isinstance(x, Value) or is_constructor(x) or not callable(x):
         refuse_argument(x, what, expected)
 
@@ -139,7 +159,7 @@ def refuse_argument(x: Any, what: str, expected: str) -> NoReturn:
 
 
 def in_library(construct: Callable) -> bool:
-    """Tell whether it is one of the library's own."""
+    """Tell whether a constructor belongs to the library."""
     return (construct.__module__ or "").split(".")[0] == "flows"
 
 
@@ -152,12 +172,12 @@ def public_name(construct: Callable) -> str:
 
 
 def file_name(construct: Callable) -> str:
-    """Its name in a file; the colon keeps a user's `transformers:Affine` apart from the library's `transformers.Affine`."""
+    """The name in a file; the colon keeps a user's `transformers:Affine` apart from the library's `transformers.Affine`."""
     return public_name(construct) if in_library(construct) else f"{construct.__module__}:{construct.__name__}"
 
 
 def to_json(value: Value) -> dict[str, Any]:
-    """A JSON-ready description of the call that made `value`; an argument that has none is named in the error."""
+    """A JSON-ready description of the call that made `value`; the error names an argument that has none."""
 
     def encode(x: Any, where: str) -> Any:
         if isinstance(x, Value):
@@ -212,7 +232,7 @@ def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
 
 
 def call(construct: Callable, arguments: dict[str, Any]) -> Any:
-    """The call that `Value.arguments` records; an argument that is missing keeps its default."""
+    """Call a constructor with the arguments of a `Value`; a missing argument keeps its default."""
     signature = inspect.signature(construct)
     unknown = sorted(set(arguments) - set(signature.parameters))
     if unknown:
@@ -225,15 +245,11 @@ def call(construct: Callable, arguments: dict[str, Any]) -> Any:
 def _freeze(x: Any, where: str) -> Any:
     """The one immutable form of an argument: sequences and arrays become tuples, NumPy scalars Python's, dtypes names."""
     if isinstance(x, jax.core.Tracer):
-        raise FlowsError(
-            f"{where} is a traced array. A constructor takes plain Python values; what is computed belongs in params"
-        )
+        raise FlowsError(f"{where} is a traced array. A constructor takes Python values; computed values belong in params")
     if isinstance(x, np.ndarray | np.generic | jax.Array):
         return _freeze(np.asarray(x).tolist(), where)
     if hasattr(x, "to_numpy"):
-        raise FlowsError(
-            f"{where} is {_describe(x)} of another library; expected plain values: give its .to_numpy(), if it is numbers"
-        )
+        raise FlowsError(f"{where} is {_describe(x)} of another library; expected plain values, such as its .to_numpy()")
     if isinstance(x, np.dtype):
         return x.name
     if isinstance(x, type) and (issubclass(x, np.generic) or isinstance(getattr(x, "dtype", None), np.dtype)):
@@ -246,7 +262,7 @@ def _freeze(x: Any, where: str) -> Any:
 
 
 def _key_of(x: Any) -> Any:
-    """A hashable stand-in that tells 1, 1.0 and True apart."""
+    """A hashable key that keeps 1, 1.0 and True apart."""
     if isinstance(x, tuple):
         return (type(x), *map(_key_of, x))
     if isinstance(x, Mapping):
@@ -261,7 +277,7 @@ def _key_of(x: Any) -> Any:
 
 
 class Identity:
-    """Stands for an object in a key: equal only to itself, and keeps it alive so that its id stays its own."""
+    """Key of an object: equal only to itself. It keeps the object alive, so that no other object gets its id."""
 
     def __init__(self, x: Any):
         self.x = x
@@ -278,30 +294,6 @@ def _values_in(x: Any) -> Iterator[Value]:
         yield x
     for entry in x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple) else ():
         yield from _values_in(entry)
-
-
-def _call_as_code(value: Value) -> str:
-    """The shortest call that makes an equal value: layers by position, the rest by name, defaults left out."""
-    parts: list[str] = []
-    parameters = inspect.signature(value.constructor).parameters.items()
-    by_position = True
-    # What stands before *args has to be given by position wherever there are any.
-    forced = any(value.arguments[name] for name, parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL)
-    for name, parameter in parameters:
-        argument, required = value.arguments[name], parameter.default is parameter.empty
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            parts += map(_as_code, argument)
-            forced = by_position = False
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            parts += [f"{key}={_as_code(extra)}" for key, extra in argument.items()]
-        elif not (forced or required) and _key_of(argument) == _key_of(_freeze(parameter.default, name)):
-            by_position = False
-        elif parameter.kind is not parameter.KEYWORD_ONLY and (forced or (by_position and (required or callable(argument)))):
-            parts.append(_as_code(argument))
-        else:
-            by_position = False
-            parts.append(f"{name}={_as_code(argument)}")
-    return f"{public_name(value.constructor)}({', '.join(parts)})"
 
 
 def _as_code(x: Any) -> str:

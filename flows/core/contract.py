@@ -15,19 +15,10 @@ Params = Any  # a pytree of float arrays; leaves under the dict key "fixed" do n
 Shape = tuple[int, ...]
 Triple = TypeVar("Triple", covariant=True)
 
-# The vocabulary of keywords, those of an init and those of a call, and what each is where it is not given. An author names what
-# is used, and is handed just that.
+# The keywords of an init and of a call, and their defaults. An author's function receives only the keywords that it names.
 INIT = ("context_dim", "init_inputs", "init_context", "params")
 CALL = ("context", "rng", "train")
-DEFAULTS = {
-    "context_dim": 0,
-    "init_inputs": None,
-    "init_context": None,
-    "params": None,
-    "context": None,
-    "rng": None,
-    "train": False,
-}
+DEFAULTS: dict[str, Any] = dict.fromkeys(INIT + CALL) | {"context_dim": 0, "train": False}
 
 LIKELIHOODS = ("exact", "unbiased", "lower bound")  # from the strongest claim to the weakest
 
@@ -35,7 +26,7 @@ LIKELIHOODS = ("exact", "unbiased", "lower bound")  # from the strongest claim t
 class Transform(Protocol):
     """A direct or an inverse function of a batch (batch, *event).
 
-    The log-determinants, (batch,), are those of the function that is called, in nats.
+    The log-determinants, (batch,), belong to the function that is called, in nats.
     """
 
     def __call__(
@@ -56,14 +47,13 @@ class Sample(Protocol):
 
 
 class InitFun(Protocol[Triple]):
-    """Maker of a model's params and functions: a constructor's value, or a plain function of this form. It takes those of the
-    keywords of `INIT` that it names."""
+    """Maker of a model's params and functions: a constructor's value, or a plain function. It may name keywords of `INIT`."""
 
     def __call__(self, rng: Any, input_dim: Any, /) -> Triple: ...
 
 
 class Conditioner(Protocol):
-    """A network, a constructor's value or a plain function: it makes params and `apply_fun(params, inputs)`."""
+    """Maker of a network, a constructor's value or a plain function: it returns params and `apply_fun(params, inputs)`."""
 
     def __call__(self, rng: Any, input_dim: Any, output_dim: Any, /) -> tuple[Params, Callable]: ...
 
@@ -80,7 +70,7 @@ class Bijection(NamedTuple):
     inverse_fun: Transform
 
     def __repr__(self) -> str:
-        return _told(self)
+        return _summary(self)
 
 
 class Distribution(NamedTuple):
@@ -94,11 +84,11 @@ class Distribution(NamedTuple):
     sample: Sample
 
     def __repr__(self) -> str:
-        return _told(self)
+        return _summary(self)
 
 
-def _told(triple: Any) -> str:
-    """A triple in a line: its params may be millions of numbers."""
+def _summary(triple: Any) -> str:
+    """A triple in one line: its params may hold millions of numbers."""
     leaves = jax.tree.leaves(triple.params)
     numbers = sum(int(np.size(leaf)) for leaf in leaves)
     return f"{type(triple).__name__}(params of {numbers:,} numbers in {len(leaves)} arrays, {', '.join(triple._fields[1:])})"
@@ -111,15 +101,15 @@ Numbers = float | Sequence[Any] | np.ndarray | Array
 
 
 class Layer(NamedTuple):
-    """Result of the init of a layer where `(params, direct_fun, inverse_fun)` does not say it all.
+    """Result of the init of a layer where `(params, direct_fun, inverse_fun)` is not enough.
 
     Attributes:
         params, direct, inverse: the triple.
-        inverse_and_log_det: the inverse with minus the log-det of `direct` at the point that it returns, where it has at hand
-            what that is made of.
+        inverse_and_log_det: the inverse together with minus the log-det of `direct` at the point that it returns, where the
+            two share work.
         velocity: `velocity(params, t, x) -> dx/dt` of a layer whose points follow a differential equation, t being 1 at the
             data and 0 at the noise; `flows.objectives.flow_matching` trains it.
-        keywords: which of context, rng and train the functions are handed, of those that they name; by default all of these.
+        keywords: which of context, rng and train the functions receive, if they name them; by default all that they name.
     """
 
     params: Params
@@ -131,7 +121,7 @@ class Layer(NamedTuple):
 
 
 class Given(NamedTuple):
-    """The data that an init was called with, and the params that are to be refreshed."""
+    """The data of a call of an init, and the params that it refreshes."""
 
     init_inputs: Array | None = None
     init_context: Array | None = None

@@ -38,7 +38,7 @@ P = ParamSpec("P")
 I = TypeVar("I", bound="ModelValue")
 NOTHING = Given()
 EVERYWHERE, PLAIN = Support(), Traits()
-# What a constructor declares: the thing itself, or a function of the constructor's arguments, by name, that returns it.
+# Claims of a constructor: values, or functions of the constructor's arguments, by name, that return them.
 Label = str | Callable[..., str]
 Places = Support | Callable[..., Support]
 Points = Support | Region | tuple[Any, Any]  # where points of a distribution live
@@ -48,7 +48,7 @@ OF_TRIPLES = {"params", "log_pdf", "sample", "direct_fun", "inverse_fun", "log_p
 
 
 class Declared(NamedTuple):
-    """Claims of a constructor on its values, as `bijection` and `distribution` take it."""
+    """Claims of a constructor about its values: the arguments of `bijection` and `distribution`."""
 
     batched: bool = True
     likelihood: Label = "exact"
@@ -59,13 +59,13 @@ class Declared(NamedTuple):
 
 
 class ModelValue(Value):
-    """An init_fun with a memory: what the constructors of bijections and of distributions return."""
+    """Value of a constructor of bijections or distributions: an init_fun that remembers its arguments."""
 
     batched: bool
     own_support: Support
     own_traits: Traits
-    own_cdf: Callable[[dict, Shape | None], Any] | None  # of its arguments and a context
-    labels: frozenset[str]  # its own and those of its layers
+    own_cdf: Callable[[dict, Shape | None], Any] | None  # of the arguments and a context
+    labels: frozenset[str]  # of the value itself and of its layers
     instead: str  # how it is called, for an error
 
     def __getattr__(self, name: str) -> Any:
@@ -97,19 +97,19 @@ class ModelValue(Value):
     def likelihood(self) -> str:
         """The kind of log_det and log_pdf: 'exact', 'unbiased' or 'lower bound', the weakest of all layers.
 
-        It follows from the constructors' arguments alone. With `rng`, 'unbiased' is one draw of an estimate, whose mean, and
-        whose gradient's, are exact; without, it is the exact value. A 'lower bound' is one in the mean over `rng`.
+        It follows from the constructors' arguments alone. With `rng`, 'unbiased' is one draw of an estimate: its mean and the
+        mean of its gradient are exact. Without `rng` it is the exact value. A 'lower bound' holds in the mean over `rng`.
         """
         return max(self.labels, key=LIKELIHOODS.index)
 
     @property
     def estimates(self) -> bool:
-        """Tells whether `rng` makes some log-det in it an estimate, so that only what is linear in log p may be given one."""
+        """Tells whether `rng` makes a log-det in it an estimate, which may enter only objectives that are linear in log p."""
         return "unbiased" in self.labels
 
     @property
     def keywords(self) -> frozenset[str]:
-        """The keywords of init that it, or any layer in it, names."""
+        """The keywords that its init, or the init of any layer in it, names."""
         inner = self.inner
         if isinstance(inner, Composite):
             return inner.keywords.union(*map(_init_keywords, inner.layers))
@@ -124,7 +124,7 @@ class ModelValue(Value):
         if isinstance(self.inner, ModelValue):  # a model, short for a composition
             return self.inner.part(event, context)
         key = (self, event, context)
-        part = made_once.get(key)  # called so, as every function within stands in the traceback of an author's error
+        part = made_once.get(key)  # no function is passed to it: each would be in the traceback of an author's error
         if part is not None:
             return part
         part = self._make_part(event, context)
@@ -153,13 +153,13 @@ class ModelValue(Value):
         return exact_on_request(part) if self.estimates and isinstance(part, BijectionPart) else part
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
-        context, given, event = self._given(as_event(input_dim), **keywords)
+        context, data, event = self._data(as_event(input_dim), **keywords)
         part = self.part(event, context)
-        params = part.init(as_key(rng), given)
+        params = part.init(as_key(rng), data)
         refuse_unused_context(self, part, context)
         return (params, *functions_of(part, params))
 
-    def _given(self, event: Shape, context_dim=0, init_inputs=None, init_context=None, params=None, **unknown):
+    def _data(self, event: Shape, context_dim=0, init_inputs=None, init_context=None, params=None, **unknown):
         name = self.constructor.__name__
         refuse_unknown(name, unknown, INIT)
         context = as_context(context_dim)
@@ -185,7 +185,7 @@ class ModelValue(Value):
 
 
 def _finite(x: Array, what: str) -> Array:
-    """Data to measure, in the default dtype; what is traced cannot be looked at."""
+    """Data to measure, in the default dtype; the values of a tracer are not known."""
     if not isinstance(x, jax.core.Tracer):
         check_finite(np.asarray(x), default_dtype(), what)
     return x.astype(default_dtype())
@@ -224,29 +224,30 @@ def bijection(
     support: Places = EVERYWHERE,
     traits: Known = PLAIN,
 ) -> Any:
-    """Make a constructor of bijections of a function that returns an `init_fun`.
+    """Make a constructor of bijections from a function that returns an `init_fun`.
 
     `init_fun(rng, shape, ...)` returns `(params, direct_fun, inverse_fun)`, with formulas for one event:
     `direct_fun(params, x) -> (y, log_det)` with a scalar `log_det` in nats, and `inverse_fun(params, y) -> x`, whose log-det
-    follows. Each names just the keywords it uses: init of `context_dim`, `init_inputs`, `init_context`, `params`; the
-    functions of `context`, `rng`, `train`. They never depend on `rng` or on data: what is drawn or measured is in params, a
-    pytree of float arrays. What must not train is under the key "fixed". An init that JAX cannot trace, such as one in NumPy,
-    is run each time; `Repeat`, copies in a mixture, ensembles and folds refuse it.
+    the library computes. Each function names only the keywords that it uses: `init_fun` among `context_dim`, `init_inputs`,
+    `init_context` and `params`, the other two among `context`, `rng` and `train`. The two must not close over values that are
+    drawn from `rng` or measured from data: such values are params, a pytree of float arrays. Arrays that must not train are
+    under the key "fixed". An init that JAX cannot trace, such as an init in NumPy, runs at every call; `Repeat`, copies in a
+    mixture, ensembles and folds refuse it.
 
-    Where a triple does not say it all (an inverse that makes its log-det, a velocity), init returns a `flows.Layer`.
+    Where a triple is not enough (an inverse that also makes its log-det, a velocity), `init_fun` returns a `flows.Layer`.
 
-    A constructor's own arguments arrive in one immutable form: lists and arrays as tuples of Python numbers (take them up with
-    `np.asarray`), dtypes as names.
+    The decorated function receives its arguments in an immutable form: lists and arrays as tuples of Python numbers (convert
+    them with `np.asarray`), dtypes as names.
 
     Args:
         batched: the functions take whole batches, (batch, *event), and return `log_det` of shape (batch,). In calls without
-            `rng` and `train` a row's result must not depend on the other rows, which may be more than were given.
-        likelihood: what log_det is: 'exact', whatever `rng` is; 'unbiased', exact without `rng` and with it a draw of an
-            estimate whose mean, and whose gradient's, are exact; 'lower bound', in the mean over `rng`. Or a function of the
-            constructor's arguments, by name, that returns one of these.
-        support: where inputs and outputs live, where that is not the whole line, as a `Support`: open intervals, `CIRCLE` or
+            `rng` and `train` a row's result must not depend on the other rows, to which `flows` may add copies.
+        likelihood: the kind of log_det: 'exact', whatever `rng` is; 'unbiased', exact without `rng` and with it an estimate
+            whose mean and mean gradient are exact; 'lower bound', in the mean over `rng`. Or a function of the constructor's
+            arguments, by name, that returns one of these.
+        support: where inputs and outputs live, if that is not the whole line, as a `Support`: open intervals, `CIRCLE` or
             `SPHERE`; or a function of the constructor's arguments, by name, that returns one.
-        traits: what layers of the library declare besides.
+        traits: further claims, for layers of the library.
 
     Returns:
         A constructor. Its values print as code, compare by value, and can be saved (`load(path, constructors=[...])`).
@@ -291,19 +292,19 @@ def distribution(
     cdf: Callable | None = None,
     traits: Known = PLAIN,
 ) -> Any:
-    """Make a constructor of distributions of a function that returns an `init_fun`.
+    """Make a constructor of distributions from a function that returns an `init_fun`.
 
     As `flows.bijection`, with `init_fun(rng, shape, ...) -> (params, log_pdf, sample)`; for one event `log_pdf(params, x)`
-    is a scalar in nats and `sample(rng, params)` one draw. With `batched=True`, `log_pdf(params, inputs)` is (batch,) and
+    is a scalar in nats and `sample(rng, params)` is one draw. With `batched=True`, `log_pdf(params, inputs)` is (batch,) and
     `sample(rng, params, num_samples)` is (num_samples, *event).
 
     Args:
         batched, likelihood, traits: as in `flows.bijection`.
-        support: where points live, where that is not the whole line: an interval (low, high), of numbers or arrays, a `Region`
+        support: where points live, if that is not the whole line: an interval (low, high), of numbers or arrays, a `Region`
             such as `CIRCLE` or `SPHERE`, or a `Support` of one; or a function of the constructor's arguments, by name, that
-            returns one. Outside the density has to be -inf.
-        cdf: `cdf(arguments, context_dim)` of the constructor's arguments, by name, that returns the distribution function of
-            one column, a `flows.core.Cdf`, or None: quantiles of flows on it are then exact, not counted among draws.
+            returns one. Outside of it `log_pdf` has to be -inf.
+        cdf: a function `cdf(arguments, context_dim)` of a dict of the constructor's arguments: it returns a `flows.core.Cdf` of
+            one column, or None. Quantiles of flows with this base are then exact, and not estimated from draws.
 
     Example:
         >>> import flows, jax, jax.numpy as jnp
@@ -326,10 +327,10 @@ def distribution(
 def combinator(
     make: type[I], *, likelihood: Label = "exact", draws: bool = True
 ) -> Callable[[Callable[P, Composite]], Callable[P, I]]:
-    """Make a constructor of a function that returns a `Composite`: the way `Serial`, `Flow` and their like are written.
+    """Make a constructor from a function that returns a `Composite`, as `Serial` and `Flow` are written.
 
-    The label, as of `bijection`, is what it adds itself: `ModelValue.likelihood` is the weakest of its and its layers'. Without
-    `draws` it hands no rng to layers that would make estimates of it, so that what they say is exact.
+    `likelihood`, as in `bijection`, describes the combinator without its layers: `ModelValue.likelihood` is the weakest label
+    of all. Without `draws` no layer receives an rng from which it would make an estimate, so that log-dets are exact.
     """
     return lambda function: constructor(function, partial(make, declared=Declared(likelihood=likelihood, draws=draws)))
 
@@ -361,7 +362,7 @@ def _decorate(make: type[ModelValue], function: Callable | None, declared: Decla
 
 
 def check_layers(name: str, layers: Sequence[Any], make: type[ModelValue], article: str) -> None:
-    """Refuse, when a combinator is made, what cannot be one of its layers."""
+    """Refuse arguments that cannot be layers, when a combinator is made."""
     for i, layer in enumerate(layers):
         where, form = f"{name}: argument {i + 1}", ": an init_fun, called with (rng, input_dim)"
         if isinstance(layer, tuple | list):

@@ -16,16 +16,16 @@ PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 class FlowsError(ValueError):
-    """A request that `flows` cannot carry out: a wrong shape, a bad value, a damaged file, a rule of the contract broken."""
+    """A request that `flows` cannot carry out: a wrong shape, a bad value, a damaged file, a broken rule of the contract."""
 
 
 class FitError(FlowsError):
     """A fit that cannot go on: losses or gradients that are not finite, or grow, whatever the learning rate.
 
     Attributes:
-        params: the best params so far, finite, in the units of the data; those at the start if no epoch was good.
-        history: as of a `FitResult`, up to here.
-        cause: what was not finite, as far as it can be told.
+        params: the best params so far, finite, in the units of the data; the initial params if no epoch was good.
+        history: as in a `FitResult`, up to this point.
+        cause: what was not finite, as far as it is known.
     """
 
     def __init__(self, message: str, params: Any = None, history: Any = None, cause: str = ""):
@@ -34,7 +34,7 @@ class FitError(FlowsError):
 
 
 class Place:
-    """Where a layer is in a composition; an error that leaves a `with` of it says so."""
+    """Place of a layer in a composition, which an error that leaves its `with` names in a note."""
 
     def __init__(self, where: str, layer: Any, event: tuple[int, ...]):
         self.where, self.layer, self.event = where, layer, event
@@ -59,10 +59,10 @@ def on_a_line(value: Any, length: int = 60) -> str:
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line of the user's code that called `flows`, however deep within the package this is called.
+    """Warn at the line of the user's code that called `flows`, from any depth of the package.
 
-    Python shows a text once for each line, and so would hide what a later call in a loop has to say. No registry of lines that
-    have warned is kept here: every warning is shown, unless a filter ignores it.
+    Python shows a text once for each line, and so would hide the warnings of later calls in a loop. Here no registry of lines
+    is used: every warning is shown, unless a filter ignores it.
     """
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((PACKAGE, contextlib.__file__)):
@@ -70,7 +70,7 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__"))
 
 
-# What JAX raises when ordinary Python (`if`, `float()`, NumPy) meets an array whose value is not known yet.
+# Errors of JAX when ordinary Python (`if`, `float()`, NumPy) meets an array whose value is not known yet.
 TRACING_ERRORS: tuple[type[Exception], ...] = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -83,7 +83,7 @@ TRACING_ERRORS: tuple[type[Exception], ...] = (
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# How other libraries call them.
+# Names of arguments in other libraries, and their names here.
 ELSEWHERE = {
     "epochs": "max_epochs", "n_epochs": "max_epochs", "num_epochs": "max_epochs", "lr": "learning_rate",
     "max_patience": "patience", "val_prop": "validation", "validation_split": "validation", "val_data": "validation",
@@ -93,7 +93,7 @@ ELSEWHERE = {
 
 
 def explained_call(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function that refuses a call which does not fit with the name that was meant, and an `example` of a call."""
+    """Decorate a function: the error of a wrong call names the keyword that was meant, or shows an `example` of a call."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
@@ -110,9 +110,7 @@ def explained_call(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 known = list(signature.parameters)
                 close = [meant] if meant in known else difflib.get_close_matches(unknown[0], known)
                 remedy = f"; did you mean {close[0]}=?" if close else "."
-                keywords = ", ".join(
-                    parameter.name for parameter in signature.parameters.values() if parameter.kind is parameter.KEYWORD_ONLY
-                )
+                keywords = ", ".join(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
                 raise TypeError(f"{name}: it takes no {unknown[0]}={remedy} Its keywords are {keywords}") from None
             return function(*args, **kwargs)
 

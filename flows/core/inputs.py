@@ -1,4 +1,4 @@
-"""Arrays, shapes, keys and contexts as users hand them in; and the vocabulary of keywords, with the signatures that show it."""
+"""Arrays, shapes, keys and contexts as users pass them; and keywords, with the signatures that show them."""
 
 import inspect
 import math
@@ -13,9 +13,9 @@ import numpy as np
 from flows.core.contract import DEFAULTS, Array, Shape
 from flows.core.errors import FlowsError
 
-MOST_NUMBERS = 2**31 - 1  # of an event, or of what is drawn in one call: what 32 bits can count
+MOST_NUMBERS = 2**31 - 1  # of an event, or of the draws of one call: the most that 32 bits can count
 KEY = partial(jax.eval_shape, jax.random.key, 0)  # an abstract key
-TOGETHER = 10_000, 2**20  # rows, and numbers, that are looked at together
+TOGETHER = 10_000, 2**20  # rows, and numbers, in a piece
 
 
 def as_event(input_dim: Any, what: str = "input_dim") -> Shape:
@@ -38,7 +38,7 @@ def as_context(context_dim: Any) -> Shape | None:
 
 
 def as_dim(shape: Shape | None) -> Any:
-    """How a shape is handed to authors: an int where there is one axis (0 for none), a tuple otherwise."""
+    """A shape as authors receive it: an int where there is one axis (0 for None), a tuple otherwise."""
     return 0 if shape is None else shape[0] if len(shape) == 1 else shape
 
 
@@ -60,13 +60,12 @@ def as_key(rng: Any) -> Array:
 
 @partial(jax.jit, static_argnums=1, inline=True)
 def split_key(key: Array, num: int = 2) -> tuple[Array, ...]:
-    """`jax.random.split(key, num)` as a tuple, by one program; to take an array of keys apart is another."""
+    """`jax.random.split(key, num)` as a tuple, by one program; to unpack an array of keys would take another."""
     return tuple(jax.random.split(key, num))
 
 
 def as_array(x: Any, what: str) -> Array:
-    """A real floating array. Integers become float32, as whole numbers have no dtype worth keeping, or float64 where these are
-    too large for it."""
+    """A real floating array. Whole numbers become float32, or float64 where they are too large for it."""
     if np.ma.is_masked(x):
         raise FlowsError(f"{what} has masked values; drop these rows, or fill them")
     if hasattr(x, "to_numpy") and hasattr(x, "columns"):
@@ -88,13 +87,11 @@ def as_array(x: Any, what: str) -> Array:
         return on_device(x)
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
         return as_array(x.astype(_holding(x, what)), what)
-    raise TypeError(
-        f"{what} has dtype {x.dtype}; expected real numbers. Convert it first, for example with np.asarray(x, float)"
-    )
+    raise TypeError(f"{what} has dtype {x.dtype}; expected real numbers. Convert it, for example with np.asarray(x, float)")
 
 
 def on_device(x: Any, dtype: Any = None) -> Array:
-    """An array on the device, in `dtype` where one is given. Outside of jit, `jnp.asarray` compiles a program for each shape of
+    """An array on the device, in `dtype` unless it is None. Outside of jit, `jnp.asarray` compiles a program for each shape of
     a NumPy array; this compiles nothing. It copies, as the caller may write to x while a result is still computed."""
     if isinstance(x, jax.Array):
         return x if dtype is None else jnp.asarray(x, dtype)
@@ -160,17 +157,16 @@ def as_rows_of_context(context: Array, shape: Shape, rows: int, name: str) -> Ar
     )
 
 
-def size(shape: Shape) -> int:
-    return math.prod(shape)
+size = math.prod  # of a shape
 
 
 def rows_within(rows: int, numbers: int, event: Shape) -> int:
-    """`rows`, or fewer where so many events hold more than so many numbers: an image is as large as a table."""
+    """The number of events, at most `rows`, that hold at most `numbers` numbers: an image is as large as a table."""
     return min(rows, max(numbers // max(size(event), 1), 1))
 
 
 def pieces_of(rows: int, event: Shape) -> list[slice]:
-    """Where rows are cut, so that no more are looked at together than fit in memory."""
+    """Slices of rows, each of which fits in memory."""
     step = rows_within(*TOGETHER, event)
     return [slice(i, i + step) for i in range(0, rows, step)]
 
@@ -192,10 +188,8 @@ def named_by(fun: Callable, vocabulary: tuple[str, ...]) -> frozenset[str]:
 
 
 def naming(fun: F, names: Iterable[str]) -> F:
-    """`fun`, with a signature that shows of the vocabulary just `names`: for functions whose keywords depend on their parts.
-
-    One that takes `**keywords` shows all of them.
-    """
+    """`fun`, with a signature that shows no other keywords than `names`, and all of them where it takes `**keywords`: for
+    functions whose keywords depend on their parts."""
     everything = list(inspect.signature(fun).parameters.values())
     shown = [parameter for parameter in everything if parameter.name not in DEFAULTS or parameter.name in names]
     if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
@@ -206,7 +200,7 @@ def naming(fun: F, names: Iterable[str]) -> F:
 
 
 def select(names: Iterable[str], **keywords: Any) -> dict[str, Any]:
-    """Just those of `keywords` that are named."""
+    """The `keywords` that are among `names`."""
     return {name: keywords[name] for name in keywords if name in names}
 
 
@@ -218,12 +212,9 @@ def refuse_unknown(name: str, unknown: dict[str, Any], vocabulary: tuple[str, ..
 
 
 def signature(positional: tuple[inspect.Parameter, ...], names: Iterable[str]) -> inspect.Signature:
-    """A signature for `inspect.signature` and `help`: the positional parameters, then the keywords that are named."""
-    keywords = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in DEFAULTS.items()
-        if name in names
-    ]
+    """A signature for `inspect.signature` and `help`: the positional parameters, then the keywords `names`."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    keywords = [inspect.Parameter(name, kind, default=default) for name, default in DEFAULTS.items() if name in names]
     return inspect.Signature([*positional, *keywords])
 
 

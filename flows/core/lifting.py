@@ -1,7 +1,7 @@
-"""From an author's functions to those of a part: lifted from one event to a batch, checked before anything can broadcast.
+"""Functions of an author become functions of a part: lifted from one event to a batch, and checked before they can broadcast.
 
-An `Author` is one init_fun at one event and context. Before its functions are used they are tried out on a few abstract rows,
-which tells the shape of what they return, whether JAX can trace them, and whether they hold on to a value of one init.
+An `Author` is one init_fun at one event and context. Before its functions are used they are traced on a few abstract rows,
+which shows the shape of their results, whether JAX can trace them, and whether they close over a value of one init.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.core.caching import assigned
 from flows.core.contract import CALL, INIT, Array, Given, Layer, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import KEY, as_dim, default_dtype, named_by, naming, select
@@ -22,18 +23,18 @@ from flows.core.params import abstract, check_leaves, check_structure, shapes_of
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result
 
-# Set while the init of a layer runs, which may make a model of plain closures even where it is traced: functions that hold on
-# to what that init drew are refused anyway.
+# Set while the init of a layer runs, which may make a model of plain closures even where it is traced: functions that close
+# over values of this init are refused anyway.
 _inside_init: ContextVar[bool] = ContextVar("inside_init", default=False)
 
-# direct, inverse and, of some, the inverse with its log-det and the velocity, else None; or log_pdf and sample
+# direct, inverse, the inverse with its log-det and the velocity, or None for the last two; or log_pdf and sample
 Functions = tuple[Any, ...]
 ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axis shows
 FIRST_RULE = (
     "{name}: a function closes over a value that its init_fun drew from rng or computed from data. Put it into params "
     '(under "fixed" if it must not train): functions never depend on rng or on data'
 )
-# What functions of one init alone are those of, and how it is mended.
+# Layers whose functions serve one init alone, and the remedy.
 CLOSURE = "a plain closure", "Make it a constructor with @flows.bijection, or @flows.distribution"
 IN_NUMPY = "a layer in NumPy", "Write its init_fun with jax.numpy"
 SERVE = "whose functions serve the params of every init"
@@ -43,17 +44,17 @@ class Author:
     """One init_fun, of a decorated layer or a plain closure, at one event and context.
 
     The init of a decorated layer is compiled once, and its functions serve the params of every init. They are taken from a
-    trace in which rng is abstract, so that nothing can be remembered of the rng or the data of any one call. Constants that
-    they close over have to be concrete: where some are not, init is traced again with constants computed at once, which costs
-    small compilations.
+    trace in which rng is abstract, so that they cannot close over the rng or the data of one call. Constants that they close
+    over have to be concrete: where some are not, init is traced again with constants computed at once, which costs small
+    compilations.
 
-    The functions of a closure, and of a layer whose init cannot be traced, such as NumPy's, are made by the init that makes the
-    params, and serve these alone: its part has it among its `closures`. What is known of them before comes from a trial.
+    The functions of a closure, and of a layer whose init cannot be traced, such as an init in NumPy, are made by the init that
+    makes the params, and serve these params alone: the part lists this author in `closures`. Their facts come from a trial.
     """
 
     vocabulary: tuple[tuple[str, ...], ...]  # the keywords that each function may name
-    take: Callable[..., Functions]  # an author's functions in the form that parts have
-    results: Callable[..., tuple]  # of functions in that form, params, rows, (context, rng, train) and a key
+    take: Callable[..., Functions]  # an author's functions in the form of a part
+    results: Callable[..., tuple]  # of such functions, params, rows, (context, rng, train) and a key
     start: Callable[[Array, Given], Params]  # init, compiled
     made: Functions = ()  # by the last init of a closure
 
@@ -68,43 +69,38 @@ class Author:
         if self.closures:
             self._try_once()
 
-    def run(self, constants: Callable, made: list[Callable], key: Array, given: Given) -> Params:
-        """The params of one init, whose functions go to `made`; those of the first stay there."""
-        named = select(self.names, context_dim=as_dim(self.context), **given._asdict())
-        token = _inside_init.set(True)
-        try:
-            with constants():
-                params, *functions = self._checked(
-                    self.init_fun(key, as_dim(self.event) if self.is_closure else self.event, **named)
-                )
-        finally:
-            _inside_init.reset(token)
+    def run(self, constants: Callable, made: list[Callable], key: Array, data: Given) -> Params:
+        """The params of one init; `made` receives the functions of the first init."""
+        named = select(self.names, context_dim=as_dim(self.context), **data._asdict())
+        event = as_dim(self.event) if self.is_closure else self.event
+        with assigned(_inside_init, True), constants():
+            params, *functions = self._checked(self.init_fun(key, event, **named))
         made[:] = made or functions
         return params if self.is_closure else check_leaves(params, self.name)
 
-    def _checked(self, made: Any) -> tuple[Any, ...]:
-        if isinstance(made, Layer) and self.records:
-            params, *functions, keywords = made
+    def _checked(self, result: Any) -> tuple[Any, ...]:
+        if isinstance(result, Layer) and self.records:
+            params, *functions, keywords = result
             if not all(function is None or callable(function) for function in functions):
-                raise TypeError(f"{self.name}: its init_fun returned {made!r:.80}; expected a Layer of params and functions")
+                raise TypeError(f"{self.name}: its init_fun returned {result!r:.80}; expected a Layer of params and functions")
             return params, *(naming(function, keywords) if function and keywords else function for function in functions)
-        if not isinstance(made, tuple | list) or len(made) != 3 or not all(map(callable, made[1:])):
+        if not isinstance(result, tuple | list) or len(result) != 3 or not all(map(callable, result[1:])):
             more = ", or a flows.Layer" if self.records else ""
-            raise TypeError(f"{self.name}: its init_fun returned {made!r:.80}; expected (params, function, function){more}")
-        return tuple(made)
+            raise TypeError(f"{self.name}: its init_fun returned {result!r:.80}; expected (params, function, function){more}")
+        return tuple(result)
 
     def _trace(self) -> bool:
-        """Take the functions of a trace of init, which must remember nothing of it; False where it cannot be traced."""
+        """Take the functions of a trace of init, which must not close over its values; False where it cannot be traced."""
         traced = False
         for constants in (nullcontext, jax.ensure_compile_time_eval):
             made = list[Callable]()
             self.start, compiled = compiled_once(partial(self.run, constants, made))
             try:
                 self.params = compiled.eval_shape(KEY(), Given())
-                self.functions, remembers = self._try(made, self.params)
+                self.functions, bound = self._try(made, self.params)
             except TRACING_ERRORS:
                 continue
-            if not (remembers or self._remembers_data(constants)):
+            if not (bound or self._closes_over_data(constants)):
                 return True
             traced = True
         if traced:
@@ -112,7 +108,7 @@ class Author:
         return False
 
     def _try_once(self) -> None:
-        """Learn from a trial what is known of functions before the init that makes them."""
+        """Try functions out, before the init that makes them, to know their facts."""
         made = list[Callable]()
         run = partial(self.run, jax.ensure_compile_time_eval, made)
         try:
@@ -121,39 +117,37 @@ class Author:
             with jax.ensure_compile_time_eval():
                 params = run(jax.random.key(0), Given())
         functions, _ = self._try(made, params)
-        self.made = () if self.is_closure else functions  # for params that are there, which those of a constructor serve
+        self.made = () if self.is_closure else functions  # functions of a constructor serve existing params
         self.functions = tuple([function and partial(self._call_made, i) for i, function in enumerate(functions)])
 
     def _call_made(self, i: int, *arguments: Any) -> Any:
         if not self.made:
-            message = "functions are to be made for params that are there, but those of a plain closure are of one init"
+            message = "functions are needed for existing params, but the functions of a plain closure belong to one init"
             raise FlowsError(f"{self.name}: {message}. {self.remedy}, {SERVE}")
         return self.made[i](*arguments)
 
-    def init(self, key: Array, given: Given) -> Params:
+    def init(self, key: Array, data: Given) -> Params:
         if self.closures:
-            return self._init_once(key, given)
-        if given.params is not None:
-            check_structure(given.params, shapes_of(self.params), self.name)
+            return self._init_once(key, data)
+        if data.params is not None:
+            check_structure(data.params, shapes_of(self.params), self.name)
             if "params" not in self.names:
-                return given.params
-        data = given.init_inputs if "init_inputs" in self.names else None
-        context = given.init_context if "init_context" in self.names else None
-        return self.start(key, Given(data, context, given.params))
+                return data.params
+        inputs = data.init_inputs if "init_inputs" in self.names else None
+        context = data.init_context if "init_context" in self.names else None
+        return self.start(key, Given(inputs, context, data.params))
 
-    def _init_once(self, key: Array, given: Given) -> Params:
+    def _init_once(self, key: Array, data: Given) -> Params:
         if isinstance(key, jax.core.Tracer) and not _inside_init.get():
             message = f"it is {self.kind}, whose init cannot be traced (by jit, vmap, scan)"
             raise FlowsError(f"{self.name}: {message}. {self.remedy}, {SERVE}")
         made = list[Callable]()
-        params = self.run(jax.ensure_compile_time_eval, made, key, given)
-        if given.params is not None:
-            check_structure(given.params, shapes_of(params), self.name)
-            params = params if "params" in self.names else given.params
+        params = self.run(jax.ensure_compile_time_eval, made, key, data)
+        if data.params is not None:
+            check_structure(data.params, shapes_of(params), self.name)
+            params = params if "params" in self.names else data.params
         if self._keywords_of(made) != self.keywords:
-            raise FlowsError(
-                f"{self.name}: its functions name other keywords from one init to the next; name the same each time"
-            )
+            raise FlowsError(f"{self.name}: its functions name other keywords than at the first init; name the same every time")
         self.made = self.take(*made)
         return params
 
@@ -163,13 +157,13 @@ class Author:
         return keywords | {"context"} if "context_dim" in self.names and not self.is_closure else keywords
 
     def _try(self, made: list[Callable], params: Params) -> tuple[Functions, bool]:
-        """The functions in the form of a part, and whether they remember a tracer; what a part says of them is kept."""
+        """The functions in the form of a part, and whether they close over a tracer; their facts become attributes."""
         self.keywords, functions = self._keywords_of(made), self.take(*made)
-        self.output, self.compiled, remembers = self._try_out(functions, params)
-        return functions, remembers
+        self.output, self.compiled, bound = self._try_out(functions, params)
+        return functions, bound
 
     def _try_out(self, functions: Functions, params: Params) -> tuple[Shape, bool, bool]:
-        """The event of the first result, whether the functions can be traced, and whether they remember a tracer."""
+        """The event of the first result, whether the functions can be traced, and whether they close over a tracer."""
         rows = self._rows(params)
         # Whether they are called with rng, and whether with train=True.
         usual, *others = dict.fromkeys(product(("rng" in self.keywords, False), (False, "train" in self.keywords)))
@@ -180,7 +174,7 @@ class Author:
 
             return jax.make_jaxpr(call, return_shape=True)(*rows)
 
-        def remembers(way: tuple[bool, bool]) -> bool:
+        def is_bound(way: tuple[bool, bool]) -> bool:
             try:
                 return holds_tracer(trace(*way)[0])
             except Exception:  # batch norm, say, has no inverse under train=True; a call of that kind will say so
@@ -188,19 +182,19 @@ class Author:
 
         try:
             jaxpr, results = trace(*usual)
-            return tuple(results[0].shape[1:]), True, holds_tracer(jaxpr) or any([remembers(way) for way in others])
+            return tuple(results[0].shape[1:]), True, holds_tracer(jaxpr) or any([is_bound(way) for way in others])
         except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
             with jax.ensure_compile_time_eval():
                 ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), rows[:3])
-                results = functions[0](*ones, jax.random.key(0), False)  # the inverse would take its time
+                results = functions[0](*ones, jax.random.key(0), False)  # the inverse would take long
             return tuple(results[0].shape[1:]), False, False
         except (TypeError, AttributeError) as error:
             if self.context is None and "context" in self.keywords:
                 error.add_note(f"{self.name} was made without a context; if it needs one, give context_dim=")
             raise
 
-    def _remembers_data(self, constants: Callable) -> bool:
-        """Tell whether the functions of an init with data hold on to them."""
+    def _closes_over_data(self, constants: Callable) -> bool:
+        """Tell whether the functions of an init with data close over the data."""
         if not self.names & {"init_inputs", "init_context"}:
             return False
         made = list[Callable]()
@@ -224,7 +218,7 @@ class Author:
 
 
 class BijectionAuthor(Author):
-    """The inverse of a decorated layer returns the point alone, that of a closure its log-det too."""
+    """Author of a bijection. The inverse of a decorated layer returns the point alone, the inverse of a closure a pair."""
 
     vocabulary = (CALL,) * 4
 
@@ -235,7 +229,7 @@ class BijectionAuthor(Author):
         if self.is_closure:
             return direct, lambda *call: inverse(*call)[0], None, None
         native = native and lift(native, f"{name}: its inverse with log_det", batched, check_pair)
-        return direct, inverse, native, velocity and of_time(velocity, batched)
+        return direct, inverse, native, velocity and lift_velocity(velocity, batched)
 
     def results(self, functions: Functions, params: Params, x: Array, call: tuple, key: Array) -> tuple:
         y, log_det = functions[0](params, x, *call)
@@ -250,7 +244,7 @@ class BijectionAuthor(Author):
 
 
 class DistributionAuthor(Author):
-    """As `BijectionAuthor`, of a distribution."""
+    """Author of a distribution."""
 
     vocabulary = (CALL, tuple([name for name in CALL if name != "rng"]))  # rng is the first argument of a sample
 
@@ -272,11 +266,11 @@ def holds_tracer(jaxpr: Any) -> bool:
 
 
 def compiled_once(init: Callable) -> tuple[Callable, Any]:
-    """A compiled function that runs a time or two, as an init does: compiled quickly rather than well. And one to trace."""
+    """A function that runs once or twice, as an init does, compiled quickly rather than well; and one to trace."""
     quickly, nested = jax.jit(init, compiler_options={"xla_backend_optimization_level": 0}), jax.jit(init)
 
     def call(*args: Any) -> Any:
-        # Inside another compilation, whose options hold, what is made anew is traced, or at least an argument is.
+        # Inside another compilation, whose options hold, a new array is a tracer, or at least an argument is.
         for leaf in (jnp.zeros(()), *jax.tree.leaves(args)):
             if isinstance(leaf, jax.core.Tracer):
                 return nested(*args)
@@ -285,11 +279,11 @@ def compiled_once(init: Callable) -> tuple[Callable, Any]:
     return call, quickly
 
 
-# An author's functions in the form that parts have, and what they return, checked
+# An author's functions in the form of a part, and checks of their results
 
 
 def lift(fun: Callable, name: str, batched: bool, check: Callable[[Any, int, str, bool], None]) -> Callable:
-    """An author's function, handed just what it names, as one of rows; of one event each row gets a key of its own."""
+    """An author's function as a function of rows; a function of one event receives a key for each row."""
     names = named_by(fun, CALL)
 
     def call(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
@@ -307,15 +301,15 @@ def lift(fun: Callable, name: str, batched: bool, check: Callable[[Any, int, str
     return checked
 
 
-def of_time(velocity: Callable, batched: bool) -> Callable:
-    """An author's `velocity(params, t, x)` of one event, or of rows, as a function of rows, each at a time of its own."""
+def lift_velocity(velocity: Callable, batched: bool) -> Callable:
+    """An author's `velocity(params, t, x)` of one event, or of rows, as a function of rows, with a time for each row."""
     names = named_by(velocity, ("context",))
 
     def call(params: Params, t: Array, x: Array, context: Any) -> Array:
-        def of(t: Array, x: Array, context: Any) -> Array:
+        def at_time(t: Array, x: Array, context: Any) -> Array:
             return velocity(params, t, x, **select(names, context=context))
 
-        velocities = of(t, x, context) if batched else jax.vmap(of)(t, x, context)
+        velocities = at_time(t, x, context) if batched else jax.vmap(at_time)(t, x, context)
         check_result(velocities, x.shape, "velocity", "velocities")
         return velocities
 
@@ -323,20 +317,17 @@ def of_time(velocity: Callable, batched: bool) -> Callable:
 
 
 def lift_sample(fun: Callable, event: Shape, name: str, batched: bool) -> Callable:
-    """A part's sample function, of one that makes a batch of draws or a single one."""
+    """The sample function of a part, from a function that makes a batch of draws or a single draw."""
     names = named_by(fun, CALL)
 
-    def draw(rng: Array, params: Params, n: int, context: Any) -> Array:
-        if batched:
-            return fun(rng, params, n, **select(names, context=context))
-
-        def one(key: Array, context: Any) -> Array:
+    def sample(rng: Array, params: Params, n: int, dtype: Any, context: Any) -> Array:
+        def draw(key: Array, context: Any) -> Array:
             return fun(key, params, **select(names, context=context))
 
-        return jax.vmap(one)(jax.random.split(rng, n), context)
-
-    def sample(rng: Array, params: Params, n: int, dtype: Any, context: Any) -> Array:
-        samples = draw(rng, params, n, context)
+        if batched:
+            samples = fun(rng, params, n, **select(names, context=context))
+        else:
+            samples = jax.vmap(draw)(jax.random.split(rng, n), context)
         check_result(samples, (n, *event), name, "samples")
         return samples.astype(dtype)
 
@@ -344,7 +335,7 @@ def lift_sample(fun: Callable, event: Shape, name: str, batched: bool) -> Callab
 
 
 def check_scalars(x: Any, rows: int, name: str, batched: bool, what: str = "log_pdf") -> None:
-    """Refuse what is not one number a row; of a function of one event, say what it returned for that."""
+    """Refuse anything but one number for each row; the error for a function of one event shows its result."""
     shape = tuple(getattr(x, "shape", ()))
     if not batched and len(shape) > 1:
         raise FlowsError(f"{name} returned a {what} of shape {shape[1:]} for one event; expected a scalar: {what}.sum()")
@@ -352,7 +343,7 @@ def check_scalars(x: Any, rows: int, name: str, batched: bool, what: str = "log_
 
 
 def check_pair(result: Any, rows: int, name: str, batched: bool) -> None:
-    """Refuse what is not a pair with one log-det a row."""
+    """Refuse anything but a pair with one log-det for each row."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise FlowsError(f"{name} returned a {type(result).__name__}; expected the pair (outputs, log_det)")
     check_scalars(result[1], rows, name, batched, "log_det")

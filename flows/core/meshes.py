@@ -1,8 +1,8 @@
-"""Rows over the devices of a mesh: what is computed of them stays where they are."""
+"""Rows spread over the devices of a mesh: results stay on the devices of their rows."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -13,37 +13,33 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from flows.core.caching import assigned
 from flows.core.contract import Array
 from flows.core.errors import FlowsError
 
-# How many processes a launcher started: Slurm, Open MPI, MPICH and others.
+# Environment variables for the number of processes that a launcher started: Slurm, Open MPI, MPICH and others.
 STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 _mesh: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
-_divided: ContextVar[Mesh | None] = ContextVar("divided", default=None)  # by which what is traced sees a part of a batch
+_divided: ContextVar[Mesh | None] = ContextVar("divided", default=None)  # set where a traced function sees a part of a batch
 
 
-@contextmanager
-def rows_on(mesh: Mesh | None, seen: ContextVar[Mesh | None] = _mesh) -> Iterator[None]:
-    """Within it, a traced function has its rows spread over the one axis of a mesh; None for rows on one device."""
-    token = seen.set(mesh)
-    try:
-        yield
-    finally:
-        seen.reset(token)
+def rows_on(mesh: Mesh | None) -> AbstractContextManager[None]:
+    """Spread the rows of functions traced inside a `with` over the one axis of a mesh; None for rows on one device."""
+    return assigned(_mesh, mesh)
 
 
 current_mesh = _mesh.get
 
 
 def num_devices() -> int:
-    """Over which the rows of what is being traced are spread."""
+    """The number of devices over which the rows of a traced function are spread."""
     mesh = current_mesh()
     return 1 if mesh is None else mesh.size
 
 
 def spread(x: Array, axis: int = 0) -> Array:
-    """x with so many of an axis on each device, where rows are spread."""
+    """x with equal parts of an axis on the devices, where rows are spread."""
     mesh = current_mesh()
     if mesh is None or x.shape[axis] % mesh.size:
         return x
@@ -51,18 +47,18 @@ def spread(x: Array, axis: int = 0) -> Array:
 
 
 def by_device(fun: Callable, params: Any, rows: Any) -> Any:
-    """fun(params, rows), a function of each row by itself, called on each device for the rows that it has."""
+    """fun(params, rows), a function of each row by itself, called on each device for its rows."""
     mesh = current_mesh()
     return fun(params, rows) if mesh is None else _on_each(mesh, fun, (None, 0), over(mesh, 0).spec)(params, rows)
 
 
 def mean_over_devices(fun: Callable, axes: tuple[int | None, ...], *arguments: Any) -> Any:
-    """The mean of fun(*arguments) over the devices, each of which has its part of those arguments with an axis. It is taken of
-    all results as one vector: processes wait for each other once, not for each array."""
+    """The mean of fun(*arguments) over the devices, each with its part of the arguments that have an axis. All results are
+    averaged as one vector: processes wait for each other once, not for each array."""
     mesh = cast(Mesh, current_mesh())
 
     def mean(*arguments: Any) -> Any:
-        with rows_on(mesh, _divided):
+        with assigned(_divided, mesh):
             results = fun(*arguments)
         with jax.numpy_dtype_promotion("standard"):
             vector, tree_of = ravel_pytree(results)
@@ -72,20 +68,20 @@ def mean_over_devices(fun: Callable, axes: tuple[int | None, ...], *arguments: A
 
 
 def joined_moments(mean: Array, variance: Array) -> tuple[Array, Array]:
-    """The mean and variance of a whole batch, of those of the part that a device has; parts are equally large."""
+    """The mean and variance of a whole batch, from the moments of each device's part; parts are equally large."""
     mesh = _divided.get()
     if mesh is None:
         return mean, variance
-    # Each adds its own to zeros, so that sums are all that goes from one device to another.
-    own = (jnp.arange(mesh.size) == jax.lax.axis_index(mesh.axis_names[0])).reshape(-1, *[1] * (mean.ndim + 1))
-    of_all = jax.lax.psum(jnp.where(own, jnp.stack([mean, variance])[None], 0), mesh.axis_names[0])
-    means, variances = of_all[:, 0], of_all[:, 1]
+    # Each device adds its moments to zeros, so that devices exchange nothing but sums.
+    local = (jnp.arange(mesh.size) == jax.lax.axis_index(mesh.axis_names[0])).reshape(-1, *[1] * (mean.ndim + 1))
+    moments = jax.lax.psum(jnp.where(local, jnp.stack([mean, variance])[None], 0), mesh.axis_names[0])
+    means, variances = moments[:, 0], moments[:, 1]
     mean = means.mean(0)
     return mean, (variances + jnp.square(means - mean)).mean(0)
 
 
 def _on_each(mesh: Mesh, fun: Callable, axes: tuple[int | None, ...], results: P) -> Callable:
-    """fun, called on each device with its part of the arguments that have an axis."""
+    """fun, called on each device with its parts of the arguments that have an axis."""
 
     def here(*arguments: Any) -> Any:
         with rows_on(None):
@@ -96,12 +92,12 @@ def _on_each(mesh: Mesh, fun: Callable, axes: tuple[int | None, ...], results: P
 
 
 def over(mesh: Mesh, axis: int | None) -> NamedSharding:
-    """The sharding of arrays that are spread over a mesh along one axis; of None of copies."""
+    """The sharding of arrays that are spread over a mesh along one axis, or copied where it is None."""
     return NamedSharding(mesh, P() if axis is None else P(*[None] * axis, mesh.axis_names[0]))
 
 
 def mesh_of(x: Any) -> Mesh | None:
-    """The mesh over whose one axis the rows of x are spread; None of others, and of what is traced."""
+    """The mesh over whose one axis the rows of x are spread; None for other arrays, and for tracers."""
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer) or not isinstance(x.sharding, NamedSharding):
         return None
     mesh, spec = x.sharding.mesh, (*x.sharding.spec, None)
@@ -116,9 +112,7 @@ def mesh_of_rows(x: Any, name: str) -> Mesh:
     if isinstance(x, str) and x == "all":
         _check_joined(name)
         return Mesh(np.array(jax.devices()), ("rows",), axis_types=(AxisType.Auto,))
-    expected = (
-        'expected None, "all" for every device, or a jax.sharding.Mesh of one axis, such as jax.make_mesh((2,), ("rows",))'
-    )
+    expected = 'expected None, "all" for every device, or a Mesh of one axis, such as jax.make_mesh((2,), ("rows",))'
     if not isinstance(x, Mesh):
         raise TypeError(f"{name} is {x!r:.80}; {expected}")
     if len(x.axis_names) != 1:
@@ -133,12 +127,12 @@ def mesh_of_rows(x: Any, name: str) -> Mesh:
 
 
 def by_process(devices: Iterable[Any]) -> list[Any]:
-    """Return devices in an order where those of a process follow each other, as it takes rows that follow each other."""
+    """Devices sorted by their processes, as each process holds consecutive rows."""
     return sorted(devices, key=lambda device: device.process_index)
 
 
 def _check_joined(name: str) -> None:
-    """Refuse every device of this process alone, where a launcher started several that were not joined."""
+    """Refuse the devices of this process alone, where a launcher started several processes that were not joined."""
     if jax.distributed.is_initialized():
         return
     for variable in STARTED:
@@ -150,5 +144,5 @@ def _check_joined(name: str) -> None:
 
 
 def automatic(mesh: Mesh) -> Mesh:
-    """Return the same devices along an axis of XLA's; an explicit axis, as `jax.make_mesh` makes it, refuses gathers."""
+    """Devices along an automatic axis; an explicit axis, as `jax.make_mesh` makes it, refuses gathers."""
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))

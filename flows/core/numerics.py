@@ -1,10 +1,10 @@
-"""How numbers are computed: formulas that many layers share, the precision of matrix products, loops over pieces that fit the
-cache, and few numbers of rows, so that little is compiled.
+"""Numerics: formulas that many layers share, the precision of matrix products, loops over pieces of rows that fit the cache of
+a CPU, and batches that are filled up to few sizes, so that few programs are compiled.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,21 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from flows.core.caching import assigned
 from flows.core.contract import Array, Params, Shape
 from flows.core.inputs import rows_within
 from flows.core.meshes import by_device, current_mesh, num_devices
 
 LOG_2PI = math.log(2 * math.pi)
-# Rows; what a layer of splines makes of them about fits the cache of a core. Not a multiple of 512: features that lie so far
-# apart share few lines of the cache, and a spline flow takes a sixth longer, a triangular solve twice as long.
+# Rows: what a layer of splines computes for them about fits the cache of a core. Not a multiple of 512: features at such
+# distances share few lines of the cache, and a spline flow takes a sixth longer, a triangular solve twice as long.
 PIECE = 2064
-# Numbers of vectors, and of images, of which networks make many more. [1,024 densities of GlowImage(4), (32, 32, 3): 641 ms
-# whole, 319 so; 10,000 of RealNVP in 512 columns: 96 ms, 144 with the budget of images.]
+# Networks make many more numbers from an image than from a vector. [1,024 densities of GlowImage(4), (32, 32, 3): 641 ms
+# whole, 319 in pieces; 10,000 of RealNVP in 512 columns: 96 ms, 144 with the limit for images.]
 NUMBERS = 2**20  # in a piece of vectors
 NUMBERS_OF_IMAGES = 2**17  # in a piece of images
 
 _iteration: ContextVar[tuple[Array, Any] | None] = ContextVar("iteration", default=None)
-# Equal where the same function is being traced; jax 0.7 has it elsewhere.
+# Its results are equal where the same function is being traced; jax 0.7 has it elsewhere.
 _tracing = getattr(jax.extend.core, "get_opaque_trace_state", None) or jax.core.get_opaque_trace_state
 
 
@@ -57,7 +58,7 @@ def _(bound: float, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 def softplus(x: Array) -> Array:
     """log(1 + e^x): max(x, 0) + 2 artanh(u / (2 + u)) with u = e^-|x|.
 
-    The series has converged to float32 there, and takes a third of the time of log1p on a CPU.
+    The series has the precision of float32, and takes a third of the time of log1p on a CPU.
     """
     if x.dtype != jnp.float32:
         return jax.nn.softplus(x)
@@ -71,8 +72,8 @@ def softplus(x: Array) -> Array:
 
 @softplus.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    # Divided last, as XLA's CPU computes a quotient once, and a product again wherever it is read. Beyond 80 the exponential
-    # would overflow in what is differentiated again.
+    # Divided last, as XLA on a CPU computes a quotient once, and a product again wherever it is read. Beyond 80 the exponential
+    # would overflow in second derivatives.
     (x,) = primals
     return softplus(x), tangents[0] / (1 + jnp.exp(jnp.minimum(-x, 80.0)))
 
@@ -89,8 +90,8 @@ def soft_clip_inverse(clipped: Array, bound: float) -> Array:
 
 
 def varying(tree: Any, like: Any) -> Any:
-    """`tree` with its leaves told to differ over all axes of a mesh over which some leaf of `like` does, under `jax.shard_map`:
-    what a loop carries has to say so from the start."""
+    """`tree`, with leaves marked as varying over the axes of a mesh over which any leaf of `like` varies, under
+    `jax.shard_map`: a loop needs this mark on the values that it starts with."""
     axes = frozenset[str]().union(*map(_axes, jax.tree.leaves(like)))
     return jax.tree.map(lambda leaf: _cast(leaf, tuple(sorted(axes - _axes(leaf)))), tree) if axes else tree
 
@@ -118,62 +119,50 @@ def blocks_to_channels(x: Array, k: int) -> Array:
     return jnp.moveaxis(cut, (-4, -2), (-2, -1)).reshape(*rows, height // k, width // k, channels * k * k)
 
 
-def beside(x: Array, towards: float) -> Array:
-    """The next number above x, or below where `towards` is negative; beside 0 the least that is not flushed to it."""
+def next_float(x: Array, towards: float) -> Array:
+    """The next number above x, or below where `towards` is negative; next to 0 the least that is not flushed to 0."""
     neighbor = jnp.nextafter(x, jnp.full_like(x, towards * jnp.inf))
     return jnp.where(x == 0, towards * jnp.finfo(x.dtype).tiny, neighbor)
 
 
-HIGHEST = jax.lax.Precision.HIGHEST  # of matrix products, whose inputs an accelerator would else round
+HIGHEST = jax.lax.Precision.HIGHEST  # of matrix products, whose inputs an accelerator would otherwise round
 
 
 class Precision(NamedTuple):
-    matmul_dtype: str | None = None  # the dtype of the networks' matrix products; None: that of the data
+    matmul_dtype: str | None = None  # of the matrix products of networks; None: the dtype of the data
     remat: bool = False  # layers keep their inputs alone and are computed again for the gradient
 
 
 _precision: ContextVar[Precision] = ContextVar("precision", default=Precision())  # noqa: B039
 
 
-def precision() -> Precision:
-    return _precision.get()
+precision = _precision.get
 
 
-@contextmanager
-def computed_with(how: Precision) -> Iterator[None]:
-    """Compute so what is traced within."""
-    token = _precision.set(how)
-    try:
-        yield
-    finally:
-        _precision.reset(token)
+def computed_with(how: Precision) -> AbstractContextManager[None]:
+    """Trace functions inside a `with` at a precision."""
+    return assigned(_precision, how)
 
 
 # Batches
 
 
-@contextmanager
-def iteration(i: Array | None) -> Iterator[None]:
-    """Trace within the body of a loop, in its iteration `i`; None for what is none, or has loops of its own."""
-    token = _iteration.set(None if i is None else (i, _tracing()))
-    try:
-        yield
-    finally:
-        _iteration.reset(token)
+def iteration(i: Array | None) -> AbstractContextManager[None]:
+    """Trace the body of a loop, in its iteration `i`, inside a `with`; None outside of loops, and around inner loops."""
+    return assigned(_iteration, None if i is None else (i, _tracing()))
 
 
 def current_iteration() -> Array | None:
-    """The iteration of the body that is being traced; None within a function traced inside it, whose program jit may keep."""
-    of_body = _iteration.get()
-    return None if of_body is None or of_body[1] != _tracing() else of_body[0]
+    """The iteration of the loop whose body is traced; None in a function traced inside it, whose program jit may cache."""
+    body = _iteration.get()
+    return None if body is None or body[1] != _tracing() else body[0]
 
 
 def unfused(x: Array) -> Array:
-    """x; in the body of a loop on a CPU an array of its own, which is computed before anything reads it.
+    """x; in the body of a loop on a CPU a separate array, which is computed before anything reads it.
 
-    XLA fuses a slice of what a loop has stacked into every kernel that reads it. Their addresses then depend on the iteration,
-    and a CPU's kernels are no longer vectorised: exp takes 8 times as long, a spline flow 3 times. No fusion reaches into a
-    branch.
+    XLA fuses a slice of stacked arrays into every kernel that reads it. Addresses then depend on the iteration, and kernels of
+    a CPU are no longer vectorised: exp takes 8 times as long, a spline flow 3 times. No fusion reaches into a branch.
     """
     i = current_iteration()
     return x if i is None else lax.platform_dependent(i, x, cpu=_branch, default=lambda i, x: x)
@@ -190,15 +179,15 @@ def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 def off_strides(rows: int) -> int:
-    """`rows`, or a few more where so many would share lines of the cache (PIECE)."""
+    """`rows`, or a few more where features would share lines of the cache (PIECE)."""
     return rows + 16 if rows > 512 and rows % 256 == 0 else rows
 
 
 def in_pieces(fun: Callable, params: Any, *rows: Any, event: Shape | None = None) -> Any:
     """fun(params, *rows), a function of each row by itself; on a CPU many rows are taken in pieces that fit its cache.
 
-    How many fit goes by the size of `event`, by default that of the first of `rows`. What is differentiated is taken whole: its
-    gradient would be slower in pieces, as they keep what it needs. So are rows whose number is a symbol of `jax.export`.
+    The size of `event`, by default of a row, decides how many rows fit. Rows stay whole under differentiation, where pieces
+    would be slower as they store what a gradient needs, and where their number is a symbol of `jax.export`.
     """
     n, *shape = jax.tree.leaves(rows)[0].shape
     event = tuple(shape) if event is None else event
@@ -207,7 +196,7 @@ def in_pieces(fun: Callable, params: Any, *rows: Any, event: Shape | None = None
         return fun(params, *rows)
     if jax.closure_convert(lambda params, rows: fun(params, *rows), params, rows)[1]:
         return fun(params, *rows)  # it closes over a tracer, for which custom_jvp has no rule
-    if current_mesh() is not None:  # a scan over pieces would give each to one device
+    if current_mesh() is not None:  # a scan would give each piece to one device
         whole = n % num_devices()
         return fun(params, *rows) if whole else by_device(lambda p, rows: in_pieces(fun, p, *rows, event=event), params, rows)
     count = -(-n // piece)
@@ -234,7 +223,7 @@ def in_pieces(fun: Callable, params: Any, *rows: Any, event: Shape | None = None
 
 
 def filled(n: int) -> int:
-    """The least size that holds n rows, of few: powers of two up to 128, then four an octave, then whole pieces."""
+    """The least of few sizes that holds n rows: powers of two up to 128, then four in an octave, then whole pieces."""
     octave = 1 << max(n - 1, 0).bit_length()
     if n <= 128:
         return octave
@@ -245,29 +234,28 @@ def filled(n: int) -> int:
 
 
 def call_filled(run: Callable, part: Any, event: Shape, params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
-    """run(params, x, context, rng, train) for n rows, of a few more where rows are told to be independent.
+    """run(params, x, context, rng, train) for n rows, filled up to one of few sizes where rows are independent.
 
-    Not under a trace, where the program is the caller's; not with rng or train, nor where a plain closure or a user's network
-    is in it, as rows may then depend on each other; not for arrays on several devices; not for what `run` will refuse.
+    Rows are not filled up under a trace, where the program is the caller's; with rng or train, or with a plain closure or a
+    user's network, as rows may then depend on each other; on several devices; nor where `run` will refuse the arguments.
     """
-    with_rows = (x,) if context is None or context.shape == part.context else (x, context)  # what has a row for each of n
+    with_rows = (x,) if context is None or context.shape == part.context else (x, context)  # arrays of n rows
     traced = any([isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x, context))])
     if traced or rng is not None or train or not part.independent or not part.compiled:
         return run(params, x, context, rng, train)
     n = len(x) if x.ndim else 0
     size = filled(n)
-    fits = all(
-        [a.shape == (n, *shape) and len(a.devices()) == 1 for a, shape in zip(with_rows, (event, part.context), strict=False)]
-    )
+    shapes = zip(with_rows, (event, part.context), strict=False)
+    fits = all([a.shape == (n, *shape) and len(a.devices()) == 1 for a, shape in shapes])
     if not n or size == n or not fits:
         return run(params, x, context, rng, train)
-    x, *of_rows = [grown(a, size) for a in with_rows]
-    results = run(params, x, *(of_rows or [context]), rng, train)
+    x, *contexts = [grown(a, size) for a in with_rows]
+    results = run(params, x, *(contexts or [context]), rng, train)
     return jax.tree.map(lambda a: first(a, n), results)
 
 
 def grown(x: Array, size: int) -> Array:
-    """x with copies of its last row up to `size`. On a CPU without a program of its own for each number of rows."""
+    """x with copies of its last row up to `size`; on a CPU without a program for each number of rows."""
     if not on_cpu(x):
         return _grown(x, size)
     rows = np.asarray(x)
@@ -275,7 +263,7 @@ def grown(x: Array, size: int) -> Array:
 
 
 def first(x: Array, n: int) -> Array:
-    """x[:n], as `grown`."""
+    """x[:n]; on a CPU without a program for each number of rows."""
     return put(np.asarray(x)[:n], x) if on_cpu(x) else x[:n]
 
 
@@ -285,11 +273,11 @@ def _grown(x: Array, size: int) -> Array:
 
 
 def put(rows: np.ndarray, like: Array) -> Array:
-    """`rows`, where `like` is."""
+    """`rows` on the device of `like`."""
     return jax.device_put(rows, like.sharding if like.committed else None)
 
 
 def on_cpu(x: Any) -> bool:
-    """Tell whether it is an array in this process's memory alone; what is traced is nowhere."""
+    """Tell whether x is an array in the memory of this process alone; a tracer is not."""
     known = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
     return known and len(x.devices()) == 1 and next(iter(x.devices())).platform == "cpu"

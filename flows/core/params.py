@@ -1,4 +1,4 @@
-"""Params: which leaves train, which are fixed, and how those that are measured from data are measured again."""
+"""Params: which leaves train, which are fixed, and how measured statistics are measured again."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def _is_fixed(path: tuple) -> bool:
 
 
 def _by_place(params: Params) -> list[tuple[str, Any]]:
-    """The leaves, each with its place for an error."""
+    """Leaves with their places, for errors."""
     return [(f"params{jax.tree_util.keystr(path)}", leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
 
 
@@ -49,15 +49,12 @@ def trainable(params: Params) -> Params:
 
 def stop_fixed(params: Params) -> Params:
     """`params` with no gradient through the fixed leaves."""
-
-    def one(path: tuple, leaf: Any) -> Any:
-        return jax.lax.stop_gradient(leaf) if _is_fixed(path) else leaf
-
-    return jax.tree_util.tree_map_with_path(one, params)
+    stop = jax.lax.stop_gradient
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: stop(leaf) if _is_fixed(path) else leaf, params)
 
 
 def check_floats(params: Params, name: str) -> None:
-    """Refuse leaves that are no floating numbers, before JAX does in words of its own; complex ones are told of elsewhere."""
+    """Refuse leaves that are not floating numbers, with a better error than JAX; `cast` refuses complex ones."""
     for place, leaf in _by_place(params):
         dtype = getattr(leaf, "dtype", type(leaf))
         if np.ma.isMaskedArray(leaf) or not (dtype in (float, complex) or jnp.issubdtype(dtype, jnp.inexact)):
@@ -82,10 +79,8 @@ def check_structure(params: Params, expected: tuple, name: str) -> None:
     if got == expected:
         return
     if got[0] != expected[0]:
-        difference = (
-            _difference(params, expected[0].unflatten(range(expected[0].num_leaves)))
-            or f"params have the structure {got[0]}, expected {expected[0]}"
-        )
+        numbers = expected[0].unflatten(range(expected[0].num_leaves))
+        difference = _difference(params, numbers) or f"params have the structure {got[0]}, expected {expected[0]}"
         raise FlowsError(
             f"{name}: {difference}; pass the params that init_fun returned for this model, or what an optimiser made of them"
         )
@@ -101,9 +96,9 @@ def _difference(got: Any, expected: Any, where: str = "params") -> str:
     if type(got) is not type(expected) or (isinstance(got, list | tuple) and len(got) != len(expected)):
         return f"{where} is {_kind(got)}, expected {_kind(expected)}"
     if isinstance(got, dict) and got.keys() != expected.keys():
-        lacking, besides = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
+        lacking, extra = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
         differences = [f"lacks {', '.join(map(repr, lacking))}"] * bool(lacking)
-        differences += [f"has {', '.join(map(repr, besides))} besides"] * bool(besides)
+        differences += [f"has {', '.join(map(repr, extra))} in addition"] * bool(extra)
         return f"{where} {' and '.join(differences)}"
     keys = got.keys() if isinstance(got, dict) else range(len(got)) if isinstance(got, list | tuple) else ()
     return next(filter(None, (_difference(got[key], expected[key], f"{where}[{key!r}]") for key in keys)), "")
@@ -118,8 +113,7 @@ def _kind(tree: Any) -> str:
 
 
 def stacked(trees: Sequence[Params]) -> Params:
-    """The params of several layers of one kind as one pytree, with a leading axis. On a CPU NumPy does it, which compiles
-    nothing."""
+    """The params of several equal layers as one pytree, with a leading axis. On a CPU NumPy does it, which compiles nothing."""
     leaves = jax.tree.leaves(trees)
     if not all(map(on_cpu, leaves)) or len({(leaf.sharding, leaf.committed) for leaf in leaves}) > 1:
         return _stack(*trees)
@@ -138,14 +132,14 @@ def unstacked(params: Params, n: int, name: str) -> list[Params]:
 
 
 def check_copies(params: Params, n: int, name: str) -> None:
-    """Refuse params without a leading axis of n; indexing alone would clamp a place that is not there."""
+    """Refuse params without a leading axis of n; indexing alone would clamp an index that is out of range."""
     for place, leaf in _by_place(params):
         if jnp.shape(leaf)[:1] != (n,):
             raise FlowsError(f"{name}: {place} has shape {jnp.shape(leaf)}; expected a leading axis of {n}, one for each copy")
 
 
 def check_leaves(params: Params, name: str) -> Params:
-    """The params an author returned, as arrays; each must be floating, so that `jax.grad` works on the whole tree."""
+    """The params that an author returned, as arrays, which must be floating: `jax.grad` works on the whole tree."""
 
     def one(path: tuple, leaf: Any) -> Any:
         where = f"{name}: params{jax.tree_util.keystr(path)}"
@@ -164,19 +158,13 @@ def check_leaves(params: Params, name: str) -> Params:
 
 
 def remeasure(
-    init_fun: Any,
-    params: Params,
-    inputs: Any,
-    *,
-    context: Any = None,
-    rng: Any = None,
-    moving: bool = False,
+    init_fun: Any, params: Params, inputs: Any, *, context: Any = None, rng: Any = None, moving: bool = False
 ) -> Params:
-    """Measure from data what is measured from data, and leave what is trained.
+    """Measure the statistics in params again, from data, and leave trained params as they are.
 
     Runs `init_fun(rng, event, init_inputs=inputs, params=params)`: a layer that measures (batch norm) replaces its
-    statistics by those of `inputs`; each later layer sees the refreshed layer's output. Do this once after each epoch and
-    before testing (Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017,
+    statistics by the statistics of `inputs`; later layers see the output with new statistics. Do this once after each epoch
+    and before testing (Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017,
     arXiv:1705.07057, appendix B).
 
     Args:
@@ -185,14 +173,14 @@ def remeasure(
         inputs: data, shape (batch, *event).
         context: (batch, *context) or (*context,), where the flow is conditional.
         rng: key, where a layer draws random numbers in its forward pass.
-        moving: move the statistics by the layer's own momentum, `m * old + (1 - m) * new`, instead of replacing them. A
-            layer says so by a leaf "momentum" beside its statistics under "fixed".
+        moving: move the statistics by the momentum m of the layer, `m * old + (1 - m) * new`, instead of replacing them: a
+            leaf "momentum" next to the statistics under "fixed".
 
     Returns:
         New params of the same structure.
 
     Errors:
-        FlowsError: inputs without rows, or params that are another model's. TypeError: init_fun is not one.
+        FlowsError: inputs have no rows, or params belong to another model. TypeError: init_fun is not a model.
 
     Example:
         >>> import flows, jax
@@ -224,13 +212,13 @@ def remeasure(
 
 
 def _part_way(m: Any, old: Any, new: Any) -> Any:
-    """m * old + (1 - m) * new; under `Repeat` each layer has a momentum of its own, along the first axis."""
+    """m * old + (1 - m) * new; under `Repeat` m has a momentum for each layer, along the first axis."""
     m = jnp.reshape(m, jnp.shape(m) + (1,) * (jnp.ndim(old) - jnp.ndim(m)))
     return m * old + (1 - m) * new
 
 
 def _move(old: Params, new: Params) -> Params:
-    """`new`, but where a dict "fixed" holds a leaf "momentum", its other leaves have gone only part of the way."""
+    """`new`, but where a dict "fixed" has a leaf "momentum", its other leaves go only a part of the way."""
     if isinstance(old, dict):
         fixed = old.get("fixed")
         moved = {key: _move(old[key], new[key]) for key in old}

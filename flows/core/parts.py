@@ -1,12 +1,11 @@
 """Parts: a model at one event shape and one context shape, as combinators compose it.
 
-A part is made once for each constructor's value and kept (`decorators.py`). It has `init(key, given) -> params` and, beside
-it, functions that depend on params alone. They take whole batches of one dtype and check nothing; what a user calls is made
-of them in `publish.py`.
+A part is made once for each constructor's value and cached (`decorators.py`). It has `init(key, data) -> params`, and functions
+of params alone, which take whole batches of one dtype and check nothing; `publish.py` makes the functions for users from them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from flows.core.caching import Memo
+from flows.core.caching import Memo, assigned
 from flows.core.contract import Array, Given, Params, Shape
 from flows.core.inputs import KEY
 from flows.core.params import abstract
@@ -29,10 +28,10 @@ made_once = Memo(size=4096)  # the part of each value at each event and context
 class Cdf(NamedTuple):
     """The distribution function of one column, and its inverse.
 
-    `tail(params, x, context, upper)` is P(X <= x), or P(X > x) where upper, of rows (n,), with a context of each or None;
+    `tail(params, x, context, upper)` is P(X <= x), or P(X > x) where upper, of rows (n,), with contexts of rows or None;
     `point(params, u, context, upper)` is the x whose tail is u. The distribution lives within `support`. Where both need
-    something of each row that does not depend on x, `known(params, rows, context)` makes it of any array (n,), and both take it
-    as a fifth argument, or make it themselves.
+    numbers for each row that do not depend on x, `known(params, rows, context)` computes them for any array (n,), and both
+    take them as a fifth argument, or compute them themselves.
     """
 
     tail: Callable[[Any, Array, Any, Array], Array]
@@ -47,17 +46,17 @@ class Part:
 
     Attributes:
         name: for errors.
-        init: `init(key, given) -> params`.
-        event, context: the shapes that it was made for; context is None where there is none.
+        init: `init(key, data) -> params`.
+        event, context: the shapes that it was made for; context is None in a model without a context.
         keywords: all keywords of the vocabulary that its init or its functions name.
         compiled: whether its functions can be traced.
-        closures: the plain closures in it, in order: their functions are made by its init, so that it serves one init alone.
-        noisy: whether `rng` does more in it than make its log-det an estimate: its functions may draw points from it.
-        likelihood: what its log-density is, 'exact', 'unbiased' or 'lower bound', as of the value that it is the part of.
-        independent: whether a row's result is its own, in calls without rng and train; not known of what a user's own function
-            makes of a batch, a plain closure or a network.
-        divisible: whether a call with train=True may see a part of a batch, on each device: what it measures of a batch it
-            brings together, by `meshes.joined_moments`.
+        closures: the plain closures in it, in order: init makes their functions, so that the part serves one init alone.
+        noisy: whether `rng` does more than make the log-det an estimate: functions may draw points.
+        likelihood: the kind of its log-density, 'exact', 'unbiased' or 'lower bound', as in its constructor's value.
+        independent: whether a row's result depends on this row alone, in calls without rng and train; False with functions of
+            batches that a user wrote, a plain closure or a network.
+        divisible: whether each device may see its part of a batch with train=True: `meshes.joined_moments` joins what the
+            functions measure.
     """
 
     name: str
@@ -89,8 +88,8 @@ class Part:
 class BijectionPart(Part):
     """`direct(params, x, context, rng, train) -> (y, log_det)` and `inverse(params, y, context, rng, train) -> x`.
 
-    `output` is the event of y. `native_inverse(...) -> (x, log_det)` is there where the inverse is the cheap direction.
-    `path(params, x, context, rng) -> (x_1, velocity)` is there where points follow an ordinary differential equation from the
+    `output` is the event of y. `native_inverse(...) -> (x, log_det)` exists where the inverse is the cheap direction.
+    `path(params, x, context, rng) -> (x_1, velocity)` exists where points follow an ordinary differential equation from the
     data, x_1 at time 1, to the noise at time 0: velocity(t, x_t) is dx_t / dt.
     """
 
@@ -101,14 +100,14 @@ class BijectionPart(Part):
     path: Callable | None = None
 
     def invert(self, params: Params, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-        """The inverse with its log-det: minus the direct one at the point returned, so that the two cannot drift."""
+        """The inverse with its log-det: minus the log-det of `direct` at the point returned, so that the two agree."""
         if self.native_inverse is not None:
             return self.native_inverse(params, y, context, rng, train)
         x = self.inverse(params, y, context, rng, train)
         return x, -self.direct(params, x, context, rng, train)[1]
 
     def measured_output(self, params: Params, x: Array, context: Any, key: Array) -> Array:
-        """Data that init measures, as a later layer sees them."""
+        """Data that init measures, as the next layer sees them."""
         return self._outputs(params, x, context, key if "rng" in self.keywords else None)
 
     @cached_property
@@ -124,10 +123,10 @@ class BijectionPart(Part):
 class DistributionPart(Part):
     """`log_pdf(params, x, context, rng, train) -> (batch,)` and `sample(rng, params, n, dtype, context) -> (n, *event)`.
 
-    `joint_draw(rng, params, n, dtype, context) -> (samples, log_pdf)` is there where one pass makes both. `region` is where its
-    points live, as far as it is told. `path(params, x, context, rng) -> (x_1, velocity, draw)` is as of a bijection, and
-    draw(key) are as many draws of the base, x_0. `cdf()` is there for one column, and makes its distribution function, or None
-    where the map does not give it.
+    `joint_draw(rng, params, n, dtype, context) -> (samples, log_pdf)` exists where one pass makes both. `region` is where its
+    points live, as far as it is declared. `path(params, x, context, rng) -> (x_1, velocity, draw)` is as in a bijection, and
+    draw(key) makes as many draws x_0 of the base. `cdf()` exists for one column, and returns its distribution function, or
+    None where it is not known.
     """
 
     log_pdf: Callable
@@ -138,7 +137,7 @@ class DistributionPart(Part):
     cdf: Callable[[], Cdf | None] | None = None
 
     def draw(self, rng: Array, params: Params, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
-        """The samples of `sample`, with their log-density."""
+        """Samples with their log-density."""
         if self.joint_draw is not None:
             return self.joint_draw(rng, params, n, dtype, context)
         x = self.sample(rng, params, n, dtype, context)
@@ -148,18 +147,13 @@ class DistributionPart(Part):
 _exact: ContextVar[bool] = ContextVar("exact", default=False)
 
 
-@contextmanager
-def exact_log_dets() -> Iterator[None]:
-    """Trace within without estimates of log-dets, whatever keys are handed: these are for layers that draw."""
-    token = _exact.set(True)
-    try:
-        yield
-    finally:
-        _exact.reset(token)
+def exact_log_dets() -> AbstractContextManager[None]:
+    """Trace without estimates of log-dets inside a `with`: keys are then for layers that draw."""
+    return assigned(_exact, True)
 
 
 def exact_on_request(part: BijectionPart) -> BijectionPart:
-    """A part whose log-det `rng` makes an estimate, but within `exact_log_dets`."""
+    """A part whose log-det is an estimate with `rng`, except within `exact_log_dets`."""
 
     def direct(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         return part.direct(params, x, context, None if _exact.get() else rng, train)
@@ -168,9 +162,9 @@ def exact_on_request(part: BijectionPart) -> BijectionPart:
 
 
 def shared(parts: Sequence[Part]) -> dict[str, Any]:
-    """The fields of a part that is composed of others: what any of them names and draws, and whether all can be traced."""
-    of_all = {name: all([getattr(part, name) for part in parts]) for name in ("compiled", "independent", "divisible")}
-    return of_all | {
+    """The fields of a part composed of others: what any of them names and draws, and whether all can be traced."""
+    common = {name: all([getattr(part, name) for part in parts]) for name in ("compiled", "independent", "divisible")}
+    return common | {
         "keywords": frozenset().union(*[part.keywords for part in parts]),
         "closures": tuple([closure for part in parts for closure in part.closures]),
         "noisy": any([part.noisy for part in parts]),

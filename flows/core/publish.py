@@ -1,4 +1,4 @@
-"""The functions of a triple, which a user calls, made of a part.
+"""The functions of a triple, which a user calls, made from a part.
 
 They check shapes and keywords, cast to one dtype, stop the gradient of fixed leaves, and are compiled. Checks run while a call
 is traced: once for each shape.
@@ -27,9 +27,9 @@ from flows.core.inputs import (
     positional,
     refuse_unknown,
     signature,
+    size,
     working_dtype,
 )
-from flows.core.inputs import size as size_of
 from flows.core.lifting import FIRST_RULE
 from flows.core.meshes import automatic, current_mesh, mesh_of, over, rows_on, spread
 from flows.core.numerics import call_filled, current_iteration, filled, first, grown
@@ -42,8 +42,7 @@ _published = Memo(size=1024)
 
 
 class JointDraw(NamedTuple):
-    """Draws with their log-density, in one pass, beside a `sample`; that log-density is `log_pdf`'s. Draws live in
-    `region`."""
+    """The function behind a `sample` that draws with the log-density of `log_pdf`, in one pass. Draws live in `region`."""
 
     log_pdf: Callable
     draw: Callable
@@ -51,37 +50,37 @@ class JointDraw(NamedTuple):
     region: Region | None
 
 
-# Of functions that were published, as long as they are in use: how a sample draws with its density, and the path of a log_pdf.
+# For published functions, as long as they are in use: the joint draw of a sample, and the path of a log_pdf.
 _joint_draws: WeakKeyDictionary[Callable, JointDraw] = WeakKeyDictionary()
 _paths: WeakKeyDictionary[Callable, Callable] = WeakKeyDictionary()
 
 
 def joint_draw_of(sample: Callable) -> JointDraw | None:
-    """The joint draw of a sample that was published; None of any other function."""
+    """The joint draw of a published sample; None for any other function."""
     return _joint_draws.get(sample) if inspect.isfunction(sample) else None
 
 
 def path_of_log_pdf(log_pdf: Callable) -> Callable | None:
-    """`path(params, x, context, rng)` of a log_pdf that was published by a model with a continuous layer."""
+    """`path(params, x, context, rng)` of a published log_pdf of a model with a continuous layer; None for others."""
     return _paths.get(log_pdf) if inspect.isfunction(log_pdf) else None
 
 
 def functions_of(part: Any, params: Params) -> tuple[Callable, Callable]:
-    """The two functions of a triple; equal parts share theirs, and so what was compiled."""
+    """The two functions of a triple; equal parts share them, and so the compiled programs."""
     expected = shapes_of(params)
     make = _publish_bijection if isinstance(part, BijectionPart) else _publish_distribution
     return _published(None if part.closures else (part, expected), lambda: make(part, expected))
 
 
 def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, Callable]:
-    direct = _of_rows("direct_fun", part, expected, part.direct, part.event, outputs=part.output, log_det=())
-    return direct, _of_rows("inverse_fun", part, expected, part.invert, part.output, outputs=part.event, log_det=())
+    direct = _rows_function("direct_fun", part, expected, part.direct, part.event, outputs=part.output, log_det=())
+    return direct, _rows_function("inverse_fun", part, expected, part.invert, part.output, outputs=part.event, log_det=())
 
 
 def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Callable, Callable]:
-    log_pdf = _of_rows("log_pdf", part, expected, part.log_pdf, part.event, log_pdf=())
-    draws = _of_draws(part, expected, part.sample, samples=part.event)
-    draws_and_log_pdf = _of_draws(part, expected, part.draw, samples=part.event, log_pdf=())
+    log_pdf = _rows_function("log_pdf", part, expected, part.log_pdf, part.event, log_pdf=())
+    draws = _draws_function(part, expected, part.sample, samples=part.event)
+    draws_and_log_pdf = _draws_function(part, expected, part.draw, samples=part.event, log_pdf=())
 
     def sample(rng, params, num_samples=1, *, context=None, train=False, **unknown):
         refuse_unknown(f"{part.name}: sample", unknown, ("context",))
@@ -94,8 +93,8 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
 
     def path(params: Params, inputs: Any, context: Any, rng: Array) -> tuple:
         x = as_array(inputs, "inputs")
-        check_rows(x, part.event, part.name, of_sphere=_of_sphere(part))
-        context, _ = _given(part, context, None, False)
+        check_rows(x, part.event, part.name, unit_vectors=_on_sphere(part))
+        context, _ = _call_keywords(part, context, None, False)
         dtype = working_dtype(x.dtype)
         params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
         return part.path(params, x.astype(dtype), context, rng)  # type: ignore[misc]
@@ -106,22 +105,22 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
     return log_pdf, _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"})
 
 
-def _of_rows(name: str, part: Any, expected: tuple, run: Callable, event: Shape, **results: Shape) -> Callable:
-    """A function of rows of an event as a user calls it, with the shapes of what `run` returns for each row."""
-    of_sphere = isinstance(part, DistributionPart) and _of_sphere(part)
+def _rows_function(name: str, part: Any, expected: tuple, run: Callable, event: Shape, **results: Shape) -> Callable:
+    """A function of rows as a user calls it, with the shapes of what `run` returns for each row."""
+    unit_vectors = isinstance(part, DistributionPart) and _on_sphere(part)
 
     def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
-        check_rows(x, event, part.name, of_sphere=of_sphere)
+        check_rows(x, event, part.name, unit_vectors=unit_vectors)
         dtype = working_dtype(x.dtype)
         params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
-        found = run(params, x.astype(dtype), context, rng, train)
-        return _checked(part, x.shape[0], found, results, (x.dtype, dtype) if "outputs" in results else (dtype,))
+        result = run(params, x.astype(dtype), context, rng, train)
+        return _checked(part, x.shape[0], result, results, (x.dtype, dtype) if "outputs" in results else (dtype,))
 
     compiled = _compiled(part, checked, 4, 1, 2)
 
     def function(params, inputs, *, context=None, rng=None, train=False, **unknown):
         refuse_unknown(f"{part.name}: {name}", unknown, CALL)
-        context, rng = _given(part, context, rng, train)
+        context, rng = _call_keywords(part, context, rng, train)
         in_loop = "outputs" in results and current_iteration() is not None  # the body of a loop is compiled with it
         with explained(part.name, params):
             x = as_array(inputs, "inputs")
@@ -130,9 +129,8 @@ def _of_rows(name: str, part: Any, expected: tuple, run: Callable, event: Shape,
     return _dressed(function, name, part, positional("params", "inputs"), part.keywords)
 
 
-def _of_draws(part: DistributionPart, expected: tuple, draw: Callable, **results: Shape) -> Callable:
-    """A compiled function that draws, with the shapes of what `draw` returns for each row. Samples have the dtype of the
-    params."""
+def _draws_function(part: DistributionPart, expected: tuple, draw: Callable, **results: Shape) -> Callable:
+    """A compiled function that draws in the dtype of the params, with the shapes of what `draw` returns for each row."""
 
     def checked(rng: Array, params: Params, n: int, context: Any) -> Any:
         dtypes = {np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
@@ -149,39 +147,39 @@ def _drawn(part: DistributionPart, compiled: Callable, rng: Any, params: Params,
     n = int(num_samples)
     if n < 0:
         raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
-    if n * size_of(part.event) > MOST_NUMBERS:
+    if n * size(part.event) > MOST_NUMBERS:
         raise FlowsError(
-            f"{part.name}: num_samples is {n:,} of {size_of(part.event):,} numbers each; expected at most {MOST_NUMBERS:,} "
-            "numbers in one call. Draw them in parts, each with a key of its own"
+            f"{part.name}: num_samples is {n:,} of {size(part.event):,} numbers each; expected at most {MOST_NUMBERS:,} "
+            "numbers in one call. Draw them in parts, each with another key"
         )
-    context, _ = _given(part, context, None, False)
-    # Few sizes are drawn, so that a new one rarely compiles; under a trace too, as draws may depend on their number.
+    context, _ = _call_keywords(part, context, None, False)
+    # Few sizes are drawn, so that few programs are compiled; under a trace too, as draws may depend on their number.
     fits = context is None or context.shape in (part.context, (n, *(part.context or ())))
     few = part.compiled and part.independent and fits and n and mesh_of(context) is None and current_mesh() is None
-    size = filled(n) if few else n
-    if context is not None and context.shape != part.context and size > n:
-        context = grown(context, size)
+    drawn = filled(n) if few else n
+    if context is not None and context.shape != part.context and drawn > n:
+        context = grown(context, drawn)
     with explained(part.name, params):
-        draws = compiled(as_key(rng), params, size, context)
-    return draws if size == n else jax.tree.map(lambda leaf: first(leaf, n), draws)
+        draws = compiled(as_key(rng), params, drawn, context)
+    return draws if drawn == n else jax.tree.map(lambda leaf: first(leaf, n), draws)
 
 
-def _checked(part: Any, rows: int, found: Any, results: dict[str, Shape], dtypes: Sequence[Any]) -> Any:
-    """An array, or a tuple of arrays, each with a row of its shape for each of so many, and in its dtype."""
-    arrays = found if isinstance(found, tuple) else (found,)
-    for x, (name, shape) in zip(arrays, results.items(), strict=True):
+def _checked(part: Any, rows: int, result: Any, shapes: dict[str, Shape], dtypes: Sequence[Any]) -> Any:
+    """An array, or a tuple of arrays, in their dtypes, after a check of the shapes of their rows."""
+    arrays = result if isinstance(result, tuple) else (result,)
+    for x, (name, shape) in zip(arrays, shapes.items(), strict=True):
         check_result(x, (rows, *shape), part.name, name)
     arrays = tuple([x.astype(dtype) for x, dtype in zip(arrays, dtypes, strict=True)])
-    return arrays if isinstance(found, tuple) else arrays[0]
+    return arrays if isinstance(result, tuple) else arrays[0]
 
 
-def _of_sphere(part: DistributionPart) -> bool:
+def _on_sphere(part: DistributionPart) -> bool:
     return part.region is not None and bool(part.region.sphere.any())
 
 
 def _compiled(part: Any, fun: Callable, static: int, *rows: int) -> Callable:
-    """A function of a part, compiled where that can be, whose argument `static` is known before. Where those that are `rows`
-    are spread over a mesh, it is a program of its own, in which each device computes those that it has."""
+    """A function of a part, compiled where possible, whose argument `static` is known before. Where one of the arguments `rows`
+    is spread over a mesh, a separate program runs, in which each device computes its rows."""
     if not part.compiled:
         return fun
     here = jax.jit(fun, static_argnums=static, inline=True)
@@ -195,13 +193,13 @@ def _compiled(part: Any, fun: Callable, static: int, *rows: int) -> Callable:
     def run(*arguments: Any) -> Any:
         if jax.device_count() == 1:
             return here(*arguments)
-        if current_mesh() is not None:  # a part of such a program: what was traced for one device is not for it
+        if current_mesh() is not None:  # inside such a program, which cannot use a trace for one device
             return jax.tree.map(spread, fun(*arguments))
         meshes = {i: mesh for i in rows if (mesh := mesh_of(arguments[i])) is not None}
         if not meshes:
             return here(*arguments)
         mesh = next(iter(meshes.values()))
-        inside, outside = over(automatic(mesh), 0), over(mesh, 0)  # no number moves from one to the other
+        inside, outside = over(automatic(mesh), 0), over(mesh, 0)  # each number stays on its device
         placed = [jax.device_put(argument, inside) if i in meshes else argument for i, argument in enumerate(arguments)]
         return jax.device_put(there(inside.mesh, *placed), outside)
 
@@ -216,8 +214,8 @@ def _dressed(function: Callable, name: str, part: Any, arguments: tuple, keyword
     return function
 
 
-def _given(part: Any, context: Any, rng: Any, train: Any) -> tuple[Array | None, Array | None]:
-    """The keywords of one call in their inner form; a missing or an unexpected context is an error."""
+def _call_keywords(part: Any, context: Any, rng: Any, train: Any) -> tuple[Array | None, Array | None]:
+    """Context and rng of one call in their inner form; a missing or an unexpected context is an error."""
     if context is not None and part.context is None:
         hint = "give context_dim to init_fun" if "context" in part.keywords else "no layer of it takes one"
         raise TypeError(f"{part.name}: context was given, but this model was made without it; {hint}")
@@ -241,7 +239,7 @@ def _prepare(part: Any, expected: tuple, params: Params, context: Any, dtype: An
 
 
 class explained:
-    """Turns JAX's account of a broken first rule into one that names the layer and the remedy."""
+    """Replaces JAX's error for a closure or params that break the contract by one that names the layer and the remedy."""
 
     def __init__(self, name: str, params: Params):
         self.name, self.params = name, params
@@ -253,11 +251,13 @@ class explained:
         if kind is not None and issubclass(kind, jax.errors.UnexpectedTracerError):
             raise FlowsError(FIRST_RULE.format(name=self.name)) from error
         if kind in (TypeError, OverflowError, ValueError) and not all(map(_is_number, jax.tree.leaves(self.params))):
-            raise TypeError(f"{self.name}: params hold what is no array of numbers; expected those of its init_fun") from None
+            raise TypeError(
+                f"{self.name}: params hold a leaf that is not an array of numbers; expected the params of its init_fun"
+            ) from None
 
 
 def _is_number(leaf: Any) -> bool:
-    """Tell whether JAX takes it for an array of numbers."""
+    """Tell whether JAX accepts a leaf as an array of numbers."""
     if isinstance(leaf, jax.Array):
         return True
     if isinstance(leaf, np.ndarray | np.generic):

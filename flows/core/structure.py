@@ -1,7 +1,7 @@
-"""Structure of a model: combinators and distributions declare the values within them, and one walk serves all who ask.
+"""Structure of a model: combinators and distributions declare the values within them, and one walk serves every caller.
 
-A combinator returns `Composite(part, layers, order=..., pieces=...)`. Who declares no order is one layer to everyone, and
-nobody looks at what it is made of.
+A combinator returns `Composite(part, layers, order=..., pieces=...)`. Without an order it counts as one layer, whose inside
+nothing looks at.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ from flows.core.params import check_structure, shapes_of
 from flows.core.parts import made_once
 from flows.core.support import Support, Traits
 
-# What pieces are to each other: layers one after the other; one layer many times; layers within another layout, which comes
-# first; a bijection and what its outputs are drawn from; a distribution given a context; components; blocks of features that
-# are independent; such blocks of which each is given those before it.
+# How pieces are related, after "opaque": layers one after the other; one layer many times; layers within another layout, which
+# comes first; a bijection and its base; a distribution with a standardized context; components; blocks of features that are
+# independent; blocks of features that depend on the blocks before them.
 ORDERS = ("opaque", "chain", "loop", "between", "flow", "context", "mixture", "joint", "chain rule")
 OF_BLOCKS = ("joint", "chain rule")
 
@@ -28,12 +28,13 @@ class Piece(NamedTuple):
 
     Attributes:
         value: a constructor's value, or a plain closure.
-        params_at: where its params are in those of the whole, such as ("prior",) or (2,).
+        params_at: the path to its params in the params of the whole, such as ("prior",) or (2,).
         argument: the constructor's argument that holds it.
-        inverted: whether it runs backwards, on which event it does if that is known (`event`).
-        copies: how many copies of its params there are, stacked in front; None for one that is not stacked.
-        place: which of the values it is that the argument holds, where that is several.
-        features: of a block of features, where these begin and end.
+        inverted: whether it runs backwards.
+        event: the event that an inverted piece returns, where it is known.
+        copies: the number of copies of its params, stacked along a first axis; None without copies.
+        place: its index in the argument, where that is a tuple of values.
+        features: where the features of a block begin and end.
     """
 
     value: Any
@@ -47,14 +48,14 @@ class Piece(NamedTuple):
 
 
 class Composite(NamedTuple):
-    """A combinator's own body.
+    """Body of a combinator.
 
     Attributes:
-        part: `part(event, context)`, what it is there.
-        layers: the values it is made of.
-        keywords: which keywords of init it names whatever they do.
-        order: what they are to each other, one of `ORDERS`.
-        pieces: the same values, with where they are; by default the params are a tuple, those of each layer.
+        part: `part(event, context)` makes the part.
+        layers: the values within it.
+        keywords: keywords of init that it names whatever its layers name.
+        order: how the layers are related, one of `ORDERS`.
+        pieces: the same values with their places; by default the params are a tuple with an entry for each layer.
     """
 
     part: Callable[[Shape, Shape | None], Any]
@@ -65,7 +66,7 @@ class Composite(NamedTuple):
 
 
 class Structure(NamedTuple):
-    """The make of a value; without pieces where it is one layer, or one distribution."""
+    """Composition of a value; without pieces where it is one layer, or one distribution."""
 
     order: str = "opaque"
     pieces: tuple[Piece, ...] = ()
@@ -82,10 +83,7 @@ class Structure(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A layer of a chain: its value, where its params are, and whether it runs backwards.
-
-    `event` is what one that is inverted makes, where that is known.
-    """
+    """A layer of a chain: its value, the path to its params, and, if it is inverted, the event that it returns, where known."""
 
     value: Any
     at: tuple[Any, ...] = ()
@@ -94,24 +92,24 @@ class Step(NamedTuple):
 
 
 def support_by(value: Any) -> Support:
-    """The support that a layer declares itself; a plain closure declares nothing."""
+    """The support that a layer declares; a plain closure declares nothing."""
     return getattr(value, "own_support", None) or Support()
 
 
 def traits_by(value: Any) -> Traits:
-    """The traits that it declares itself; a plain closure none."""
+    """The traits that a layer or a distribution declares; a plain closure declares none."""
     return getattr(value, "own_traits", None) or Traits()
 
 
 def opened(value: Any) -> Any:
-    """The value that a model is short for; any other as it is."""
+    """The value that a model is short for; any other value as it is."""
     while hasattr(getattr(value, "inner", None), "inner"):
         value = value.inner
     return value
 
 
 def structure_of(value: Any) -> Structure:
-    """The structure of a value itself, where it is no model that is short for another: those are `opened` first."""
+    """The structure of a value; a model that is short for another value is `opened` first, by the caller."""
     inner = getattr(value, "inner", None)
     if not isinstance(inner, Composite) or inner.order == "opaque":
         return Structure()
@@ -132,7 +130,7 @@ def chain(value: Any, at: tuple[Any, ...] = ()) -> list[Step]:
 
 
 def undone(steps: Sequence[Step], event: Shape | None) -> list[Step]:
-    """Layers backwards, from the last to the first; `event` is that of the first, where it is known."""
+    """Layers backwards, from the last to the first; `event` is the input of the first, where it is known."""
     backwards = list[Step]()
     for step in steps:
         backwards.append(Step(step.value, step.at, not step.inverted, event))
@@ -141,7 +139,7 @@ def undone(steps: Sequence[Step], event: Shape | None) -> list[Step]:
 
 
 def behind(steps: Sequence[Step], event: Shape) -> Shape:
-    """The event behind layers, as far as it is layouts that change it: others may need a context, and are not made for this."""
+    """The event behind layers of which layouts alone change it: other layers may need a context, and are not made here."""
     for step in steps:
         if support_by(step.value).moves_entries:
             try:
@@ -167,7 +165,7 @@ def value_at(value: Any, path: Sequence[Any]) -> Any:
 
 
 def replaced(value: Any, path: Sequence[Any], new: Any) -> Any:
-    """The model with another one in place of that whose params are at `path`."""
+    """The model with a new value in place of the value whose params are at `path`."""
     if not path:
         return new
     piece = next(piece for piece in structure_of(value).pieces if tuple(path[: len(piece.params_at)]) == piece.params_at)
@@ -179,7 +177,7 @@ def replaced(value: Any, path: Sequence[Any], new: Any) -> Any:
 
 
 def params_in(params: Any, at: Sequence[Any], copy: int | None = None) -> Any:
-    """The params of a piece among those of the whole; of one of its copies, where there are some."""
+    """The params of a piece, or of one of its copies, in the params of the whole."""
     for key in at:
         params = params[key]
     return params if copy is None else jax.tree.map(lambda leaf: leaf[copy], params)
@@ -189,10 +187,10 @@ V = TypeVar("V", bound=Value)
 
 
 def revise(init_fun: V, **arguments: Any) -> V:
-    """Make a model with an argument changed, in every constructor that names it; its params serve on.
+    """Make a model with an argument changed, in every constructor that names it; the params stay valid.
 
-    What changes how a fitted model is used (a temperature, how an equation is solved) is an argument of a constructor, so the
-    model with another value of it is another `init_fun`, whose functions take the params of the first.
+    How a fitted model is used (its temperature, how an equation is solved) depends on arguments of constructors. A model with
+    another value of such an argument is another `init_fun`, whose functions take the params of the first.
 
     Args:
         init_fun: a constructor's value, such as `result.init_fun`.
@@ -202,8 +200,8 @@ def revise(init_fun: V, **arguments: Any) -> V:
         The new constructor's value.
 
     Errors:
-        FlowsError: no constructor in it names an argument, or the params would change at an event at which it is in use; where
-            it was not used yet, calls of the new functions tell. TypeError: no constructor's value, or no arguments.
+        FlowsError: no constructor in the model names the argument, or the params would change at an event where the model was
+            used; at other events calls of the new functions raise it. TypeError: not a constructor's value, or no arguments.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -216,7 +214,7 @@ def revise(init_fun: V, **arguments: Any) -> V:
         (3, 2)
     """
     if is_constructor(init_fun) or not (isinstance(init_fun, Value) and hasattr(init_fun, "part")):
-        raise TypeError(f"revise: {init_fun!r:.80} is no constructor's value; expected one such as result.init_fun")
+        raise TypeError(f"revise: {init_fun!r:.80} is not a constructor's value; expected one such as result.init_fun")
     if not arguments:
         raise TypeError(f"revise: no argument was given for {init_fun!r:.80}; expected one by name, such as temperature=0.7")
     known = set[str]()

@@ -1,4 +1,4 @@
-"""Where points live: a region of the line, angles, points of spheres, codes. What layers declare of it, and who asks."""
+"""Where points live: a region of the line, angles, points of spheres, codes; and what layers declare about it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,19 +13,19 @@ from flows.core.contract import Array, Shape
 from flows.core.errors import FlowsError
 
 OFF_SPHERE = 1e-4  # by how much |x|^2 may differ from 1
-NEAR_END = 1e-6  # of a period: by how much rounding may move what is recorded at an end of a turn
+NEAR_END = 1e-6  # of a period: how far rounding may move an angle at an end of a turn
 MOST_TURNS = 1e4  # from 0, beyond which float32 has no digits of an angle
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Region:
-    """Where the entries of points live, numbers that stand for all of them or arrays of the event; `low, high = region`.
+    """Region of the entries of points; `low, high = region`. Fields are numbers for all entries, or arrays of the event.
 
     Attributes:
-        low, high: the ends between which they lie.
-        period: of an angle, which is any real number modulo its period; 0 of what is none.
-        sphere: 0 where an entry is a number of its own, k where it is a coordinate of the k-th unit vector of the event.
-        classes: K where an entry is a code, a whole number from 0 to K - 1 that stands for one of K categories; else 0.
+        low, high: the ends between which entries lie.
+        period: the period of an angle, which is any real number modulo this period; 0 for other entries.
+        sphere: k for a coordinate of the k-th unit vector of the event; 0 for other entries.
+        classes: K for a code, a whole number from 0 to K - 1 that stands for one of K categories; 0 for other entries.
     """
 
     low: Any = -np.inf
@@ -63,7 +63,7 @@ class Region:
 
     @property
     def of_line(self) -> Any:
-        """Tells which entries are numbers of the line: no angles, no coordinates of unit vectors, no codes."""
+        """Tells which entries are numbers of the line, not angles, coordinates of unit vectors or codes."""
         return (self.period == 0) & (self.sphere == 0) & (self.classes == 0)
 
     @property
@@ -72,12 +72,11 @@ class Region:
         return replace(self, low=-np.inf, high=np.inf)
 
     def of(self, features: Any) -> "Region":
-        """The region of some features of vectors, of a region of arrays."""
+        """The region of some features of vectors, from a region of arrays."""
         return Region(*(field[features] for field in self.values()))
 
     def same_kind(self, other: "Region | None") -> bool:
-        """Tell whether the same entries are angles, of the same period, coordinates of the same unit vectors, and codes of as
-        many categories."""
+        """Tell whether regions have the same angles and periods, unit vectors, and codes with their numbers of categories."""
         if other is None:
             return self.flat
         alike = np.array_equal(self.sphere, other.sphere) and np.array_equal(self.classes, other.classes)
@@ -90,7 +89,7 @@ class Region:
 
 
 class Words(NamedTuple):
-    """Words for points of a kind, a base that lives there, and layers and bases that do."""
+    """Words of errors for points of a kind, a base for them, and layers and a base for them."""
 
     noun: str
     base: str
@@ -113,8 +112,7 @@ SPHERE = Region(-1.0, 1.0, sphere=1)  # the event is one unit vector
 
 
 class Rounding(NamedTuple):
-    """Rounded values as a layer that adds noise takes them: their step, one for all columns or one each, and how many
-    there are."""
+    """Rounded values, to which a layer adds noise: their step, for all columns or for each, and their number."""
 
     step: float | Sequence[float]
     levels: int | None
@@ -122,16 +120,15 @@ class Rounding(NamedTuple):
 
 @dataclass(frozen=True)
 class Traits:
-    """Facts that others have to know of a layer or a distribution beside where its points live.
+    """Facts about a layer or a distribution, other than its support, that the rest of the library needs.
 
     Attributes:
-        rounding: of a layer that adds noise to rounded values, what these are.
-        unit: of a layer that measures features, a function of its params: what it takes for the middle of each, and for one
-            standard deviation.
-        running: of a layer that keeps running statistics under "fixed", to be measured again before each validation.
-        joins: of a layer that measures batches with train=True, that it does so over all devices that have parts of them.
-        picks: of a distribution whose draws pick one of several, so that no gradient flows through them to its params.
-        clusters: of a distribution that is a mixture, "anywhere" or, if its components have no correlations, "along columns".
+        rounding: the rounded values, of a layer that adds noise to them.
+        unit: a function of the params of a layer that measures features: its centres and standard deviations of features.
+        running: whether a layer keeps running statistics under "fixed", which are measured again before each validation.
+        joins: whether a layer that measures batches with train=True joins the measurements of all devices.
+        picks: whether draws of a distribution pick one of several values, so that params have no gradient through draws.
+        clusters: of a mixture, "anywhere" or, if its components have no correlations, "along columns".
     """
 
     rounding: Rounding | None = None
@@ -144,16 +141,16 @@ class Traits:
 
 @dataclass(frozen=True)
 class Support:
-    """Where the inputs and the outputs of a bijection live, or the points of a distribution (its inputs, which are then its
-    outputs too), and what a bijection does to angles and unit vectors that it is handed.
+    """Regions of the inputs and the outputs of a bijection, or of the points of a distribution (as inputs and outputs), and
+    what a bijection does to angles and unit vectors.
 
     Attributes:
         inputs, outputs: a `Region`, a pair (low, high), or a function of the event that returns one.
-        entrywise: it has no params, and makes each entry of the output of the same entry of the input alone.
+        entrywise: it has no params, and each entry of the output depends on the same entry of the input alone.
         moves_entries: a permutation or a layout, which only moves entries.
-        rotates: a rotation, which keeps the sphere as a whole.
-        touches: features outside which it leaves all as it is; None for all.
-        leaves: features that it leaves as they are.
+        rotates: a rotation, which maps the sphere onto itself.
+        touches: the only features that it changes; None for all.
+        leaves: features that it does not change.
     """
 
     inputs: Any = REAL
@@ -179,27 +176,27 @@ class Support:
         return replace(self, inputs=self.outputs, outputs=self.inputs)
 
     def untouched(self, count: int) -> np.ndarray:
-        """Tell which of so many features stay as they are."""
+        """Tell which of `count` features stay as they are."""
         stays = np.isin(np.arange(count), self.leaves)
         return stays if self.touches is None else stays | ~np.isin(np.arange(count), self.touches)
 
 
-def as_support(told: Any, name: str, of_points: bool) -> Support:
-    """The claim of a decorator, as a Support: of a distribution it may be just where its points live."""
-    if of_points and not isinstance(told, Support):
+def as_support(claim: Any, name: str, is_distribution: bool) -> Support:
+    """The claim of a decorator as a Support; for a distribution it may be the region of its points."""
+    if is_distribution and not isinstance(claim, Support):
         try:
-            return Support(told, told)
+            return Support(claim, claim)
         except TypeError:
             raise TypeError(
-                f"{name}: support is {told!r:.80}; expected a Support, a Region such as CIRCLE, or a pair (low, high)"
+                f"{name}: support is {claim!r:.80}; expected a Support, a Region such as CIRCLE, or a pair (low, high)"
             ) from None
-    if not isinstance(told, Support):
-        raise TypeError(f"{name}: support is {told!r:.80}; expected a Support, such as Support((0, inf), (-inf, inf))")
-    return told
+    if not isinstance(claim, Support):
+        raise TypeError(f"{name}: support is {claim!r:.80}; expected a Support, such as Support((0, inf), (-inf, inf))")
+    return claim
 
 
 def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
-    """A declared region, as arrays of the event, which are not to be written to: one number may stand for all."""
+    """A declared region, as read-only arrays of the event."""
     declared = declared(event) if callable(declared) else declared
     declared = declared if isinstance(declared, Region) else Region(*declared)
     try:
@@ -225,13 +222,13 @@ def blocks_of(sphere: np.ndarray) -> list[np.ndarray]:
 
 
 def num_seen(region: Region) -> int:
-    """How many numbers networks see of a vector that lives in a region, of arrays of its event."""
+    """The number of inputs that networks see of a vector in a region of arrays."""
     return int(region.period.size + (region.period > 0).sum() + np.maximum(region.classes - 1, 0).sum())
 
 
 def seen(region: Region, x: Any, xp: Any = jnp) -> Any:
-    """Rows x (n, d) that live in a region, as networks see them: numbers and coordinates of unit vectors as they are, then cos
-    and sin of the angles, without a seam, then a 1 among zeros for each code."""
+    """Rows x (n, d) in a region as networks see them: numbers and coordinates of unit vectors as they are, then cos and sin of
+    angles, which have no seam, then codes as one-hot vectors."""
     angles, codes = np.flatnonzero(region.period), np.flatnonzero(region.classes)
     if not len(angles) and not len(codes):
         return x
@@ -242,12 +239,12 @@ def seen(region: Region, x: Any, xp: Any = jnp) -> Any:
 
 
 def inside(region: Region, x: Array) -> Array:
-    """Points of the line, an event or rows of them, taken into a region: the same where it is the whole line."""
+    """Points of the line (an event, or rows) mapped into a region; unchanged where it is the whole line."""
     low, high = region
     shape = (1,) * (x.ndim - low.ndim) + low.shape
     sphere = np.broadcast_to(region.sphere, low.shape)
-    of_sphere = (sphere > 0).reshape(shape)
-    from_low, to_high = (np.isfinite(end).reshape(shape) & ~of_sphere for end in (low, high))
+    on_sphere = (sphere > 0).reshape(shape)
+    from_low, to_high = (np.isfinite(end).reshape(shape) & ~on_sphere for end in (low, high))
     ends = (jnp.asarray(np.where(np.isfinite(end), end, 0.0).reshape(shape), x.dtype) for end in (low, high))
     low, high = ends
     between = low + (high - low) * jax.nn.sigmoid(x)
@@ -265,7 +262,7 @@ def inside(region: Region, x: Array) -> Array:
 
 
 def beyond(region: Region, x: Array) -> Array:
-    """Tell which entries of rows x lie outside a region, whose ends belong to it; NaN does not."""
+    """Tell which entries of rows x lie outside a region, which includes its ends; False for NaN."""
     low, high = region
     sphere = np.broadcast_to(region.sphere, low.shape)
     low, high = (jnp.asarray(np.where(sphere > 0, far, end), x.dtype)[None] for end, far in ((low, -np.inf), (high, np.inf)))
@@ -278,7 +275,7 @@ def beyond(region: Region, x: Array) -> Array:
 
 
 def off_sphere(x: Array) -> Array:
-    """Tell whether points (..., n + 1) are no unit vectors; False where they are NaN."""
+    """Tell whether points (..., n + 1) are not unit vectors; False for NaN."""
     return jnp.abs(jnp.square(x).sum(-1) - 1) > OFF_SPHERE
 
 
@@ -290,33 +287,31 @@ def wrapped(region: Region | None, x: Array, low: np.ndarray | None = None) -> A
     low = -turn / 2 if low is None else low
     period, first, start = (jnp.asarray(array, x.dtype)[None] for array in (turn, low, low / turn))
     turned = x - period * jnp.floor(x / period - start)
-    turned = jnp.maximum(jnp.where(turned >= first + period, turned - period, turned), first)  # of a rounding
+    turned = jnp.maximum(jnp.where(turned >= first + period, turned - period, turned), first)  # against rounding
     return jnp.where((region.period > 0)[None] & jnp.isfinite(x), turned, x)
 
 
 def on_turn(region: Region | None, x: Array, low: np.ndarray) -> Array:
-    """Rows x with their angles on the turn that begins at low, both of whose ends stay: in [low, low + period]."""
+    """Rows x with their angles on the turn that begins at low, and with both of its ends: in [low, low + period]."""
     if region is None or not np.any(region.period):
         return x
-    slack = NEAR_END * region.period
-    first, last, least, most = (
-        jnp.asarray(array, x.dtype)[None] for array in (low, low + region.period, low - slack, low + region.period + slack)
-    )
+    high, slack = low + region.period, NEAR_END * region.period
+    first, last, least, most = (jnp.asarray(end, x.dtype)[None] for end in (low, high, low - slack, high + slack))
     there = (region.period > 0)[None] & (x >= least) & (x <= most)
     return jnp.where(there, jnp.clip(x, first, last), wrapped(region, x, low))
 
 
 def one_hot_codes(x: Any, classes: Sequence[int], xp: Any = jnp) -> Any:
-    """Codes x (features, *batch) as zeros with a one, (sum(classes), *batch) in the dtype of x: classes[i] entries for
-    feature i, one feature after the other. What is no code is zeros alone."""
-    found, start = [x[:0]], 0
-    for count, run in groupby(classes):  # features of as many classes at once
+    """Codes x (features, *batch) as one-hot vectors (sum(classes), *batch) in the dtype of x: classes[i] entries for
+    feature i, one feature after the other. A number that is not a code becomes zeros."""
+    blocks, start = [x[:0]], 0
+    for count, run in groupby(classes):  # features with the same number of classes at once
         n = len(list(run))
         codes = xp.arange(count, dtype=x.dtype).reshape(1, count, *[1] * (x.ndim - 1))
         hot = x[start : start + n, None] == codes
-        found.append(hot.reshape(n * count, *x.shape[1:]).astype(x.dtype))
+        blocks.append(hot.reshape(n * count, *x.shape[1:]).astype(x.dtype))
         start += n
-    return xp.concatenate(found)
+    return xp.concatenate(blocks)
 
 
 def tangents(region: Region, x: Array) -> Array:
@@ -325,13 +320,13 @@ def tangents(region: Region, x: Array) -> Array:
     free = np.flatnonzero((region.sphere == 0) & (np.broadcast_to(region.classes, region.sphere.shape) == 0))
     columns = [jnp.broadcast_to(jnp.eye(d, dtype=x.dtype)[:, free], (batch, d, len(free)))]
     for block in blocks_of(region.sphere):
-        columns.append(jnp.zeros((batch, d, len(block) - 1), x.dtype).at[:, block].set(_beside(x[:, block])))
+        columns.append(jnp.zeros((batch, d, len(block) - 1), x.dtype).at[:, block].set(_orthogonal(x[:, block])))
     return jnp.concatenate(columns, axis=2)
 
 
-def _beside(v: Array) -> Array:
-    """An orthonormal basis (batch, m, m - 1) of what is orthogonal to unit vectors v (batch, m)."""
-    # The reflection that exchanges v and the last unit vector, away from which its sign is chosen.
+def _orthogonal(v: Array) -> Array:
+    """An orthonormal basis (batch, m, m - 1) of the directions orthogonal to unit vectors v (batch, m)."""
+    # The reflection that exchanges v and the last unit vector or its negative, whichever is farther away.
     sign = jnp.where(v[:, -1:] > 0, 1.0, -1.0)
     w = v.at[:, -1].add(sign[:, 0])
     m = v.shape[1]

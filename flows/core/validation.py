@@ -1,7 +1,7 @@
-"""Checks of values and arrays that are handed in, each with what was expected; and what a model from a file may take."""
+"""Checks of arguments, whose errors say what was expected; and limits of a model from a file."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from numbers import Real
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from flows.core.caching import assigned
 from flows.core.contract import Array, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_dim
@@ -26,11 +27,13 @@ def check_widths(x: Any, name: str) -> tuple[int, ...]:
 
 
 def positive_int(x: Any, name: str, most: int = 10**9) -> int:
-    """`x`, if it is a whole number from 1 to `most`: what cannot be meant should not exhaust the memory."""
+    """`x`, if it is a whole number from 1 to `most`: a number that cannot be meant should not exhaust the memory."""
     if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 1 <= x <= most:
         raise FlowsError(f"{name} is {x!r:.60}; expected a whole number from 1 to {most}")
-    check_affordable(int(x))
-    return int(x)
+    n, budget = int(x), _budget.get()
+    if budget is not None and 4 * n > budget.max_bytes:  # as many numbers of float32
+        raise FlowsError(TOO_MUCH.format(4 * n, budget.max_bytes))
+    return n
 
 
 def boolean(x: Any, name: str) -> bool:
@@ -41,7 +44,7 @@ def boolean(x: Any, name: str) -> bool:
 
 
 def number(x: Any, name: str, allowed: Callable[[Any], bool], expected: str) -> float:
-    """`x`, if it is a real number that is allowed; True and False are none."""
+    """`x`, if it is a real number that is allowed; True and False are not numbers."""
     if isinstance(x, bool) or not isinstance(x, Real) or not allowed(x):
         raise FlowsError(f"{name} is {x!r:.60}; expected {expected}")
     return float(x)
@@ -85,8 +88,8 @@ def check_fits(x: np.ndarray, event: Shape, name: str) -> None:
         raise FlowsError(f"{name} has shape {x.shape}; expected a number, or the shape {' or '.join(map(str, allowed))}")
 
 
-def check_rows(x: Array, event: Shape, name: str, what: str = "inputs", of_sphere: bool = False) -> None:
-    """Refuse anything but (batch, *event); `of_sphere` are unit vectors, and two columns may be meant as degrees."""
+def check_rows(x: Array, event: Shape, name: str, what: str = "inputs", unit_vectors: bool = False) -> None:
+    """Refuse anything but (batch, *event); in place of `unit_vectors` two columns may be meant as degrees."""
     if x.ndim == len(event) + 1 and x.shape[1:] == event:
         return
     expected = f"(batch, {', '.join(map(str, event))})"
@@ -94,7 +97,7 @@ def check_rows(x: Array, event: Shape, name: str, what: str = "inputs", of_spher
         remedy = f"a single row needs its batch axis: {what}[None]"
     elif x.ndim == 1 and event == (1,):
         remedy = f"one column still needs its axis: {what}[:, None]"
-    elif of_sphere and event == (3,) and x.shape[1:] == (2,):
+    elif unit_vectors and event == (3,) and x.shape[1:] == (2,):
         remedy = f"points are unit vectors: {TO_VECTORS}"
     elif x.ndim > len(event) + 1 and x.shape[x.ndim - len(event) :] == event:
         remedy = f"exactly one batch axis is allowed: {what}.reshape(-1, {', '.join(map(str, event))})"
@@ -104,7 +107,7 @@ def check_rows(x: Array, event: Shape, name: str, what: str = "inputs", of_spher
 
 
 def check_finite(x: np.ndarray, dtype: Any, what: str) -> None:
-    """Refuse rows of data with NaN, inf, or what overflows in `dtype`."""
+    """Refuse rows of data with NaN, inf, or numbers that overflow in `dtype`."""
     if x.dtype.kind in "iu" and x.dtype.itemsize <= 2:  # images: no copy of them is made
         return
     with np.errstate(over="ignore"):
@@ -121,7 +124,7 @@ def check_finite(x: np.ndarray, dtype: Any, what: str) -> None:
 
 
 def check_result(x: Any, shape: Shape, name: str, what: str) -> None:
-    """Refuse what an author's function returned, before it can broadcast."""
+    """Refuse a wrong result of an author's function, before it can broadcast."""
     if not hasattr(x, "shape") or tuple(x.shape) != shape:
         got = f"shape {tuple(x.shape)}" if hasattr(x, "shape") else f"type {type(x).__name__}"
         raise FlowsError(f"{name}: {what} of the layer's function have {got}, expected shape {shape}")
@@ -129,18 +132,18 @@ def check_result(x: Any, shape: Shape, name: str, what: str) -> None:
         raise FlowsError(f"{name}: {what} of the layer's function have dtype {x.dtype}, expected a floating one")
 
 
-MOST_PARTS = 10_000  # constructors, and the layers and components that these stand for ...
-BYTES_A_PART = 500  # ... or more where so many bytes are allowed for each
-MADE = 20  # parts, as how many one counts that is made: each takes milliseconds
-LAYER = 10  # parts, as how many a layer of a network counts, for the same reason
-LARGEST_EVENT = 2**25  # bytes: many layers make masks and places of so many entries, at 10 times as much
+MOST_PARTS = 10_000  # constructors, and the layers and components within them ...
+BYTES_A_PART = 500  # ... or more, if this many bytes are allowed for each
+MADE = 20  # parts, for each `Part` that is made, which takes milliseconds
+LAYER = 10  # parts, for each layer of a network, for the same reason
+LARGEST_EVENT = 2**25  # bytes: the masks and indices of many layers take 10 times as much
 
 TOO_MUCH = "it asks for {:,} bytes or more, of which {:,} are allowed. If you trust the file, give max_bytes="
 TOO_MANY = "it has more than {:,} layers and components. If you trust the file, give max_bytes="
 
 
 class Budget:
-    """Bytes that arrays may take, and the number of parts, each with what is spent so far."""
+    """Limits for the bytes of arrays and the number of parts, and the amounts spent so far."""
 
     def __init__(self, max_bytes: int):
         self.max_bytes, self.max_parts = max_bytes, max(MOST_PARTS, max_bytes // BYTES_A_PART)
@@ -150,26 +153,14 @@ class Budget:
 _budget: ContextVar[Budget | None] = ContextVar("budget", default=None)
 
 
-@contextmanager
-def within(max_bytes: int) -> Iterator[None]:
-    """Count what is made inside, and refuse what would be more than that."""
-    token = _budget.set(Budget(max_bytes))
-    try:
-        yield
-    finally:
-        _budget.reset(token)
-
-
-def check_affordable(n: int) -> None:
-    """Refuse a whole number so large that as many numbers of float32 are more than may be made."""
-    budget = _budget.get()
-    if budget is not None and 4 * n > budget.max_bytes:
-        raise FlowsError(TOO_MUCH.format(4 * n, budget.max_bytes))
+def within(max_bytes: int) -> AbstractContextManager[None]:
+    """Count bytes and parts that are made inside a `with`, and refuse more than `max_bytes` allow."""
+    return assigned(_budget, Budget(max_bytes))
 
 
 @contextmanager
 def repeated(n: int) -> Iterator[None]:
-    """Count n times what is made inside, as it is copied so often: copies of copies multiply."""
+    """Count n copies of what is made inside a `with`: copies of copies multiply."""
     budget = _budget.get()
     if budget is None:
         yield
@@ -184,7 +175,7 @@ def repeated(n: int) -> Iterator[None]:
 
 
 def spend(*, size: int = 0, parts: int = 0) -> None:
-    """Count so many bytes, or parts, that are about to be made; outside of `within` nothing is counted."""
+    """Count bytes or parts that are about to be made; outside of `within` nothing is counted."""
     budget = _budget.get()
     if budget is None:
         return

@@ -1,4 +1,4 @@
-"""The way of points from data to noise: one walk over a model, with or without its params, for all who ask."""
+"""The path of points from data to noise: one walk over a model, with or without its params, for every caller."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -20,10 +20,10 @@ class Block(NamedTuple):
     """A block of features of a distribution.
 
     Attributes:
-        piece: its value, and where that is.
+        piece: its distribution, and the place of that.
         features: where they begin and end.
-        part: of its distribution.
-        before: where the features of blocks on which it depends live, block by block.
+        part: the part of its distribution.
+        before: the regions of the blocks on which it depends.
     """
 
     piece: Piece
@@ -36,26 +36,26 @@ class Block(NamedTuple):
         return everywhere(self.part.event) if self.part.region is None else self.part.region
 
     def of(self, x: Array) -> Array:
-        """Its features of rows."""
+        """The features of the block, of rows."""
         return x[:, slice(*self.features)]
 
     def context(self, x: Any, context: Any, xp: Any = jnp) -> Any:
-        """Its own context of rows x, of which it looks at features before its own, and their context."""
+        """The context of the block for rows x: their features before those of the block, and their context."""
         ends = np.cumsum([0, *(region.period.size for region in self.before)])
         numbers = [seen(region, x[:, a:b], xp) for region, (a, b) in zip(self.before, pairwise(ends), strict=True)]
         return joined_context(numbers, context, xp)
 
 
 class Stage(NamedTuple):
-    """One thing that points go through on the way from data to noise.
+    """Step on the path of points from data to noise.
 
     Attributes:
         kind: "bijection"; "context", where a context is standardised for all behind it; "component" of a mixture; "block" of
             features; or "base", which comes last and may be a mixture, or blocks, without a bijection in them.
-        value: the constructor's value, or a plain closure; of a block its `Block`; of a context None.
-        params: its own, of a context what standardises it; None where none were given.
-        at: where these are in the params of the model; of what lies in a component or a block, in its params.
-        event, context: the shapes of a point that it is handed, and of its context; None where they are not known.
+        value: the constructor's value, or a plain closure; for a block its `Block`; for a context None.
+        params: its params, or, for a context, what standardises it; None for a model without params.
+        at: the path to them in the params of the model, or of the component or block that the stage is in.
+        event, context: the shapes of its input and of its context; None where they are not known.
     """
 
     kind: str
@@ -67,24 +67,24 @@ class Stage(NamedTuple):
 
 
 def joined_context(numbers: Sequence[Any], context: Any, xp: Any = jnp) -> Any:
-    """Return what networks see of the blocks before one, and then of a context, of rows."""
+    """The inputs of networks for a block: what they see of the blocks before it, then the context."""
     return xp.concatenate([*numbers, *(() if context is None else (context,))], 1) if numbers else context
 
 
 def blocks_within(value: Any, event: Shape, context: Shape | None) -> list[Block]:
-    """The blocks of features that a distribution is made of; none where it is made of something else."""
+    """The blocks of features of a distribution; none where it is composed in another way."""
     structure = structure_of(opened(value))
     return laid_out(*structure, context) if structure.of_blocks else []
 
 
 def laid_out(order: str, pieces: Sequence[Piece], context: Shape | None, places: Sequence[Place] = ()) -> list[Block]:
-    """The blocks with their parts. The part of a block that depends on others is made for what networks see of these."""
+    """The blocks with their parts. The context of a block that depends on others is what networks see of them."""
     blocks, before, width = list[Block](), tuple[Region, ...](), 0 if context is None else size(context)
     for i, piece in enumerate(pieces):
         a, b = features = piece.features or (0, 0)
-        own = (width,) if before else context
+        inputs = (width,) if before else context
         with places[i] if places else Place("a block", piece.value, (b - a,)):
-            blocks.append(Block(piece, features, distribution_part(piece.value, (b - a,), own), before))
+            blocks.append(Block(piece, features, distribution_part(piece.value, (b - a,), inputs), before))
         if order == "chain rule":
             before, width = (*before, blocks[-1].region), width + num_seen(blocks[-1].region)
     return blocks
@@ -115,9 +115,9 @@ def leading(
         if not (order == "flow" or (order == "context" and opening)):
             return [*stages, Stage("base", value, params, at, event, context)]
         first, base = pieces[0], pieces[-1]
-        kind, bijection, own = ("bijection", first.value, first.params_at) if order == "flow" else ("context", None, ("fixed",))
-        known = None if params is None else params_in(params, own)
-        stages.append(Stage(kind, bijection, known, (*at, *own), event, context))
+        kind, bijection, key = ("bijection", first.value, first.params_at) if order == "flow" else ("context", None, ("fixed",))
+        known = None if params is None else params_in(params, key)
+        stages.append(Stage(kind, bijection, known, (*at, *key), event, context))
         if bijection is not None and event is not None:
             event = bijection_part(bijection, event, context).output
         value, at = base.value, (*at, *base.params_at)
@@ -125,7 +125,7 @@ def leading(
 
 
 def stages(value: Any, params: Any, event: Shape, context: Shape | None) -> Iterator[tuple[Stage, ...]]:
-    """Each way from data to noise: one for every component of a mixture, and every block of features with a bijection in it."""
+    """Paths from data to noise: one for every component of a mixture, and every block of features with a bijection in it."""
     *first, base = leading(value, params, event, context)
     structure = structure_of(base.value)
     if not has_bijection(base.value):
@@ -133,14 +133,14 @@ def stages(value: Any, params: Any, event: Shape, context: Shape | None) -> Iter
     elif structure.of_components:
         for piece in structure.pieces:
             for copy in [None] if piece.copies is None else range(piece.copies):
-                own = None if params is None else params_in(base.params, piece.params_at, copy)
-                component = Stage("component", piece.value, own, (), base.event, context)
-                for rest in stages(piece.value, own, base.event, context):
+                known = None if params is None else params_in(base.params, piece.params_at, copy)
+                component = Stage("component", piece.value, known, (), base.event, context)
+                for rest in stages(piece.value, known, base.event, context):
                     yield (*first, component, *rest)
     else:
         for block in blocks_within(base.value, base.event, context):
             if has_bijection(block.piece.value):
-                own = None if params is None else params_in(base.params, block.piece.params_at)
-                stage = Stage("block", block, own, (), base.event, context)
-                for rest in stages(block.piece.value, own, block.part.event, block.part.context):
+                known = None if params is None else params_in(base.params, block.piece.params_at)
+                stage = Stage("block", block, known, (), base.event, context)
+                for rest in stages(block.piece.value, known, block.part.event, block.part.context):
                     yield (*first, stage, *rest)

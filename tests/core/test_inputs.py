@@ -116,8 +116,8 @@ def test_loops_run_under_shard_map(model):
         (lambda t: flows.MLP(b"ab"), "expected a whole number"),
         (lambda t: t.log_pdf(t.params, [[1.0, 2.0, 3.0], [1.0]]), "expected rows of equal length"),
         (lambda t: t.log_pdf(jax.tree.map(lambda leaf: leaf.astype(int), t.params), X), r"dtype int32; expected floating"),
-        (lambda t: t.log_pdf("a", X), "params hold what is no array of numbers"),
-        (lambda t: t.log_pdf(np.ma.masked_equal([1, 2], 2), X), "params hold what is no array of numbers"),
+        (lambda t: t.log_pdf("a", X), "params hold a leaf that is not an array of numbers"),
+        (lambda t: t.log_pdf(np.ma.masked_equal([1, 2], 2), X), "params hold a leaf that is not an array of numbers"),
         (
             lambda t: flows.objectives.forward_kl("a", t, lambda x: x[:, 0], 0, 5),
             "forward_kl: params has the value 'a'; expected",

@@ -142,8 +142,8 @@ def test_wrong_params_are_told_by_the_first_place_where_they_differ():
     layers = params["bijection"]
     for wrong, told in (
         ({"bijection": layers}, "params lacks 'prior'"),
-        ({**params, "base": {}}, "params has 'base' besides"),
-        ({"layers": layers, "prior": {}}, "params lacks 'bijection' and has 'layers' besides"),
+        ({**params, "base": {}}, "params has 'base' in addition"),
+        ({"layers": layers, "prior": {}}, "params lacks 'bijection' and has 'layers' in addition"),
         (layers, "params is a tuple of 2, expected a dict with 'bijection', 'prior'"),
         ({**params, "bijection": layers[:1]}, r"params\['bijection'\] is a tuple of 1, expected a tuple of 2"),
         ({**params, "bijection": list(layers)}, r"params\['bijection'\] is a list of 2, expected a tuple of 2"),
