@@ -1,4 +1,4 @@
-"""How layers are written: the decorators `bijection`, `distribution` and `combinator`, and the values they make.
+"""The decorators with which layers are written, `bijection`, `distribution` and `combinator`, and the values they make.
 
 An author writes the formulas for one event; the decorator lifts them to batches. A combinator composes parts.
 """

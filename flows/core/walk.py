@@ -40,7 +40,7 @@ class Block(NamedTuple):
         return x[:, slice(*self.features)]
 
     def context(self, x: Any, context: Any, xp: Any = jnp) -> Any:
-        """The context of the block for rows x: their features before those of the block, and their context."""
+        """The context of the block for rows x, from the features of earlier blocks and the context of the rows."""
         ends = np.cumsum([0, *(region.period.size for region in self.before)])
         numbers = [seen(region, x[:, a:b], xp) for region, (a, b) in zip(self.before, pairwise(ends), strict=True)]
         return joined_context(numbers, context, xp)
