@@ -1,4 +1,4 @@
-"""Training: `fit`, which people would otherwise write themselves."""
+"""Training: `fit` and its relatives `fit_ensemble`, `select` and `fit_to_density`."""
 
 from flows.results import DensityFitResult, Diagnostics, EnsembleResult, Epoch, FitResult, History, TensorBoard
 from flows.training.comparison import Candidate

@@ -1,4 +1,4 @@
-"""Models compared on the same rows, that they were not trained on; one that is hopeless is given up."""
+"""Comparison of models on rows that they were not trained on; a model that is far behind is given up."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
-from flows.training.data.facts import ColumnFacts, of_candidate
+from flows.training.data.facts import ColumnFacts, check_candidate
 from flows.training.data.prepare import Prepared, prepare_folds, with_model
 from flows.training.data.table import Split, Table
 from flows.training.devices import devices, devices_of
@@ -21,8 +21,8 @@ from flows.training.fitting import fit_prepared
 from flows.training.model_view import ModelView, num_trained
 from flows.training.options import Options, Run, check_distribution, optional
 
-HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
-SOON = 1 / 3  # ... after that share of its epochs
+HOPELESS = 5.0  # standard errors behind the best at which a model is given up ...
+SOON = 1 / 3  # ... after this share of its epochs
 SURE = 2.0  # standard errors
 
 
@@ -30,16 +30,16 @@ class Candidate(NamedTuple):
     """One model, fitted and scored on rows that it was not trained on.
 
     Attributes:
-        name, init_fun: as given, or as the model prints.
-        result: a `FitResult`, after folds an `EnsembleResult` of a model each; None where the fit failed or was given up.
-        nats: the mean log_pdf of the rows held out.
-        error: the standard error of that mean.
-        behind: by how many nats the best is better, and the standard error of that difference, row by row.
-        num_params: trained numbers.
+        name, init_fun: the model and its name, by default the model as it prints.
+        result: a `FitResult`, with folds an `EnsembleResult` of one model for each; None if the fit failed or was given up.
+        nats: the mean log_pdf of the held-out rows.
+        error: the standard error of this mean.
+        behind: how many nats the best model is better, and the standard error of this difference, taken row by row.
+        num_params: the number of trained numbers.
         failure: why there is no result, or "".
-        scores: log_pdf of each row held out, in the order of `Selection.rows`.
-        seconds: what it took.
-        cost: microseconds that the density of a row takes, where many are scored.
+        scores: log_pdf of each held-out row, in the order of `Selection.rows`.
+        seconds: the time to fit and score it.
+        cost: microseconds to score a row, where many rows are scored at once.
     """
 
     name: str
@@ -59,17 +59,17 @@ def best_first(candidates: Iterable[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=lambda model: -np.inf if model.result is None else model.nats, reverse=True)
 
 
-OF_SELECT = Run(judged=False)  # the table says which is behind
+SELECT_RUN = Run(judged=False)  # the table says which model is behind
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SelectOptions(Options):
     total_minutes: Annotated[float | None, optional(positive)] = None
-    run: Run = OF_SELECT
+    run: Run = SELECT_RUN
 
 
 class Comparison:
-    """The candidates that were fitted so far: each once, or, with folds, to all rows but those of each fold."""
+    """The candidates that were fitted so far: each once, or with folds once without the rows of each fold."""
 
     def __init__(self, key: Array, options: SelectOptions, columns: ColumnFacts, split: Split, folds: int):
         self.key, self.options, self.columns, self.split, self.folds = key, options, columns, split, folds
@@ -79,7 +79,7 @@ class Comparison:
         weights = [np.ones(len(test)) if test.weights is None else test.weights for test in self.unseen]
         self.weights = np.concatenate(weights)
         self.fitted: list[Candidate] = []
-        self.prepared: dict[tuple, Prepared] = {}  # by the layers of a model's own that rows go through first
+        self.prepared: dict[tuple, Prepared] = {}  # by the first layers of a model
         self.interrupted = False
 
     @property
@@ -88,7 +88,7 @@ class Comparison:
         return max(scored, key=lambda candidate: candidate.nats, default=None)
 
     def add(self, name: str, init_fun: Any) -> None:
-        """Fit and score one more, whatever goes wrong with it: the others are worth having."""
+        """Fit and score one more candidate; an error in it is kept as its failure, so that the others go on."""
         start, scores, result, why, cost = time.monotonic(), np.zeros(0), None, "", math.nan
         try:
             late = start > self.end and self.best is not None
@@ -106,7 +106,7 @@ class Comparison:
                 raise
             self.interrupted, why = True, "interrupted"
         except Exception as error:
-            if devices().over:  # others have left the comparison, not this candidate alone
+            if devices().over:  # the others have left the whole comparison
                 raise
             kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
             why = f"{kind}{error}"
@@ -128,7 +128,7 @@ class Comparison:
         )
 
     def _fit(self, init_fun: Any) -> tuple[FitResult, str]:
-        """The result, and why it was given up, or "". What is left of the time for all is all that it has."""
+        """Return the result, and why it was given up, or "". It gets at most the time that is left for all candidates."""
         rows = self._prepared(init_fun)
         minutes = min(self.options.max_minutes or math.inf, max(self.end - time.monotonic(), 1e-3) / 60)
         options = replace(self.options, max_minutes=None if minutes == math.inf else minutes)
@@ -145,12 +145,12 @@ class Comparison:
                 why.append(f"given up after {epoch.number + 1} epochs, {nats:.3g} nats behind")
             return bool(why)
 
-        result = fit_prepared(rows, replace(options, run=OF_SELECT._replace(callback=given_up)), self.key)
+        result = fit_prepared(rows, replace(options, run=SELECT_RUN._replace(callback=given_up)), self.key)
         return result, "".join(why)
 
     def _prepared(self, init_fun: Any) -> Prepared:
         view = ModelView(init_fun, self.split.whole.event, self.split.whole.context_event, self.options.standardize)
-        facts = of_candidate(view, self.split, self.columns, self.options, self.folds)
+        facts = check_candidate(view, self.split, self.columns, self.options, self.folds)
         kind = view.region.kind if view.region is not None and facts.columns.curved.any() else None
         known = (facts.first, facts.columns.curved.tobytes(), kind, view.mixing)
         if (rows := self.prepared.get(known)) is None:
@@ -158,24 +158,24 @@ class Comparison:
         return with_model(rows, self.split, facts, self.options)
 
     def _scored(self, result: FitResult) -> tuple[np.ndarray, float]:
-        """The scores of all rows held out, and the microseconds that one takes."""
+        """Return the scores of all held-out rows, and the microseconds to score one."""
         if isinstance(result, EnsembleResult) and self.folds > 1:
-            of_each = [(result.log_pdf_of_member, result.params_of_member(i)) for i in range(self.folds)]
+            densities = [(result.log_pdf_of_member, result.params_of_member(i)) for i in range(self.folds)]
         else:
-            of_each = [(result.log_pdf, result.params)]
+            densities = [(result.log_pdf, result.params)]
         dequantize = self.options.dequantize
-        scores = [_scores(*of, test, dequantize, self.key) for of, test in zip(of_each, self.unseen, strict=True)]
+        scores = [_scores(*density, test, dequantize, self.key) for density, test in zip(densities, self.unseen, strict=True)]
         began = time.process_time()
-        _scores(*of_each[0], self.unseen[0], dequantize, self.key)  # it is compiled by now
+        _scores(*densities[0], self.unseen[0], dequantize, self.key)  # compiled by now
         seconds = time.process_time() - began
-        return np.concatenate(scores), 1e6 * seconds * len(of_each) / len(self.unseen[0])
+        return np.concatenate(scores), 1e6 * seconds * len(densities) / len(self.unseen[0])
 
     def difference(self, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-        """By how much a is better, and the standard error, row by row."""
+        """Return how much better a is than b on average, and the standard error, row by row."""
         return self.mean(a - b) if len(a) == len(b) else (np.nan, np.nan)
 
     def mean(self, values: np.ndarray) -> tuple[float, float]:
-        """The mean over rows, and its standard error."""
+        """Return the weighted mean over rows, and its standard error."""
         w = self.weights
         mean = np.average(values, weights=w)
         return float(mean), float(np.sqrt((np.square(w) * np.square(values - mean)).sum()) / w.sum())

@@ -1,5 +1,5 @@
-"""The devices of a fit: where a training lies on a mesh, and what processes that share one agree on. Nobody else asks how many
-processes there are; of one alone all this answers at once.
+"""The devices of a fit: where a training lies on a mesh, and how processes that share the mesh agree. No other file asks for
+the number of processes; with one process, all methods here return at once.
 """
 
 import hashlib
@@ -24,18 +24,18 @@ from jax.sharding import Mesh, NamedSharding
 
 from flows.core import FitError, FlowsError, mesh_of_rows, over, rows_on
 
-MOST = 1_000  # letters of an error
-DAY = 24 * 3600 * 1000  # milliseconds for which one waits for another: it may be compiling, or in a callback
+MOST = 1_000  # characters of an error
+DAY = 24 * 3600 * 1000  # milliseconds to wait for another, which may be compiling, or in a callback
 MARK = "fit.flows.shared"
-SOON = 6  # times that a file is looked for, half a second apart
+SOON = 6  # attempts to see a file, half a second apart
 EVERY_PROCESS = "every process makes the same call, with the same data and settings"
-_meetings = itertools.count()  # which are numbered alike in all processes
+_meetings = itertools.count()  # the numbers of meetings, equal in all processes
 
 
 class Devices:
-    """The processes of a fit, which agree that they fit the same model to the same data, when to stop, and that one of them
-    failed. Whatever is known to one alone, or read from a clock, is gathered before anyone acts on it: all call `meet` as
-    often, whatever happens in one of them."""
+    """The processes of a fit. They agree on the model and the data, on when to stop, and on the failure of one of them. A fact
+    that only one of them knows, or that comes from a clock, is gathered before any of them acts on it. So all of them call
+    `meet` equally often, whatever happens in one of them."""
 
     def __init__(self, caller: str, processes: int = 1, size: int = 1, within: "Devices | None" = None):
         self.caller, self.processes, self.size, self.over, self.within = caller, processes, size, False, within
@@ -44,21 +44,21 @@ class Devices:
 
     @property
     def first(self) -> bool:
-        """Tells whether this process has the bar, the callbacks, the warnings and the files."""
+        """Tell whether this process has the bar, the callbacks, the warnings and the files."""
         return self.here == 0
 
     @property
     def alone(self) -> bool:
         return self.processes == 1
 
-    def meet(self, error: BaseException | None = None, **told: Any) -> list[dict[str, Any]]:
-        """Exchange what each process tells; where one tells of an error, the others raise it."""
+    def meet(self, error: BaseException | None = None, **message: Any) -> list[dict[str, Any]]:
+        """Exchange messages; if one of them has an error, the others raise it."""
         if self.alone:
-            return [told]
+            return [message]
         text = None if error is None else f"{type(error).__name__}: {str(error) or 'it was ended'}"[:MOST]
-        answers = [json.loads(answer) for answer in _gathered(json.dumps({"error": text, "depth": self.depth, **told}))]
+        answers = [json.loads(answer) for answer in _gathered(json.dumps({"error": text, "depth": self.depth, **message}))]
         failed = [number for number, answer in enumerate(answers) if answer["error"] is not None]
-        if failed:  # nobody meets again in what runs at this depth or deeper: some process has left it
+        if failed:  # nobody meets again at this depth or deeper, as one has left it
             inner: Devices | None = self
             depth = min(answer["depth"] for answer in answers)
             while inner is not None and inner.depth >= depth:
@@ -72,30 +72,30 @@ class Devices:
         return any(answer["stops"] for answer in self.meet(stops=bool(stops)))
 
     def joined(self, rows: Any) -> Any:
-        """The rows of all processes, one after the other; each has as many."""
+        """Return the rows of all processes, one after the other; each process has the same number."""
         self.meet()
         return rows if self.alone else jax.tree.map(_joined, rows)
 
     def part_of(self, rows: int) -> int:
-        """The rows of a batch, or of an epoch, that each process reads of an iterable of its own."""
+        """Return how many rows of a batch, or of an epoch, each process reads of its iterable."""
         return rows // self.processes
 
     def own_of(self, states: list[Any]) -> Any:
-        """The state of this process among the states of iterables that a checkpoint has."""
+        """Return the state of this process among the states of iterables in a checkpoint."""
         if len(states) != self.processes:
             raise FlowsError(
-                f"fit: the checkpoint is of iterables in {len(states)} processes, and this fit has {self.processes}; their "
-                "rows are dealt otherwise. Start as many processes, or give another folder"
+                f"fit: the checkpoint is of iterables in {len(states)} processes, and this fit has {self.processes}, which "
+                f"would divide rows differently. Start {len(states)} processes, or give another folder"
             )
         return states[self.here]
 
     def ready(self, function: Any, *arguments: Any) -> None:
-        """Compile before processes meet within a call, where they wait for each other but a short time."""
+        """Compile before processes meet within a call, where they wait for each other only for a short time."""
         if not self.alone:
             function.ready(*arguments)
 
     def same(self, settings: Callable[[], dict[str, Any]], remedy: str = EVERY_PROCESS) -> None:
-        """Refuse settings, and versions, that are not as in process 0."""
+        """Refuse settings and versions that differ from process 0."""
         if self.alone:
             return
         versions = {"version of jax": jax.__version__, "version of flows": sys.modules["flows"].__version__}
@@ -103,25 +103,25 @@ class Devices:
         digests = {name: hashlib.sha256(repr(value).encode()).hexdigest()[:8] for name, value in known.items()}
         first, *others = [answer["same"] for answer in self.meet(same=digests)]
         wrong = {number: [name for name in first if other.get(name) != first[name]] for number, other in enumerate(others, 1)}
-        told = "; ".join(f"process {number} has another {', '.join(names)}" for number, names in wrong.items() if names)
-        if told:
+        differences = "; ".join(f"process {number} has another {', '.join(names)}" for number, names in wrong.items() if names)
+        if differences:
             self.over = True  # all know
-            raise FlowsError(f"{self.caller}: {told} than process 0; {remedy}")
+            raise FlowsError(f"{self.caller}: {differences} than process 0; {remedy}")
 
     def see(self, folder: str) -> None:
-        """Refuse a folder that some process does not see: process 0 leaves a mark there, which the others look for."""
+        """Refuse a folder that some process does not see: process 0 writes a mark there, and the others look for it."""
         if self.alone:
             return
-        mark, told = os.path.join(folder, MARK), secrets.token_hex(8)
+        mark, text = os.path.join(folder, MARK), secrets.token_hex(8)
         if self.first:
             with open(mark, "w") as file:
-                file.write(told)
-        told = self.meet(mark=told)[0]["mark"]
+                file.write(text)
+        text = self.meet(mark=text)[0]["mark"]
 
         def sees() -> bool:
-            for _ in range(SOON):  # it may come a little later on a shared disk
+            for _ in range(SOON):  # on a shared disk it may come a little later
                 with suppress(OSError), open(mark) as file:
-                    if file.read() == told:
+                    if file.read() == text:
                         return True
                 time.sleep(0.5)
             return False
@@ -140,12 +140,12 @@ class Devices:
 
 ALONE = Devices("fit")
 _current: ContextVar[Devices] = ContextVar("devices", default=ALONE)
-devices = _current.get  # those of the fit that runs
+devices = _current.get  # of the fit that runs
 
 
 @contextmanager
 def devices_of(mesh: Any, caller: str) -> Iterator[None]:
-    """The devices of a mesh that a caller was given, as long as a fit runs. An error in one process ends all."""
+    """Set the devices of a mesh while a fit runs. An error in one process ends all processes."""
     mesh = None if mesh is None else mesh_of_rows(mesh, f"{caller}: mesh")
     processes, outer = 1 if mesh is None else _processes_of(mesh, caller), devices()
     if processes == 1:
@@ -168,30 +168,30 @@ def devices_of(mesh: Any, caller: str) -> Iterator[None]:
 
 
 def _processes_of(mesh: Mesh, caller: str) -> int:
-    """How many share the mesh."""
-    of_mesh = Counter(device.process_index for device in mesh.devices.flat)
-    if set(of_mesh) == {jax.process_index()}:
+    """Return how many processes share the mesh."""
+    devices_of_process = Counter(device.process_index for device in mesh.devices.flat)
+    if set(devices_of_process) == {jax.process_index()}:
         return 1
-    if len(of_mesh) < jax.process_count():
+    if len(devices_of_process) < jax.process_count():
         raise FlowsError(
-            f"{caller}: mesh has devices of {len(of_mesh)} of {jax.process_count()} processes; expected those of all, "
-            "or of this one alone"
+            f"{caller}: mesh has devices of {len(devices_of_process)} of {jax.process_count()} processes; expected "
+            "devices of all processes, or of this one alone"
         )
-    if len(set(of_mesh.values())) > 1:
-        counts = ", ".join(str(of_mesh[process]) for process in sorted(of_mesh))
-        raise FlowsError(f"{caller}: mesh has {counts} devices of the processes; expected as many of each")
-    return len(of_mesh)
+    if len(set(devices_of_process.values())) > 1:
+        counts = ", ".join(str(devices_of_process[process]) for process in sorted(devices_of_process))
+        raise FlowsError(f"{caller}: mesh has {counts} devices of the processes; expected the same number of each")
+    return len(devices_of_process)
 
 
 def _joined(array: np.ndarray) -> np.ndarray:
-    """As bytes, as JAX would round float64 to float32."""
+    """Gather an array as bytes, as JAX would round float64 to float32."""
     array = np.ascontiguousarray(array)
     joined = np.asarray(multihost_utils.process_allgather(array.reshape(len(array), -1).view(np.uint8), tiled=True))
     return joined.view(array.dtype).reshape(-1, *array.shape[1:])
 
 
 def _gathered(text: str) -> list[str]:
-    """The text of each process. They wait for each other before, as collectives on CPUs give up after half a minute."""
+    """Return the text of each process. All wait at a barrier first, as collectives on CPUs give up after half a minute."""
     client = getattr(getattr(multihost_utils, "distributed", None), "global_state", None)
     client = getattr(client, "client", None)
     if client is not None:
@@ -203,44 +203,44 @@ def _gathered(text: str) -> list[str]:
 
 
 class Placement(NamedTuple):
-    """Where a training lies: on which mesh, None for one device, and whether members are spread over it, some on each device,
-    instead of batches. Each device has a copy of the state, its part of each batch, and all rows or those that it needs."""
+    """The placement of a training: its mesh, None for one device, and whether the mesh divides members instead of batches.
+    Each device has a copy of the state, its part of each batch, and all rows or only the rows that it needs."""
 
     mesh: Mesh | None = None
     members: bool = False
 
     @property
-    def of_batches(self) -> bool:
-        """Tells whether batches are spread."""
+    def divides_batches(self) -> bool:
+        """Tell whether batches are spread over devices."""
         return self.mesh is not None and not self.members
 
     @property
     def shares(self) -> int:
-        """Into how many parts a batch is divided."""
-        return self.mesh.size if self.mesh is not None and self.of_batches else 1
+        """The number of parts into which a batch is divided."""
+        return self.mesh.size if self.mesh is not None and self.divides_batches else 1
 
     def members_here(self, members: int) -> int:
-        """How many of the members are on one device."""
+        """Return how many of the members are on one device."""
         return members // self.mesh.size if self.mesh is not None and self.members else members
 
     @property
     def here(self) -> slice:
-        """Tells which of the parts of a batch are those of this process."""
+        """The parts of a batch that belong to this process."""
         if self.mesh is None:
             return slice(0, 1)
-        own = [i for i, device in enumerate(self.mesh.devices.flat) if device.process_index == jax.process_index()]
-        return slice(own[0], own[-1] + 1)
+        local = [i for i, device in enumerate(self.mesh.devices.flat) if device.process_index == jax.process_index()]
+        return slice(local[0], local[-1] + 1)
 
     @property
     def whole(self) -> bool:
-        """Tells whether all its devices are those of this process."""
+        """Tell whether all devices belong to this process."""
         return self.mesh is None or over(self.mesh, None).is_fully_addressable
 
     def compiled(
         self, function: Callable, axes: tuple[int | None, ...], order: int | None, rows: tuple[int, ...] = (), **keywords: Any
     ) -> Callable:
-        """`function`, of whose arguments those with an axis 0 have one of members; by their numbers, one is an order, and some
-        are rows of which each device has its own."""
+        """Compile `function`. Arguments with an axis 0 have an axis of members. `order` is the number of the
+        argument with the order of rows; `rows` are the numbers of arguments that differ between devices."""
         if self.mesh is None:
             return jax.jit(function, **keywords)
         copies, by_member = over(self.mesh, None), over(self.mesh, 0)
@@ -251,7 +251,7 @@ class Placement(NamedTuple):
         else:
             whole, traced_on = [by_member if i in rows else copies for i in range(len(axes))], self.mesh
             if order is not None:
-                whole[order] = self.of_order(axes[order])
+                whole[order] = self.order_sharding(axes[order])
 
         def placed(*arguments: Any) -> Any:
             with rows_on(traced_on):
@@ -260,12 +260,12 @@ class Placement(NamedTuple):
         results = by_member if self.members else copies
         return OnMesh(jax.jit(placed, in_shardings=tuple(whole), out_shardings=results, **keywords), whole)
 
-    def of_order(self, axis: int | None) -> NamedSharding:
-        """Return the placement of the rows of each step, ([members,] steps, parts, rows)."""
+    def order_sharding(self, axis: int | None) -> NamedSharding:
+        """Return the sharding of the order of rows, ([members,] steps, parts, rows)."""
         return over(cast(Mesh, self.mesh), 0 if self.members else 2 if axis is None else 3)
 
     def own(self, rows: Any) -> Any:
-        """Rows of this process alone, as many on each of its devices, as a part of those of all."""
+        """Return rows of this process, equally many on each of its devices, as a part of the rows of all processes."""
         sharding, times = over(cast(Mesh, self.mesh), 0), self.shares // (self.here.stop - self.here.start)
 
         def placed(array: Any) -> Any:
@@ -275,23 +275,23 @@ class Placement(NamedTuple):
         return jax.tree.map(placed, rows)
 
     def copied(self, tree: Any, by_member: bool = False) -> Any:
-        """Arrays on every device; those of members, or of the rows of folds, where the members are."""
+        """Copy arrays to every device; arrays of members, or of the rows of folds, to the devices of the members."""
         if self.mesh is None:
             return tree
         sharding = over(self.mesh, 0 if by_member and self.members else None)
         return jax.tree.map(lambda array: _placed(array, sharding), tree)
 
     def order(self, order: np.ndarray) -> Any:
-        return order if self.mesh is None else _placed(order, self.of_order(0 if order.ndim == 4 else None))
+        return order if self.mesh is None else _placed(order, self.order_sharding(0 if order.ndim == 4 else None))
 
     def fetched(self, tree: Any) -> Any:
-        """The arrays in the memory of each process."""
+        """Return the arrays in the memory of each process."""
         return jax.tree.map(_fetched, tree)
 
 
 class OnMesh:
-    """A function that is compiled for a mesh. `ready(*arguments)` compiles it and runs nothing: processes that meet within a
-    call wait for each other but a short time."""
+    """A function that is compiled for a mesh. `ready(*arguments)` compiles it and runs nothing, as processes that meet within a
+    call wait for each other only for a short time."""
 
     def __init__(self, function: Any, shardings: list[NamedSharding]):
         self.function, self.shardings, self.compiled = function, shardings, dict[str, Callable]()
@@ -299,16 +299,16 @@ class OnMesh:
     def __call__(self, *arguments: Any) -> Any:
         arguments = self._placed(arguments)
         compiled = self.compiled.get(_shapes(arguments), self.function) if self.compiled else self.function
-        with self._own_mesh():
+        with self._mesh_set():
             return compiled(*arguments)
 
     def ready(self, *arguments: Any) -> None:
         arguments = self._placed(arguments)
-        with self._own_mesh():
+        with self._mesh_set():
             self.compiled[_shapes(arguments)] = self.function.lower(*arguments).compile()
 
-    def _own_mesh(self) -> AbstractContextManager:
-        """In place of that of a `jax.set_mesh` around the fit, whose axis may be explicit."""
+    def _mesh_set(self) -> AbstractContextManager:
+        """Replace a `jax.set_mesh` around the fit, whose axis may be explicit."""
         return nullcontext() if jax.sharding.get_abstract_mesh().empty else jax.set_mesh(cast(Mesh, self.shardings[0].mesh))
 
     def _placed(self, arguments: tuple) -> tuple:
@@ -321,7 +321,7 @@ def _shapes(tree: Any) -> str:
 
 
 def _placed(array: Any, sharding: NamedSharding) -> Any:
-    """An array that each process has, on the devices of all."""
+    """Put an array that each process has on the devices of all processes."""
     if isinstance(array, jax.Array) and array.sharding == sharding:
         return array
     if sharding.is_fully_addressable:

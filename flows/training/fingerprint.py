@@ -1,4 +1,4 @@
-"""Fingerprints that tell two functions apart, in this run and in the next: their code, and all that they hold on to."""
+"""Fingerprints that distinguish functions, in this run and in the next, by their code and all objects that they refer to."""
 
 import hashlib
 import sys
@@ -15,31 +15,31 @@ import numpy as np
 from flows.core import FlowsError, Value, file_name
 
 PLAIN = bool | int | float | complex | str | bytes | type(None) | type(...)
-MOST_INSIDE = 10_000  # objects that a function may hold on to
+MOST_INSIDE = 10_000  # objects that a function may refer to
 
 
-class _CannotTell(Exception):
-    """An object that shows nothing of what it holds."""
+class _Unreadable(Exception):
+    """The content of an object cannot be read."""
 
 
 def fingerprint(function: Any, what: str) -> str:
-    """A digest of a function's code, constants, defaults and what it closes over, arrays by their numbers, and of the
-    functions and numbers of its own module that it names. Of another module's functions the name is enough."""
+    """Return a digest of a function: its code, constants, defaults and closure, with the numbers of arrays, and the functions
+    and numbers of its module that it names. Functions of other modules count by their names."""
     inner = function
     while isinstance(inner, partial):
         inner = inner.func
     try:
         pieces = _Walk(getattr(inner, "__module__", None) or type(inner).__module__).of(function)
         return hashlib.sha256("".join(pieces).encode()).hexdigest()[:16]
-    except _CannotTell as error:
+    except _Unreadable as error:
         raise FlowsError(
-            f"{what} holds on to {error}, of which a checkpoint cannot tell whether it is the same in the next run. Give it "
+            f"{what} refers to {error}, and a checkpoint cannot know whether this is the same in the next run. Give it "
             "arrays, numbers, tuples and dicts, by functools.partial; or leave checkpoint= out"
         ) from None
 
 
 class _Walk:
-    """Through what a function of one module is made of; what was met before is told by its number."""
+    """A walk over the objects that make a function of one module; an object that comes again is written as its number."""
 
     def __init__(self, module: str):
         self.module, self.met, self.alive = module, dict[int, int](), list[Any]()
@@ -55,7 +55,7 @@ class _Walk:
             self.met[id(x)] = len(self.met)
             self.alive.append(x)  # or another object could get its id
             if len(self.met) > MOST_INSIDE:
-                raise _CannotTell(f"more than {MOST_INSIDE:,} objects")
+                raise _Unreadable(f"more than {MOST_INSIDE:,} objects")
             yield f"{type(x).__name__}("
             yield from self._inside(x)
             yield ");"
@@ -63,7 +63,7 @@ class _Walk:
     def _inside(self, x: Any) -> Iterator[str]:
         wrapped = getattr(x, "__wrapped__", None)
         if type(x) is object:
-            return  # one that stands for nothing given
+            return  # a mark for an argument that is left out
         if isinstance(x, types.ModuleType):
             yield x.__name__
         elif isinstance(x, type) or self._is_known(x):
@@ -78,7 +78,7 @@ class _Walk:
         elif isinstance(x, types.FunctionType):
             cells = list[Any]()
             for cell in x.__closure__ or ():
-                with suppress(ValueError):  # of an empty one
+                with suppress(ValueError):  # of an empty cell
                     cells.append(cell.cell_contents)
             yield from self._all(x.__code__, x.__defaults__, x.__kwdefaults__, cells)
             yield from self._all(*self._named(x, x.__code__) if x.__module__ == self.module else ())
@@ -99,7 +99,7 @@ class _Walk:
             if type(x).__module__ == self.module and callable(x):
                 yield from self.of(type(x).__call__)
         else:
-            raise _CannotTell(f"{x!r:.60}")
+            raise _Unreadable(f"{x!r:.60}")
 
     def _all(self, *values: Any) -> Iterator[str]:
         for x in values:
@@ -108,11 +108,11 @@ class _Walk:
     def _array(self, x: Any) -> str:
         numbers = np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, order="C")
         if numbers.dtype == object:
-            raise _CannotTell("an array of objects")
+            raise _Unreadable("an array of objects")
         return f"{numbers.dtype} {numbers.shape} {hashlib.sha256(numbers.tobytes()).hexdigest()};"
 
     def _is_known(self, x: Any) -> bool:
-        """Tell whether it is found under its name in another module than the function's own."""
+        """Tell whether another module than the function's has it under its name."""
         module, name = getattr(x, "__module__", None), getattr(x, "__qualname__", None)
         if not isinstance(module, str) or not isinstance(name, str) or module == self.module:
             return False
@@ -122,7 +122,7 @@ class _Walk:
         return reached is x or isinstance(x, types.BuiltinFunctionType)
 
     def _named(self, function: types.FunctionType, code: types.CodeType) -> list[Any]:
-        """The variables of its module that a function, or one inside it, names."""
+        """Return the variables of its module that a function, or a function inside it, names."""
         variables = [function.__globals__[name] for name in code.co_names if name in function.__globals__]
         return variables + [
             variable

@@ -1,5 +1,5 @@
 """`flows.fit`: the way from raw data to a result. `read`, `check` and `prepare` handle the rows; `fit_prepared` trains and
-makes the result, which averages several models where `check` finds that folds pay. `flows.fit_ensemble` is a fit of members.
+makes the result, which averages several models where `check` chooses folds. `flows.fit_ensemble` is a fit of members.
 """
 
 import inspect
@@ -129,13 +129,11 @@ def fit(
         >>> sample(1, params, 4).shape
         (4, 2)
     """
-    given = locals() | {"folds": folds if members is None else 1}
+    arguments = locals() | {"folds": folds if members is None else 1}
     if members is not None and folds not in (None, 1):
-        raise TypeError(
-            f"fit: members is {members} and folds is {folds}; expected one of them, as folds have rows of their own"
-        )
+        raise TypeError(f"fit: members is {members} and folds is {folds}; expected one of them, as each fold has separate rows")
     with devices_of(mesh, "fit"):
-        options = Options.of(given)
+        options = Options.of(arguments)
         key = as_key(rng)
         check_distribution(init_fun)
         split = read(data, options, key)
@@ -146,7 +144,7 @@ def fit(
 
 
 class TableKeywords(TypedDict, total=False):
-    """Keywords that `flows.tables.fit` hands on."""
+    """Keywords that `flows.tables.fit` passes on."""
 
     batch_size: int | None
     max_epochs: int | None
@@ -159,7 +157,7 @@ class TableKeywords(TypedDict, total=False):
 
 
 class SelectKeywords(TableKeywords, total=False):
-    """Keywords that `flows.select` hands on."""
+    """Keywords that `flows.select` passes on."""
 
     context: Any
     weights: Any
@@ -172,7 +170,7 @@ class SelectKeywords(TableKeywords, total=False):
 
 
 class FitKeywords(SelectKeywords, total=False):
-    """Keywords of one fit, but for `folds` and `members`."""
+    """Keywords of one fit, without `folds` and `members`."""
 
     objective: Callable | None
     validation: Any
@@ -188,14 +186,14 @@ class FitKeywords(SelectKeywords, total=False):
 
 
 def hands_on(keywords: type) -> Callable[[F], F]:
-    """Show, in place of a function's `**keywords`, these keywords of `fit`, with their types and defaults. A keyword that the
-    function has itself stays as it is."""
+    """Show these keywords of `fit`, with their types and defaults, in place of the `**keywords` of a function. Keywords that
+    the function names itself stay as they are."""
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
         known = {name: parameter for name, parameter in signature.parameters.items() if name != "keywords"}
-        of_fit = inspect.signature(fit).parameters.items()
-        more = {name: parameter for name, parameter in of_fit if name in keywords.__annotations__}
+        options = inspect.signature(fit).parameters.items()
+        more = {name: option for name, option in options if name in keywords.__annotations__}
         function.__signature__ = signature.replace(parameters=list((known | more | known).values()))  # type: ignore[attr-defined]
         return function
 
@@ -207,21 +205,21 @@ def hands_on(keywords: type) -> Callable[[F], F]:
 def fit_ensemble(
     rng: Any, init_fun: DistributionLike, data: Any, *, members: int = 8, **keywords: Unpack[FitKeywords]
 ) -> EnsembleResult:
-    """Fit several models to the same data at once, each from an init and with batches of its own.
+    """Fit several models to the same data at once, each with a separate init and separate batches.
 
     log p(x) = logsumexp_m log p_m(x) - log members. All members train in one compiled program on the same training rows,
-    and each keeps the params that were best on the same held-out rows; the fit ends when none has become better for
-    `patience` epochs. The spread of `log_pdfs` over members is large where the data said little.
+    and each keeps the params that were best on the same held-out rows. The fit ends when no member has become better for
+    `patience` epochs. The spread of `log_pdfs` over members is large where the data say little.
 
     Args:
-        members: how many.
-        rng, init_fun, data and all others: as of `flows.fit`.
+        members: the number of models.
+        rng, init_fun, data and all others: as in `flows.fit`.
 
     Returns:
         An `EnsembleResult`, which unpacks as `params, log_pdf, sample`, and has `.log_pdfs(params, inputs)`.
 
     Errors:
-        As of `flows.fit`; an error in one member says which.
+        The errors of `flows.fit`; an error in one member names the member.
 
     Source:
         Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles",

@@ -1,4 +1,4 @@
-"""Prepared rows become a result. This file makes the model's params, builds the training, runs the loop, and puts the best
+"""From prepared rows to a result. This file makes the model's params, builds the training, runs the loop, and puts the best
 params behind the layers of the data as a `FitResult`, or as an `EnsembleResult` where there are folds or members.
 """
 
@@ -48,7 +48,7 @@ from flows.training.options import Options
 
 
 def fit_prepared(rows: Prepared, options: Options, key: Array) -> FitResult:
-    """Train one model, or several to folds or as members, on rows that are prepared, and give it as the user sees it."""
+    """Train one model, or several on folds or as members, on prepared rows, and return the result for the user."""
     began, members = time.monotonic(), len(rows.folds) or options.members
 
     def several(model: Any) -> Any:
@@ -63,10 +63,10 @@ def fit_prepared(rows: Prepared, options: Options, key: Array) -> FitResult:
     def outer(trained: Any) -> Any:
         if not rows.folds:
             return rows.outer_params(trained, mixed)
-        of_folds = [fold.outer_params(jax.tree.map(itemgetter(i), trained)) for i, fold in enumerate(rows.folds)]
-        return mixed(stacked(of_folds))
+        fold_params = [fold.outer_params(jax.tree.map(itemgetter(i), trained)) for i, fold in enumerate(rows.folds)]
+        return mixed(stacked(fold_params))
 
-    # Before the training, as it may be refused.
+    # This may be refused, so it comes before the training.
     flow = several(rows.outer(rows.model)) if rows.folds else rows.outer(several(rows.model))
     fields, counts = facts_of_result(rows)
     fitted, history = train_members(rows, replace(options, members=members), key, flow, outer)
@@ -81,10 +81,10 @@ def fit_prepared(rows: Prepared, options: Options, key: Array) -> FitResult:
 def train_members(
     rows: Prepared, options: Options, key: Array, flow: Any, outer: Callable[[Any], Any]
 ) -> tuple[Distribution, History]:
-    """Train one model, or the members of an ensemble: the best as a user sees it, and the history.
+    """Train one model, or the members of an ensemble; return the best distribution for the user, and the history.
 
-    Params of members have a leading axis, and each member has an init and an order of rows of its own. The user sees `flow`,
-    whose params `outer` makes of params that are trained.
+    Params of members have a leading axis, and each member has a separate init and order of rows. The user gets `flow`, whose
+    params `outer` makes from the trained params.
     """
     members, split, inner = options.members, rows.split, rows.inner(rows.model)
     options = options.settled(split.batch_size, split.steps)
@@ -95,7 +95,7 @@ def train_members(
     starts = list[Any]()
     for i, member_key in enumerate([key] if members is None else keys):
         member_rows = rows.of_member(i)
-        starts.append(cast(member_rows.inner_params(part.init(member_key, member_rows.given)), rows.dtype))
+        starts.append(cast(member_rows.inner_params(part.init(member_key, member_rows.init_data)), rows.dtype))
     if rows.context is not None and "context" not in part.keywords:
         raise TypeError(
             f"fit: context was given, but no layer of {rows.model!r} takes one; leave it out, or give a model "
@@ -114,36 +114,36 @@ def train_members(
         data = split.whole.rows, split.validation
         return settings_of(rows.outer(rows.model), key, data, options, batch_size=split.batch_size)
 
-    with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
+    with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # a model that runs row by row is never traced
         best, history = drive(source, starts[0] if members is None else stacked(starts), options, published, settings)
     return published(best), history
 
 
 def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> RowsProblem:
-    """Return what a step and a validation minimise."""
+    """Return the problem of rows that a step and a validation minimise."""
     placement, held_out = options.placement, len(rows.held_out.x)
-    alone = placement.shares > 1 and options.rows == "split"  # rows that no other device has
+    alone = placement.shares > 1 and options.rows == "split"  # whether each device has separate rows
     if alone and rows.folds:
-        raise FlowsError(f"fit: rows is 'split', and each of {len(rows.folds)} folds has rows of its own; give folds=1")
+        raise FlowsError(f"fit: rows is 'split', and each of {len(rows.folds)} folds has separate rows; give folds=1")
     batch, dealt, split = rows.split.batch_size // options.accumulate, alone, held_out if alone else 0
     if rows.split.stream is not None:
-        dealt, split = placement.of_batches and options.members is None, 0
+        dealt, split = placement.divides_batches and options.members is None, 0
     common = part, batch, options.precision, has_running_statistics(model), dealt, split
     if options.objective is None:
         return Likelihood(*common, exact=getattr(model, "likelihood", "exact") == "unbiased")
     check_keywords(options.objective, rows.train, options.caller)
     if 0 < split < placement.shares:
         raise FlowsError(
-            f"fit: rows is 'split' over {placement.shares} devices, and {held_out} rows are held out; expected as "
-            f"many as devices, for the {options.measure}"
+            f"fit: rows is 'split' over {placement.shares} devices, and {held_out} rows are held out; expected at "
+            f"least one for each device, for the {options.measure}"
         )
     return Objective(*common, function=Function(options.objective))
 
 
 def facts_of_result(rows: Prepared) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Facts of the rows that a result keeps, and how many rows there are, for the history."""
-    split, held_out = rows.split, [fold.held_out_as_given for fold in rows.folds or (rows,)]
-    others = len(split.others) if rows.folds else 0  # all rows are trained on by some fold
+    """Return the fields of a result that describe the rows, and the numbers of rows for the history."""
+    split, held_out = rows.split, [fold.raw_held_out for fold in rows.folds or (rows,)]
+    others = len(split.others) if rows.folds else 0  # each row trains some fold
     counts = {"rows": np.array(split.total + others), "held_out": np.array(sum(len(part.x) for part in held_out))}
     if held_out[0].weights is not None:
         weights = np.concatenate([part.weights for part in held_out])
@@ -155,11 +155,11 @@ def facts_of_result(rows: Prepared) -> tuple[dict[str, Any], dict[str, np.ndarra
 
 
 def kept_of(rows: Rows, most: int) -> Kept:
-    """So many rows held out, at most, with their weights.
+    """Return at most this many held-out rows, with their weights.
 
-    Of more, those of the highest w / u, u uniform on (0, 1), where each stands for the weight of others, too: the sum of
-    weights of any of the rows is right on average (priority sampling: Duffield, Lund and Thorup, "Priority sampling for
-    estimation of arbitrary subset sums", 2007).
+    Of more rows, the rows of the highest w / u remain, u uniform on (0, 1), and each also has the weight of others: the sum of
+    weights over any subset of all rows is right on average (priority sampling: Duffield, Lund and Thorup, "Priority sampling
+    for estimation of arbitrary subset sums", 2007).
     """
     rng, n, weights = np.random.default_rng(0), len(rows.x), None
     if rows.weights is None:

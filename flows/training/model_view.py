@@ -1,4 +1,4 @@
-"""The questions of a fit to a model at the shapes of its data, without a row of them; nothing is compiled for it."""
+"""Facts of a model that a fit asks for, at the shapes of its data. No rows are needed, and nothing is compiled."""
 
 import math
 from collections.abc import Sequence
@@ -44,11 +44,11 @@ BEHIND = "so the data cannot be standardised behind it. Put it first, or give st
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model at an event and a context. Answers are worked out when they are asked for, as some models fit no event."""
+    """A model at an event and a context. Its facts are computed on demand, as some models do not fit the event."""
 
     init_fun: Any
     event: Shape  # of a row
-    context: Shape | None  # the shape of its context
+    context: Shape | None  # of its context
     standardize: bool | str = True  # the option of the fit
 
     @property
@@ -57,23 +57,23 @@ class ModelView:
         return self.event[-1]
 
     @cached_property
-    def _pieces(self) -> tuple[Layers, Any]:
+    def _split(self) -> tuple[Layers, Any]:
         return ((), self.init_fun) if self.standardize is False else split_off(self.init_fun, self.event, self.context)
 
     @property
     def first(self) -> Layers:
         """The layers that rows go through before they are standardised."""
-        return self._pieces[0]
+        return self._split[0]
 
     @property
     def rest(self) -> Any:
-        """The model behind them."""
-        return self._pieces[1]
+        """The model behind the first layers."""
+        return self._split[1]
 
     @cached_property
     def region(self) -> Region | None:
-        """Where its points live. What is wrong with first layers is refused before what is wrong with the whole."""
-        _ = self._pieces
+        """The region of its points. Errors of the first layers are raised before errors of the whole model."""
+        _ = self._split
         return distribution_part(self.init_fun, self.event, self.context).region
 
     @property
@@ -82,7 +82,7 @@ class ModelView:
 
     @cached_property
     def leading(self) -> Layers:
-        """Its first layers, also where nothing is standardised; none where rows could not go through them alone."""
+        """Its first layers, also where nothing is standardised; empty where rows cannot go through them alone."""
         if self.standardize is not False:
             return self.first
         try:
@@ -91,8 +91,8 @@ class ModelView:
             return ()
 
     @property
-    def of_sphere(self) -> bool:
-        """Tell whether something in it takes unit vectors, also where it has no part at this event."""
+    def spherical(self) -> bool:
+        """Tell whether some layer or base takes unit vectors, also where the model does not fit this event."""
         return any(support_by(value).inputs == SPHERE for value in values_of(self.init_fun))
 
     @cached_property
@@ -115,73 +115,73 @@ class ModelView:
 
     @property
     def noisy(self) -> np.ndarray:
-        """Mark columns, or channels, that it dequantises itself."""
+        """Mark columns, or channels, that the model itself dequantises."""
         noisy: np.ndarray = np.any([np.zeros(self.columns, bool), *(columns for _, columns in self.noise)], axis=0)
         return noisy
 
     @property
     def clusters(self) -> bool:
-        """Tell whether there is a mixture in it, so that clusters suit it."""
+        """Tell whether the model has a mixture, so that clusters suit it."""
         return any(structure_of(value).of_components or traits_by(value).clusters for value in values_of(self.rest))
 
     @property
     def mixing(self) -> bool:
-        """Tell whether each column is freed of all before it, however little these tell: where it was asked for, and for
-        densities without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters
-        along columns, and what is given columns as a context has a network for them."""
+        """Tell whether each column is whitened by all columns before it, however weakly it depends on them: on request, and for
+        densities without a network, which it does not harm. In a mixture of diagonal Gaussians it would hide clusters along
+        columns, and a model of the chain rule has networks for this."""
         networks = has_flow(self.rest) or structure_of(self.rest).order == "chain rule"
         return self.standardize == "whiten" or not (networks or traits_by(self.rest).clusters == "along columns")
 
     def started(self, shrinkage: float | None) -> Any:
-        """The model that is standardised, with a base that starts at the covariance of its rows."""
+        """Return the model behind the first layers, with a base that starts at the covariance of its rows."""
         return from_gaussian(self.rest, self.event, self.context, shrinkage)
 
 
 def num_trained(params: Any) -> int:
-    """How many numbers are trained."""
+    """Return how many numbers are trained."""
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(trainable(params)), strict=True)
     return sum(int(leaf.size) for leaf, trains in pairs if trains)
 
 
 def values_of(model: Any) -> list[Value]:
-    """A model and all values within it; none of a plain closure."""
+    """Return a model and all values within it; an empty list for a plain closure."""
     return [model, *model.values_within()] if isinstance(model, ModelValue) else []
 
 
 def has_flow(model: Any) -> bool:
-    """Tell whether a model is a flow, or has a block of features that is one."""
+    """Tell whether a model is a flow, or has a block of features that is a flow."""
     structure = structure_of(model)
     return is_flow(model) or (structure.of_blocks and any(has_flow(piece.value) for piece in structure.pieces))
 
 
 def noise_of(value: Any, columns: int) -> list[tuple[Value, np.ndarray]]:
-    """The layers of a model that dequantise, each with its columns, or channels."""
+    """Return the layers of a model that dequantise, each with its columns, or channels."""
     structure, within = structure_of(opened(value)), values_of(value)
-    found = list[tuple[Value, np.ndarray]]()
+    pairs = list[tuple[Value, np.ndarray]]()
     if structure.of_blocks:
         ends = [piece.features or (0, 0) for piece in structure.pieces]
         for piece, (a, b) in zip(structure.pieces, ends, strict=True):
             for layer, features in noise_of(piece.value, b - a):
-                of_all = np.pad(features, (a, ends[-1][1] - b))
-                found.append((layer, of_all if len(of_all) == columns else np.full(columns, features.any())))
-    elif any(structure_of(each).of_blocks for each in within):
-        moved = any(support_by(each).moves_entries for each in within)
+                padded = np.pad(features, (a, ends[-1][1] - b))
+                pairs.append((layer, padded if len(padded) == columns else np.full(columns, features.any())))
+    elif any(structure_of(inner).of_blocks for inner in within):
+        moved = any(support_by(inner).moves_entries for inner in within)
         for layer, features in (pair for piece in structure.pieces for pair in noise_of(piece.value, columns)):
-            found.append((layer, np.full(columns, features.any()) if moved else features))
+            pairs.append((layer, np.full(columns, features.any()) if moved else features))
     else:
         for layer in within:
             if (rounding := traits_by(layer).rounding) is not None:
                 steps = np.asarray(rounding.step) > 0
-                # Behind a layout there are other channels, and each may be of any of these.
-                found.append((layer, np.broadcast_to(steps if steps.shape in ((), (columns,)) else steps.any(), (columns,))))
-    return found
+                # Behind a layout there are other channels, and each may come from any of these.
+                pairs.append((layer, np.broadcast_to(steps if steps.shape in ((), (columns,)) else steps.any(), (columns,))))
+    return pairs
 
 
 def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[Layers, Any]:
-    """The first layers of a flow that are defined for the units of the data alone, and the model that is left.
+    """Split a flow into the first layers, which need the units of the data, and the remaining model.
 
-    These are all up to the last that is not defined on the whole line, or that adds noise as wide as a step of the data. Those
-    of flows of blocks of features have to be noise.
+    The first layers end with the last layer that is not defined on the whole line, or that adds noise as wide as a step of the
+    data. In flows of blocks of features they can only be noise.
     """
     if blocks := blocks_within(init_fun, event, context):
         return _noise_of_blocks(init_fun, blocks)
@@ -210,7 +210,7 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[Layer
 
 
 def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[Layers, Any]:
-    """The noise that flows of blocks add to their features, as layers of all features, and the model that is left."""
+    """Return the noise of flows of blocks of features, as layers of all features, and the remaining model."""
     steps_of = dict[int | None, np.ndarray]()  # by the number of levels
     for block in blocks:
         first, left = split_off(block.piece.value, block.part.event, block.part.context)
@@ -228,8 +228,8 @@ def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[Layers, Any]:
 
 
 def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: float | None) -> Any:
-    """A flow whose base is the standard normal, or such blocks of features, with a base that starts at the covariance of the
-    rows."""
+    """Replace the base of a flow, or of flows of blocks, if it is the standard normal, by one that starts at the covariance of
+    the rows."""
     for block in blocks_within(model, event, context):
         started = from_gaussian(block.piece.value, block.part.event, block.part.context, shrinkage)
         model = replaced(model, block.piece.params_at, started)
@@ -243,7 +243,7 @@ def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: fl
 
 
 def with_base(model: Any, base: DistributionInit) -> Any:
-    """A flow whose base is the standard normal, with another one; any other model as it is."""
+    """Replace the base of a flow if it is the standard normal; return any other model as it is."""
     if not is_flow(model):
         return base if model == STANDARD else model
     prior = structure_of(model).pieces[1]

@@ -36,22 +36,22 @@ from flows.training.fingerprint import fingerprint
 
 LEARNING_RATE = 5e-3
 EMA = 0.998
-# Of a fit without options.
+# Defaults.
 BATCH_SIZE = 256  # rows a step, at most
 BATCHES = 8  # steps of an epoch, at least
 EPOCHS = 100  # passes over the rows, or more where STEPS are more
 STEPS = 3_000  # steps in all, at least
-PATIENCE = 10  # epochs without a better loss, or more in a long fit
-LEAST_BATCH = 8  # of one row nothing can be normalised
-SHARE = 0.1  # of the rows that are held out
-FEW = 2_000  # rows below which models of more trained numbers than these are averaged over folds
+PATIENCE = 10  # epochs without a better loss, at least
+LEAST_BATCH = 8  # rows, as a batch of one row cannot be normalised
+SHARE = 0.1  # of the rows, to hold out
+FEW = 2_000  # rows; with fewer, models of more trained numbers than rows are averaged over folds
 FOLDS = 5  # parts of the rows, each held out from one of these models
 
-Check = Callable[[Any, str], Any]  # of a value and its name in errors: the value as it is kept
+Check = Callable[[Any, str], Any]  # (value, name in errors) -> the value that the options hold
 
 
 def optional(check: Check) -> Check:
-    """A check that lets None pass."""
+    """Return a check that lets None pass."""
     return lambda x, name: None if x is None else check(x, name)
 
 
@@ -77,7 +77,7 @@ def folder(x: Any, name: str) -> Any:
 
 
 def share_or_rows(x: Any, name: str) -> Any:
-    """The share of rows to hold out, as a float; or rows, which are checked when they are read."""
+    """Check a share of rows to hold out, and return it as a float; rows are checked when they are read."""
     if isinstance(x, tuple | list) or hasattr(type(x), "columns") or (not isinstance(x, str) and np.ndim(x) > 0):
         return x
     try:
@@ -99,15 +99,15 @@ def share(x: Any, name: str) -> float:
 
 def optax_optimizer(x: Any, name: str) -> optax.GradientTransformation:
     if not isinstance(x, optax.GradientTransformation):
-        raise TypeError(f"{name} is {x!r:.60}; expected one of optax, such as optax.adamw(1e-3)")
+        raise TypeError(f"{name} is {x!r:.60}; expected an optimizer of optax, such as optax.adamw(1e-3)")
     return x
 
 
 def columns(x: Any, name: str) -> tuple[str | int, ...]:
-    """Columns by name or number; whether there are such is checked when the data are read."""
+    """Check columns, by name or number; whether the data have them is checked when the data are read."""
     several = isinstance(x, list | tuple | range | set | frozenset) or np.ndim(x) == 1  # arrays, and an index of pandas
     labels = tuple(x) if several else (x,)
-    if isinstance(x, set | frozenset):  # whose order is another in each run
+    if isinstance(x, set | frozenset):  # whose order differs between runs
         labels = tuple(sorted(labels, key=str))
     if not all(isinstance(label, str | int | np.integer) and not isinstance(label, bool) for label in labels):
         raise FlowsError(f"{name} is {x!r:.80}; expected columns by name or number, such as ('hour', 3)")
@@ -115,7 +115,7 @@ def columns(x: Any, name: str) -> tuple[str | int, ...]:
 
 
 def place_of(column: Any, columns: int, names: tuple[str, ...] | None, what: str) -> int:
-    """The number of a column that is given by name or number."""
+    """Return the number of a column, by its name or number."""
     if names is not None and str(column) in names:
         return names.index(str(column))
     if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
@@ -131,7 +131,7 @@ def functions(x: Any, name: str) -> tuple[Callable, ...]:
 
 
 def objective_of_rows(x: Any, name: str) -> Callable | None:
-    """A function (params, distribution, x) that may name context, weights, rng and train; the likelihood is None."""
+    """Check a function (params, distribution, x) that may name context, weights, rng and train; the likelihood gives None."""
     expected = (
         "expected a function objective(params, distribution, x, *, context, weights, rng, train) -> scalar, such as "
         "flows.objectives.flow_matching, which may leave out keywords; bind further arguments by functools.partial"
@@ -144,18 +144,18 @@ def objective_of_rows(x: Any, name: str) -> Callable | None:
         signature = inspect.signature(x)
         signature.bind(None, None, None, **dict.fromkeys(keywords_of_objective(x)))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} is {x!r:.60}, which cannot be called so ({error}); {expected}") from None
+        raise TypeError(f"{name} is {x!r:.60}, which cannot be called in this way ({error}); {expected}") from None
     return x
 
 
 def name_of_objective(function: Any) -> str:
-    """Its own name, or that of what a partial was made of."""
+    """Return the name of a function, or of the function inside a partial."""
     function = getattr(function, "func", function)
     return getattr(function, "__name__", type(function).__name__)
 
 
 def objective_in_full(function: Any, caller: str) -> str:
-    """Its module and name, and unless it is one of the library's, what tells it from others of that name."""
+    """Return the module and name of a function, with a digest of its code unless it is a function of the library."""
     inner = getattr(function, "func", function)
     name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
     if inner is function and name.startswith("flows."):
@@ -164,7 +164,7 @@ def objective_in_full(function: Any, caller: str) -> str:
 
 
 def keywords_of_objective(function: Callable) -> tuple[str, ...]:
-    """Return those of context, weights, rng and train that it names, all where it takes any keyword."""
+    """Return which of context, weights, rng and train a function names; all if it takes any keyword."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return ROW_KEYWORDS
@@ -177,28 +177,28 @@ def keywords_of_objective(function: Callable) -> tuple[str, ...]:
 
 
 ROW_KEYWORDS = ("context", "weights", "rng", "train")
-MAY_CHANGE = "may change"  # where a fit goes on from a checkpoint
+MAY_CHANGE = "may change"  # when a fit continues from a checkpoint
 
 
 class Run(NamedTuple):
-    """Facts of a training that no user gives as options; `expected` and `remedy` are for errors where the density is 0."""
+    """Settings of a training that are not options of a user; `expected` and `remedy` are for errors where the density is 0."""
 
-    caller: str = "fit"  # the function that was called, which errors name
+    caller: str = "fit"  # the called function, as errors name it
     expected: str = "data where the model is defined (flows.support says where that is) and finite values from its layers"
     remedy: str = "Give a base without edges, or data in its support"
-    judged: bool = True  # whether it says when it ends behind its start, or the closed-form Gaussian
+    judged: bool = True  # whether it warns when it ends behind its start, or behind the closed-form Gaussian
     tempered: int = 0  # the first epochs, whose validation loss says nothing
-    stands: Callable[[list[float], list[float]], bool] | None = None  # whether it is over, by its importance weights
-    callback: Callable[[Any], Any] | None = None  # called after each epoch as the callbacks of a user, but in every process
+    stands: Callable[[list[float], list[float]], bool] | None = None  # whether it is over, by importance weights
+    callback: Callable[[Any], Any] | None = None  # called after each epoch like the callbacks of a user, but in every process
 
 
-OF_FIT = Run()
+FIT_RUN = Run()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
-    """The keywords of `flows.fit`, each with its type, its check and its default; those without a check are checked when the
-    data are read."""
+    """The keywords of `flows.fit`, each with its type, check and default; keywords without a check are checked when the data
+    are read."""
 
     context: Any = None
     weights: Any = None
@@ -229,7 +229,7 @@ class Options:
     mesh: Annotated[Any, optional(mesh_of_rows), MAY_CHANGE] = None
     rows: Annotated[str, one_of("copied", "split")] = "copied"
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
-    run: Run = OF_FIT
+    run: Run = FIT_RUN
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -250,7 +250,7 @@ class Options:
                 "model"
             )
         if self.rows == "split" and self.mesh is None:
-            raise TypeError(f"{self.caller}: rows is 'split', and there is no mesh over which they could be; give mesh=\"all\"")
+            raise TypeError(f"{self.caller}: rows is 'split', but there is no mesh to split them over; give mesh=\"all\"")
         if self.optimizer is not None and self.weight_decay:
             raise TypeError(
                 f"{self.caller}: weight_decay={self.weight_decay} is for the default optimizer; use optax.adamw instead"
@@ -258,7 +258,7 @@ class Options:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Self:
-        """The options among the arguments of a function that takes them as keywords."""
+        """Take the options from the arguments of a function."""
         return cls(**{option.name: arguments[option.name] for option in fields(cls) if option.name in arguments})
 
     @property
@@ -267,17 +267,17 @@ class Options:
 
     @property
     def objective_name(self) -> str | None:
-        """None where it is the likelihood."""
+        """The name of the objective; None for the likelihood."""
         return None if self.objective is None else name_of_objective(self.objective)
 
     @property
     def measure(self) -> str:
-        """The name of what falls, for errors."""
+        """The name of the minimised quantity, for errors."""
         return "loss" if self.objective is None else f"value of {self.objective_name}"
 
     @property
     def share(self) -> float | None:
-        """The share of rows to hold out; None where rows are given instead."""
+        """The share of rows to hold out; None if there are rows to validate on instead."""
         return SHARE if self.validation is None else self.validation if isinstance(self.validation, float) else None
 
     @property
@@ -289,7 +289,7 @@ class Options:
         return Precision(self.matmul_dtype, self.remat)
 
     def rows_a_step(self, rows: float) -> int:
-        """How many of `rows` (inf in a stream) a step takes: a batch, in parts of equal size on each device."""
+        """Return the number of rows of a batch, out of `rows` (inf in a stream), in parts of equal size on each device."""
         is_set, parts = self.batch_size is not None, self.accumulate * self.devices_of_batches
         wanted = self.batch_size if is_set else min(max(BATCH_SIZE, parts), max(rows // BATCHES, parts, LEAST_BATCH))
         batch_size = int(min(wanted, rows))
@@ -308,41 +308,41 @@ class Options:
 
     @property
     def devices_of_batches(self) -> int:
-        """Over which each batch is spread; 1 where members are instead."""
+        """The number of devices over which each batch is spread; 1 where members are spread instead."""
         return 1 if self.mesh is None or self.spreads_members else self.mesh.size
 
     @property
     def spreads_members(self) -> bool:
-        """Tells whether members, or folds, are spread over the mesh instead of batches: where each device gets as many."""
+        """Tell whether members, or folds, are spread over the mesh instead of batches: if each device gets the same number."""
         several = self.members or self.folds or 1
         return self.mesh is not None and self.rows == "copied" and several > 1 and several % self.mesh.size == 0
 
     @property
     def placement(self) -> Placement:
-        """Where the training lies."""
+        """The placement of the training."""
         return Placement(self.mesh, self.members is not None and self.spreads_members)
 
     @property
     def _parts(self) -> str:
-        """Into which a batch is divided, for errors."""
+        """The parts of a batch in words, for errors."""
         devices = self.devices_of_batches
         if devices > 1 and self.accumulate == 1:
             return f"{devices} equal parts, one for each device"
         return f"accumulate={self.accumulate} equal parts" + f" on each of {devices} devices" * (devices > 1)
 
     def steps_an_epoch(self, rows: int, batch_size: int) -> int:
-        """One pass over the rows, or fewer steps if so many were asked for."""
+        """Return the steps of one pass over the rows, or `steps_per_epoch` if that is less."""
         whole = rows // batch_size
         return whole if self.steps_per_epoch is None else min(self.steps_per_epoch, whole)
 
     def settled(self, batch_size: int, steps: int) -> Self:
-        """The options with what was left open, once it is known how many rows a step and how many steps an epoch take."""
+        """Fill in the options that depend on the rows of a batch and the steps of an epoch."""
         max_epochs = self.max_epochs or max(EPOCHS, -(-STEPS // steps))
         patience = self.patience or max(PATIENCE, max_epochs // 10)
         return replace(self, batch_size=batch_size, max_epochs=max_epochs, patience=patience)
 
     def lasting(self) -> dict[str, Any]:
-        """The options that have to stay the same where a fit goes on from a checkpoint, as the checkpoint holds them."""
+        """Return the options that may not change when a fit continues from a checkpoint, as the checkpoint holds them."""
         lasting = [option.name for option in fields(self) if _declared(option) and MAY_CHANGE not in _declared(option)]
         named = {name: getattr(self, name) for name in lasting if name != "objective"} | {
             "as_is": list(self.as_is),
@@ -353,7 +353,7 @@ class Options:
 
 
 def _declared(option: Field) -> tuple:
-    """Return what stands beside the type of an option: its check, and perhaps MAY_CHANGE."""
+    """Return the annotations of the type of an option: its check, and perhaps MAY_CHANGE."""
     return getattr(option.type, "__metadata__", ())
 
 

@@ -1,4 +1,4 @@
-"""`flows.select`: which of several models fits the data best."""
+"""`flows.select`: a comparison of several models on the same data, and their mixture."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -31,29 +31,29 @@ from flows.training.stacking import as_one, stacked_scores
 TINY = 1e-3  # nats
 NO_FAULT = ("given up", "not fitted", "interrupted")
 
-# Of the models that are tried where none are given.
-MANY = 20_000  # rows from which models grow again
+# The default list of models.
+MANY = 20_000  # rows from which networks are wider
 COMPONENTS = {"full": (3, 10, 20, 40, 100), "diagonal": (3, 10, 40)}  # of mixtures, by their covariance
-MOST = {"full": 4, "diagonal": 2}  # of these, the largest
+MOST = {"full": 4, "diagonal": 2}  # mixtures of each kind, the largest ones
 WIDTH = 32  # of the network of a conditional normal
-MANY_BINS = 32  # of splines, which single out values that repeat
-MOSTLY = 0.8  # of the values of a column: the share of whole numbers from which such splines pay
-ROWS_A_COMPONENT = 3  # for each column: fewer leave a full covariance to the shrinkage
+MANY_BINS = 32  # of splines, which can follow values that repeat
+MOSTLY = 0.8  # the share of whole numbers in a column from which such splines are tried
+ROWS_A_COMPONENT = 3  # for each column; with fewer, shrinkage alone determines a full covariance
 
 
 class Selection(NamedTuple):
     """Candidates, best first, and their stack. Prints as a table; `.best` is the `FitResult` to use.
 
-    The stack is the mixture of the candidates with the weights that are likeliest on the rows held out. It is `.best` where it
-    is ahead of the best single model by two standard errors on rows that its weights have not seen.
+    The stack is the mixture of the candidates, with the weights of the highest likelihood on the held-out rows. It is `.best`
+    if it leads the best single model by two standard errors, on rows that did not determine its weights.
 
     Attributes:
-        candidates: each a `Candidate`.
-        rows: the numbers of the rows that were scored.
-        folds: how many times each model was fitted to all but a part of the rows; 1 where a share was held out from all fits.
-        weights: the share of each candidate in the stack, by name; those that add less than 0.005 nats are left out.
-        stacked: the stack as a `Candidate`; its scores are by weights that have not seen the row. None where it could not be
-            made.
+        candidates: a `Candidate` for each model.
+        rows: the numbers of the scored rows.
+        folds: how many times each model was fitted, each time without a part of the rows; 1 if all fits hold out one share.
+        weights: the share of each candidate in the stack, by name; candidates that add less than 0.005 nats are left out.
+        stacked: the stack as a `Candidate`, where each row is scored with weights that it did not determine; None if no stack
+            could be made.
     """
 
     candidates: tuple[Candidate, ...]
@@ -64,25 +64,25 @@ class Selection(NamedTuple):
 
     @property
     def best(self) -> FitResult:
-        """The stack where it is surely ahead, otherwise the single model."""
+        """The stack if it leads by two standard errors, otherwise the best single model."""
         return self.single if self.stack is None or not self.stack_leads else self.stack
 
     @property
     def single(self) -> FitResult:
-        """The result of the candidate that is best by itself."""
+        """The result of the best single model."""
         best = self.candidates[0].result
-        if best is None:  # `select` raises before it comes to that
+        if best is None:  # `select` raises before this can happen
             raise FlowsError("select: no candidate was fitted")
         return best
 
     @property
     def stack(self) -> FitResult | None:
-        """The result of all candidates that have a weight, together; that of the best one where it has all of it."""
+        """The mixture of all candidates with a weight; the result of the best candidate if it has all the weight."""
         return None if self.stacked is None else self.stacked.result
 
     @property
     def stack_leads(self) -> bool:
-        """Tells whether the stack is ahead of the best single model by two standard errors."""
+        """Tell whether the stack leads the best single model by two standard errors."""
         if self.stacked is None or len(self.weights) < 2:
             return False
         behind, error = self.stacked.behind
@@ -128,39 +128,39 @@ def select(
     total_minutes: float | None = None,
     **keywords: Unpack[SelectKeywords],
 ) -> Selection:
-    """Fit each of several models to the same rows and compare them on the same others.
+    """Fit several models to the same rows, and compare them on the same held-out rows.
 
-    A model is judged by the mean of its log_pdf over rows that it was not trained on, in nats. The table tells how far the
-    others are behind, with the standard error of the difference taken row by row: models less than two of them apart are as
-    good as equal. Below 2,000 rows each model is `flows.fit(folds=5)`: five models, each fitted without another fifth of the
-    rows, on which it is scored, and their average. From 2,000 rows on one share is held out from all fits; as these rows also
-    stop each fit early, the winner's figure is a little too good: keep rows of your own for a final one.
+    A model is judged by the mean of its log_pdf, in nats, over rows that it was not trained on. The table shows how far each
+    model is behind the best, with the standard error of the difference, taken row by row: a difference below two standard
+    errors may be chance. Below 2,000 rows each model is `flows.fit(folds=5)`: the average of five models, each fitted without
+    another fifth of the rows and scored on it. From 2,000 rows on, all fits hold out the same share. These rows also stop each
+    fit early, so the score of the best model is a little too high: hold out other rows for a final score.
 
-    Different models are wrong in different places, so their mixture, the stack, is often better than each. Its weights are the
-    likeliest on the rows held out, and what it costs to score a row is the sum of what its members cost: the table says so.
+    Different models are wrong in different places, so their mixture, the stack, is often better than any single model. Its
+    weights have the highest likelihood on the held-out rows. To score a row it takes the time of all its members together.
 
-    A model that is behind the best so far by more than five standard errors after a third of its epochs is given up, and the
+    A model that is more than five standard errors behind the best so far, after a third of its epochs, is given up, and the
     table says so.
 
     Args:
-        rng: key or seed, the same for all.
-        candidates: distributions, a sequence or a dict with names, the cheap ones first; None for a list for so many rows and
-            columns: the closed-form Gaussian, mixtures of Gaussians, and flows.
+        rng: key or seed, the same for all fits.
+        candidates: distributions, a sequence or a dict with names, the cheap ones first; None for a list that suits the numbers
+            of rows and columns: the closed-form Gaussian, mixtures of Gaussians, and flows.
         data, context, weights, batch_size, max_epochs, patience, learning_rate, weight_decay, standardize, standardize_context,
-            support, as_is, dequantize, mesh, rows: as of `flows.fit`.
-        validation: as of `flows.fit`: the share of rows to compare on, or such rows, and then there are no folds.
-        max_minutes: for each fit.
-        total_minutes: for all: the fit that runs then stops after its epoch, and counts; no other is begun. The first has one
-            epoch at least.
+            support, as_is, dequantize, mesh, rows: as in `flows.fit`.
+        validation: the share of rows to compare on; or rows to compare on, as in `flows.fit`, and then there are no folds.
+        max_minutes: time limit of each fit.
+        total_minutes: time limit of all fits. The fit that runs then stops after its epoch, and counts; no further fit begins.
+            The first fit has at least one epoch.
         verbose: 1 for a bar for each fit; 0 for none.
 
     Returns:
-        A `Selection`: `.best` is a `FitResult`, the stack where that is ahead by two standard errors, else the best single
-        model; `.single`, `.stack`, `.weights` and `.candidates`, best first; `print` shows the table.
+        A `Selection`: `.best` is a `FitResult`, the stack if it leads by two standard errors, otherwise the best single model;
+        `.single`, `.stack`, `.weights` and `.candidates`, best first; `print` shows the table.
 
     Errors:
-        As of `flows.fit` for the data. A model that cannot be fitted is told of in the table; a FlowsError only if none can.
-        After Ctrl-C the table has what was fitted until then.
+        The errors of `flows.fit` for the data. If a model cannot be fitted, the table says why; a FlowsError only if no model
+        can. After Ctrl-C the table has the models that are fitted so far.
 
     Source:
         Smyth and Wolpert, "Linearly Combining Density Estimators via Stacking", Machine Learning 36, 1998; Yao, Vehtari,
@@ -199,7 +199,7 @@ def select(
 
 
 def _coded(view: ModelView) -> np.ndarray:
-    """Tell which columns hold codes to a model; all to one that cannot be made there, of which the comparison tells."""
+    """Mark columns that a model takes as codes; all for a model that cannot be made, as the comparison reports it later."""
     try:
         return view.coded if isinstance(view.init_fun, DistributionInit) else np.zeros(view.columns, bool)
     except Exception:
@@ -207,7 +207,7 @@ def _coded(view: ModelView) -> np.ndarray:
 
 
 def _stacked(comparison: Comparison, ranked: list[Candidate]) -> tuple[dict[str, float], Candidate | None]:
-    """The weights of candidates in their mixture, by name, and the mixture as a candidate."""
+    """Return the weights of candidates in their mixture, by name, and the mixture as a candidate."""
     single = ranked[0]
     able = [
         candidate
@@ -227,7 +227,7 @@ def _stacked(comparison: Comparison, ranked: list[Candidate]) -> tuple[dict[str,
     results = [member.result for member in members if member.result is not None]
     try:
         result, why = as_one(results, weights, mixture.scores, error, comparison.folds), ""
-    except (FlowsError, TypeError) as failure:  # a model that cannot be a component
+    except (FlowsError, TypeError) as failure:  # some model cannot be a component
         result, why = None, str(failure)
     stack = Candidate(
         "stack", None if result is None else result.init_fun, result, nats, error,
@@ -253,7 +253,7 @@ def _named(candidates: Any) -> dict[str, DistributionLike]:
 
 
 def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -> dict[str, DistributionLike]:
-    """Models to try on so many rows of vectors, by name; with bins for single values where some column is mostly `whole`."""
+    """Return models to try on this many rows of vectors, by name; with `whole`, also splines of more bins."""
     if len(event) != 1:
         raise FlowsError(f"select: there is no list of models for events {event}; give candidates")
     (d,) = event
@@ -263,7 +263,7 @@ def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -
             Normal(covariance="full", conditioner=MLP(WIDTH)),
         ]
     else:
-        simple = [Normal()]  # behind the map that takes correlation out it is the closed-form Gaussian
+        simple = [Normal()]  # behind the map that removes correlation this is the closed-form Gaussian
         for covariance, counts in COMPONENTS.items():
             able = [k for k in counts if k == counts[0] or rows > ROWS_A_COMPONENT * d * k]
             simple += [GMM(num_components=k, covariance=covariance) for k in able[-MOST[covariance] :]]
@@ -277,6 +277,6 @@ def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -
 
 
 def mostly_whole(x: np.ndarray) -> bool:
-    """Tell whether a column holds whole numbers mostly, though not all are."""
+    """Tell whether a column holds mostly, but not only, whole numbers."""
     whole = (x == np.round(x)).mean(0)
     return bool(((whole > MOSTLY) & (whole < 1)).any())

@@ -1,4 +1,4 @@
-"""Several fitted models as one: their mixture, by the weights that are likeliest on rows held out."""
+"""The mixture of several fitted models, with the weights of the highest likelihood on held-out rows."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,26 +14,26 @@ from flows.results.history import History
 from flows.results.result import FitResult
 
 ITERATIONS = 300  # of expectation-maximisation, at most
-SETTLED = 1e-5  # the largest change of a weight at which it has arrived
-WORTH = 0.005  # nats a row: what a density has to add to the others to stay
-PSEUDO_ROWS = 1.0  # of the prior, shared out evenly, so that no weight is 0 by chance alone
-FOLDS = 5  # by which weights are found without the rows that they are judged by
+SETTLED = 1e-5  # the largest change of a weight at convergence
+WORTH = 0.005  # nats a row that a density has to add to the others to stay
+PSEUDO_ROWS = 1.0  # of the prior, equal for all densities, so that no weight is 0 by chance alone
+FOLDS = 5  # so that the rows that judge weights do not determine them
 
 
 class Stack(NamedTuple):
-    """The weights of densities in their mixture, (densities,), 0 of those that are left out, and the scores of rows by weights
-    that have not seen them, (rows,)."""
+    """The weights of densities in their mixture, (densities,), 0 for a density that is left out; and the scores of rows,
+    (rows,), each with weights that the row did not determine."""
 
     weights: np.ndarray
     scores: np.ndarray
 
 
 def stacked_scores(scores: np.ndarray, counts: np.ndarray | None = None) -> Stack:
-    """The mixture of densities that is likeliest on rows held out.
+    """Return the mixture of densities with the highest likelihood on held-out rows.
 
     Args:
         scores: log-densities (rows, densities), in nats.
-        counts: how much each row counts, (rows,).
+        counts: the weights of rows, (rows,).
 
     Source:
         Smyth and Wolpert, "Linearly Combining Density Estimators via Stacking", Machine Learning 36, 1998, section 3.
@@ -49,14 +49,14 @@ def stacked_scores(scores: np.ndarray, counts: np.ndarray | None = None) -> Stac
 
 
 def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray, error: float, folds: int) -> FitResult:
-    """The mixture of fitted models: a result like any other; with folds the average of a mixture for each fold, so that each
-    row held out is scored by models that have not seen it.
+    """Return the mixture of fitted models as a result; with folds the average of a mixture for each fold, so that each held-out
+    row can be scored by models that were not trained on it.
 
     Args:
-        results: of models of the same rows, with folds each an `EnsembleResult` of as many members.
+        results: models of the same rows; with folds each is an `EnsembleResult` with a member for each fold.
         weights: positive, with sum 1.
-        scores: of rows held out, in nats, and `error` the standard error of their mean.
-        folds: 1 where there are none.
+        scores: scores of held-out rows, in nats; `error` is the standard error of their mean.
+        folds: the number of folds, 1 without folds.
     """
     first, log_weights = results[0], jnp.log(on_device(weights, jnp.float32))
     models = [result.member if isinstance(result, EnsembleResult) and folds > 1 else result.init_fun for result in results]
@@ -65,11 +65,11 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
     front: tuple[int, ...] = ()
     losses = -np.atleast_1d(scores.mean())
     if folds > 1:
-        of_folds = {
+        components = {
             "components": tuple(result.params["components"] for result in results),
             "fixed": {"logits": jnp.broadcast_to(log_weights, (folds, len(results)))},
         }
-        params = {"components": of_folds, "fixed": {"logits": jnp.full(folds, -np.log(folds), log_weights.dtype)}}
+        params = {"components": components, "fixed": {"logits": jnp.full(folds, -np.log(folds), log_weights.dtype)}}
         flow, front = Mixture(flow, num_components=folds, trainable=False), (folds,)
         losses = -scores.reshape(folds, -1).mean(1, keepdims=True)
     history = {name: first.history[name] for name in ("rows", "held_out", "gaussian_loss") if name in first.history}
@@ -84,14 +84,14 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
 
 
 def mixed(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """log sum_k w_k p_k of each row."""
+    """Return log sum_k w_k p_k of each row."""
     some = weights > 0
     log_densities: np.ndarray = logsumexp(scores[:, some], axis=1, b=weights[some])
     return log_densities
 
 
 def _likeliest(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The likeliest weights, without the densities that add next to nothing, the least first."""
+    """Return the weights of the highest likelihood, after dropping densities that add next to nothing, the least first."""
     members = list(range(scores.shape[1]))
     weights = _maximized(scores, counts)
     while len(members) > 1:
@@ -112,10 +112,10 @@ def _likeliest(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _maximized(scores: np.ndarray, counts: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-    """Expectation-maximisation of the weights alone, whose likelihood has one maximum."""
+    """Maximise the likelihood of the weights, which has one maximum, by expectation-maximisation."""
     count = scores.shape[1]
     weights = _even(scores) if start is None else start / start.sum()
-    # A row to which every density gives 0 says nothing of the weights.
+    # A row with density 0 in every model has no information on the weights.
     informative = np.isfinite(scores).any(1)
     densities = np.exp(scores[informative] - scores[informative].max(1, keepdims=True))
     for _ in range(ITERATIONS):

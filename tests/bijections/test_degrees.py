@@ -112,7 +112,7 @@ def test_models_of_the_sphere_say_what_to_do_with_degrees():
         assert "data has 2 columns, and Flow(" in said and remedy in said
         assert "column 'lat' lies within +-90 and column 'lon' within 0 .. 360" in said
     said = error_of(lambda: flows.fit(0, flow, table.assign(depth=rng.normal(size=200)), verbose=0))
-    assert "is no point of the sphere" in said and remedy in said
+    assert "is not a point of the sphere" in said and remedy in said
     assert "divide each row by its norm" in error_of(
         lambda: flows.fit(0, flow, 1.5 * flow(0, 3).sample(0, flow(0, 3).params, 90))
     )

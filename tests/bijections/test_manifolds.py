@@ -363,7 +363,7 @@ def test_fit_leaves_angles_and_unit_vectors_as_they_are_without_a_word():
     off[17] *= 1.01
     with pytest.warns(UserWarning, match="are these degrees"):
         flows.fit(0, flows.VonMises(trainable=True), np.rad2deg(rows[:, :1]), **quick)
-    assert "row 17 of data is no point of the sphere" in error_of(
+    assert "row 17 of data is not a point of the sphere" in error_of(
         lambda: flows.fit(0, flows.VonMisesFisher(trainable=True), off, **quick)
     )
     same = np.tile([0.6, 0.0, 0.8], (300, 1))

@@ -11,7 +11,7 @@ from frames import GIVEN, mixed
 import flows
 from flows import tables
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*the closed-form Gaussian beside")
+pytestmark = pytest.mark.filterwarnings("ignore:.*the closed-form Gaussian with")
 KINDS = {
     "town": tables.Category(),
     "guests": tables.Integer(low=0),

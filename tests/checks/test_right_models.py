@@ -15,7 +15,7 @@ from flows import tables
 from flows.results import EnsembleResult
 from flows.results.result import Kept
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*the closed-form Gaussian beside")
+pytestmark = pytest.mark.filterwarnings("ignore:.*the closed-form Gaussian with")
 FLOW = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))
 RIGHT = {  # a model, its event, the size of its context
     "Gaussian": (flows.Flow(flows.ActNorm()), 2, 0),

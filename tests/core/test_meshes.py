@@ -120,7 +120,7 @@ def test_devices_compute_losses_of_their_parts_of_a_batch(layer, divisible):
 
 def test_rows_that_cannot_be_split():
     rows, model = np.random.default_rng(0).normal(size=(300, 2)), flows.Flow(flows.ActNorm())
-    with pytest.raises(TypeError, match="rows is 'split', and there is no mesh"):
+    with pytest.raises(TypeError, match="rows is 'split', but there is no mesh"):
         flows.fit(0, model, rows, rows="split", verbose=0)
 
 

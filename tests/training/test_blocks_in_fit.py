@@ -143,7 +143,7 @@ def test_the_yardstick_is_of_codes_angles_and_numbers():
 
 def test_a_model_behind_the_yardstick_is_told_what_that_is():
     far = flows.Joint(flows.Categorical(3), flows.VonMises(concentration=50.0, period=24.0), sizes=(1, 1))
-    with pytest.warns(UserWarning, match="the closed-form Gaussian beside frequencies of codes and uniform angles is"):
+    with pytest.warns(UserWarning, match="the closed-form Gaussian with frequencies of codes and uniform angles is"):
         fit(0, far, TABLE[:, :2], **QUICK)
 
 
@@ -296,7 +296,7 @@ def test_codes_alone(kind):
 def test_what_is_no_code_is_refused(kind):
     model, bad = kind(flows.Categorical(3), flows.Categorical(2)), CODES.copy()
     bad[7, 1] = 0.5
-    message = "column 1 of {} is 0.5 in row 7, which is no code; expected whole numbers 0 to 1"
+    message = "column 1 of {} is 0.5 in row 7, which is not a code; expected whole numbers 0 to 1"
     for options in ({}, {"members": 2}, {"folds": 3}):
         assert message.format("data") in error_of(lambda o=options: fit(0, model, bad, **o, **QUICK))
     assert message.format("validation") in error_of(lambda: fit(0, model, CODES, validation=bad, **QUICK))

@@ -177,7 +177,7 @@ def test_functions_of_one_name_are_told_apart():
     again = vars(module)["scaled"](1.0)
     assert fingerprint(scaled(1.0), "it") == told[0] == fingerprint(again, "it")
     assert fingerprint(scaled({2, 1}), "it") == told[15]
-    with pytest.raises(flows.FlowsError, match=r"it holds on to Generator.*, of which a checkpoint cannot tell"):
+    with pytest.raises(flows.FlowsError, match=r"it refers to Generator.*, and a checkpoint cannot know"):
         fingerprint(scaled(np.random.default_rng(0)), "it")
 
 

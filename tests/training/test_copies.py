@@ -148,7 +148,7 @@ def test_copies_are_told_of_with_one_of_them():
     for call in (fit, select):
         model = GAUSS if call is fit else {"normal": GAUSS}
         with pytest.warns(
-            DataWarning, match=r"5 of 205 rows of data are copies of others: row 200, say, of row 7\. .*weights="
+            DataWarning, match=r"5 of 205 rows of data are copies of others, such as row 200 of row 7\. .*weights="
         ):
             call(0, model, table, **QUICK)
     with warnings.catch_warnings():
@@ -158,7 +158,7 @@ def test_copies_are_told_of_with_one_of_them():
 
 def test_the_rows_that_are_kept_were_not_trained_on():
     rows = np.repeat(NORMAL[:230, :2], 10, 0)
-    with pytest.warns(DataWarning, match="2070 of 2300 rows of data are copies of others: row 1, say, of row 0"):
+    with pytest.warns(DataWarning, match="2070 of 2300 rows of data are copies of others, such as row 1 of row 0"):
         result = fit(0, flows.Flow(flows.ActNorm()), rows, folds=1, **QUICK)
     assert result.kept.x.shape == (230, 2) and len(np.unique(result.kept.x, axis=0)) == 23
     mean = np.asarray(result.params["bijection"]["fixed"]["mean"])
@@ -171,10 +171,10 @@ def test_the_rows_that_are_kept_were_not_trained_on():
 @pytest.mark.usefixtures("untrained")
 def test_rows_to_validate_on_that_are_among_data_are_told_of():
     for validation, words in (
-        (NORMAL[295:310], "5 of 15 rows of validation are among data: row 0, say, is row 295 of data"),
+        (NORMAL[295:310], "5 of 15 rows of validation are among data: row 0, for example, is row 295 of data"),
         (
             np.concatenate([NORMAL[400:500], NORMAL[7:8]]),
-            "1 of 101 rows of validation are among data: row 100, say, is row 7 of",
+            "1 of 101 rows of validation are among data: row 100, for example, is row 7 of",
         ),
     ):
         with pytest.warns(DataWarning, match=words):

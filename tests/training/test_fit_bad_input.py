@@ -81,7 +81,7 @@ BAD_INPUT = {
     "steps uphill": (ROWS, {"optimizer": optax.sgd(-10.0)}, GOOD),
     "a NaN in the context": (ROWS, {"context": cell(np.nan)}, "context has nan in row 17"),
     "other rows of context": (ROWS, {"context": ROWS[:9]}, r"\(300, \*context\)"),
-    "a weight below 0": (ROWS, {"weights": np.r_[-1.0, np.ones(299)]}, "row 0 is not so"),
+    "a weight below 0": (ROWS, {"weights": np.r_[-1.0, np.ones(299)]}, "the weight of row 0 is not"),
 }
 
 

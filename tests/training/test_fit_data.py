@@ -68,7 +68,7 @@ def test_columns_of_a_table_are_named():
 def test_columns_without_density_are_refused():
     for copy in (NORMAL[:, 0], 7 - 3 * NORMAL[:, 0]):
         data = np.column_stack([NORMAL, copy])
-        assert "column 2 of data is column 0 again, but for scale and offset" in error_of(
+        assert "column 2 of data is column 0 again, up to scale and offset" in error_of(
             lambda d=data: fit(0, GAUSS, d, **QUICK)
         )
     near = NORMAL[:, 0] + 1e-2 * DRAW.normal(size=400)
@@ -178,8 +178,8 @@ def test_weights_count_among_the_rows_held_out():
         (np.ones(399), r"weights have shape \(399,\), expected \(400,\)"),
         (np.ones((400, 1)), r"shape \(400, 1\)"),
         (np.zeros(400), "all are 0"),
-        (-np.ones(400), "the one of row 0 is not so"),
-        (np.where(np.arange(400) == 7, np.nan, 1.0), "the one of row 7 is not so"),
+        (-np.ones(400), "the weight of row 0 is not"),
+        (np.where(np.arange(400) == 7, np.nan, 1.0), "the weight of row 7 is not"),
     ],
 )
 def test_bad_weights_are_refused(weights, words):

@@ -175,8 +175,8 @@ def test_an_objective_is_handed_what_it_names_and_sees_all_rows_held_out():
     [
         (3, TypeError, "expected a function objective"),
         (flows.Normal(), TypeError, "expected a function objective"),
-        (lambda params, distribution: 0.0, TypeError, "cannot be called so"),
-        (lambda params, distribution, x, *, beta: 0.0, TypeError, "cannot be called so"),
+        (lambda params, distribution: 0.0, TypeError, "cannot be called in this way"),
+        (lambda params, distribution, x, *, beta: 0.0, TypeError, "cannot be called in this way"),
         (lambda params, distribution, x: distribution.log_pdf(params, x), flows.FlowsError, "expected a floating scalar"),
         (lambda params, distribution, x: 0.0, flows.FlowsError, "expected a floating scalar"),
         (lambda params, distribution, x, *, rng: jnp.float32(0.0), TypeError, "weights was given, but the objective"),

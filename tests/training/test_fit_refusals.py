@@ -108,7 +108,7 @@ def test_settings_outside_their_range_are_errors(settings, words):
 
 
 def test_optimizers_are_optax_and_have_their_own_rate():
-    with pytest.raises(TypeError, match="one of optax"):
+    with pytest.raises(TypeError, match="an optimizer of optax"):
         fit(0, AFFINE, ROWS, optimizer="adam", **QUICK)
     with pytest.raises(TypeError, match="set the rate in optimizer"):
         fit(0, AFFINE, ROWS, optimizer=optax.adam(1e-3), learning_rate=1e-2, **QUICK)

@@ -48,7 +48,7 @@ def test_a_flow_starts_at_the_closed_form_gaussian_with_its_columns_unmixed():
 
 def test_a_start_measures_rows_as_often_as_their_weights_say():
     weighted = Rows(np.arange(4.0)[:, None], None, np.array([1.0, 0.0, 2.0, 5.0]))
-    measured = Prepared.given.fget(SimpleNamespace(train=weighted)).init_inputs
+    measured = Prepared.init_data.fget(SimpleNamespace(train=weighted)).init_inputs
     counts = np.bincount(np.asarray(measured)[:, 0].astype(int))
     np.testing.assert_allclose(counts / counts.sum(), [1 / 8, 0, 2 / 8, 5 / 8], atol=1e-3)
 

@@ -49,7 +49,7 @@ def test_whole_numbers_of_one_byte_or_two_are_cast_where_a_batch_is_taken():
 @pytest.mark.filterwarnings("ignore:fit. 1800 of 2400 rows of data are copies:flows.training.DataWarning")
 def test_whole_numbers_stay_small_on_the_device(tmp_path):
     rows = prepared(IMAGES)
-    assert rows.train.x.dtype == rows.held_out.x.dtype == np.uint8 and rows.given.init_inputs.dtype == np.float32
+    assert rows.train.x.dtype == rows.held_out.x.dtype == np.uint8 and rows.init_data.init_inputs.dtype == np.float32
     held_out = IMAGES[500:]
     few = flows.fit(0, MODEL, IMAGES, validation=held_out, **QUICK)
     many = flows.fit(0, MODEL, IMAGES.astype(np.float32), validation=held_out.astype(np.float32), **QUICK)

@@ -57,7 +57,7 @@ def test_a_column_that_others_tell_to_within_its_step_is_told_of():
     rng = np.random.default_rng(0)
     shares = rng.dirichlet([2, 3, 4], 2000)
     celsius = 10 + 8 * rng.normal(size=2000)
-    words = "no more than rounding explains. Leave it out; or give dequantize="
+    words = "the other columns explain it up to its rounding. Leave it out; or give dequantize="
     for rows, told in (
         (
             shares.round(2),
@@ -191,7 +191,7 @@ def prepared(rows, **given):
     return measure(choose(Rows(rows), facts, options), rows, None)
 
 
-@pytest.mark.filterwarnings("ignore:fit. columns before it tell nearly all:flows.training.DataWarning")
+@pytest.mark.filterwarnings("ignore:fit. columns before it explain nearly all:flows.training.DataWarning")
 @pytest.mark.filterwarnings("ignore:fit. values farther than:flows.training.DataWarning")
 def test_sums_of_columns_with_heavy_tails_are_freed_before_arcsinh():
     """Behind arcsinh a sum is no sum; ratios are differences there alone."""
@@ -220,7 +220,7 @@ def test_sums_of_columns_with_heavy_tails_are_freed_before_arcsinh():
 
 def test_heavy_tails_go_through_arcsinh():
     rows = np.stack([NORMAL[:, 0], np.random.default_rng(1).standard_cauchy(400), NORMAL[:, 1]], 1)
-    with pytest.warns(DataWarning, match=r"column 1 .*drop or clip what is an error"):
+    with pytest.warns(DataWarning, match=r"column 1 .*drop or clip values that are errors"):
         result = fit(0, AFFINE, rows, **QUICK)
     assert result.init_fun == flows.Flow(flows.Serial(flows.Arcsinh((1,)), flows.Standardize()), BASED)
     scores = np.asarray(result.log_pdf(result.params, rows), float)
@@ -287,7 +287,7 @@ def test_few_rows_shrink_the_correlation():
 
 def test_clusters_far_apart_call_for_a_mixture():
     far = np.where(np.arange(400)[:, None] % 2, 0.0, 1000.0) + NORMAL
-    with pytest.warns(DataWarning, match=r"narrow beside the room.*column 0 \(2 of them\), column 1 \(2 of them\).*GMM\(num_"):
+    with pytest.warns(DataWarning, match=r"narrow next to the room.*column 0 \(2 of them\), column 1 \(2 of them\).*GMM\(num_"):
         fit(0, AFFINE, far, **QUICK)
     result = fit(0, flows.Flow(flows.ActNorm(), flows.GMM(num_components=2)), far, **QUICK)
     truth = multivariate_normal(np.zeros(2)).logpdf(NORMAL).mean() - np.log(2)

@@ -106,7 +106,7 @@ def test_a_least_value_off_the_grid_is_named():
     rows[7, 1] = -3.0
     rows = np.concatenate([rows, rows + np.array([1.0, 0.0])])
     message = error_of(lambda: fit(0, GAUSS, rows, dequantize=True, validation=rows[:9], **QUICK))
-    assert "its least value, -3, from which steps are counted, is no such step from" in message
+    assert "its least value, -3, is not a whole number of steps from" in message
     rows[rows[:, 1] == -3, 1] = 13.0
-    with pytest.warns(DataWarning, match=r"0\.25% of its values, such as 13, are no such steps from 0"):
+    with pytest.warns(DataWarning, match=r"0\.25% of its values, such as 13, are not a whole number of steps from 0"):
         fit(0, GAUSS, rows, dequantize={1: 10}, validation=rows[8:20], **QUICK)

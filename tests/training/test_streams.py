@@ -154,7 +154,7 @@ def test_what_is_wrong_in_a_stream_is_an_error_and_ends_its_thread(mapped):
     for settings, words in (
         ({"steps_per_epoch": 60}, "give validation rows"),
         ({"validation": HELD_OUT}, "give steps_per_epoch"),
-        ({"validation": HELD_OUT, "steps_per_epoch": 60, "context": DATA}, "has to yield pairs"),
+        ({"validation": HELD_OUT, "steps_per_epoch": 60, "context": DATA}, "has to yield the context in pairs"),
         ({"validation": HELD_OUT, "steps_per_epoch": 60, "weights": np.ones(N)}, "weights are for data in memory"),
         ({"validation": HELD_OUT, "steps_per_epoch": 600}, "data ended before the 60000 rows"),
     ):
@@ -164,7 +164,7 @@ def test_what_is_wrong_in_a_stream_is_an_error_and_ends_its_thread(mapped):
         ([DATA[:90], DATA[:0]], "a batch after row 90 of data has no rows"),
         (
             [DATA[:90], DATA[:90, :1]],
-            r"a batch after row 90 of data has rows of shape ((1,), None); those before it ((2,), None)",
+            r"a batch after row 90 of data has rows of shape ((1,), None), but earlier batches ((2,), None)",
         ),
     ):
         assert words in error_of(
@@ -352,7 +352,7 @@ def test_an_iterator_that_refuses_its_state_is_told_of(tmp_path):
     settings = {"validation": HELD_OUT, "batch_size": 50, "steps_per_epoch": 4, **QUICK, "checkpoint": tmp_path}
     fit(0, AFFINE, Counted(), **{**settings, "callbacks": [lambda epoch: True]})
     message = error_of(lambda: fit(0, AFFINE, Refuses(), **settings))
-    assert "data cannot go on from the state that the checkpoint has (IndexError" in message
+    assert "data cannot continue from the state in the checkpoint (IndexError" in message
 
 
 def checkpoint_in(folder):

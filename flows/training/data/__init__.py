@@ -1,1 +1,1 @@
-"""Data on their way to a model: `read.py`, then `facts.py`, which checks them, then `prepare.py`, after which they train."""
+"""Data on their way to a model: `read.py` reads them, `facts.py` checks them, and `prepare.py` prepares them for training."""

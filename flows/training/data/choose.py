@@ -1,10 +1,10 @@
-"""The choice of the layers that standardise rows: all rows decide, and it is in numbers, of which `measure.py` makes layers.
+"""The choice of the layers that standardise rows, as numbers from which `measure.py` makes layers. All rows decide it.
 
-Columns of vectors with heavy tails go through `Arcsinh`, each by itself, or all together where it is rows that are far out.
-Then all go through `Standardize`, or through `Whiten`, which frees a column of those before it where these all but tell it. A
-`Whiten` comes before `Arcsinh` where that gives a better Gaussian, as behind arcsinh sums are no sums. Images, and vectors
-under "columns", go through `Standardize` alone. Choices are compared by the Gaussian behind them, measured on some rows and
-scored on the others.
+Columns of vectors with heavy tails go through `Arcsinh`, each by itself, or all together where whole rows are far out. Then
+all go through `Standardize`, or through `Whiten`, which takes out of a column what the columns before it predict, where this
+is nearly all of it. `Whiten` comes before `Arcsinh` where this gives a better Gaussian, as arcsinh does not preserve sums.
+Images, and vectors under "columns", go through `Standardize` alone. Choices are compared by the Gaussian behind them, which is
+measured on some rows and scored on the others.
 """
 
 from typing import Any, NamedTuple
@@ -19,27 +19,27 @@ from flows.training.data.measure import Choice, DrawnIn, Freed, Scaled, Step, fr
 from flows.training.data.table import Rows
 from flows.training.options import Options
 
-# Of a standard deviation: what is left of a column that those before it all but tell, of which it is freed. With few rows for
-# each column networks overfit what is left, once it is as loud as the rest.
-FREED = 0.2  # of a standard deviation, where rows are few
-FREED_OF_MANY = 0.3  # of a standard deviation, where they are many
-MANY_ROWS = 50  # rows for each column, from which they are many
+# A column is whitened if the columns before it leave at most this much of it. With few rows for each column networks overfit
+# the rest, once it is scaled up.
+FREED = 0.2  # of a standard deviation, with few rows
+FREED_OF_MANY = 0.3  # of a standard deviation, with many rows
+MANY_ROWS = 50  # rows for each column that count as many
 
-FEW_ROWS = 25  # for each column, from which a flow starts at the correlation that they show
+FEW_ROWS = 25  # for each column; with fewer, a flow starts at a shrunk correlation
 NOT_NORMAL = 3.0  # standard errors of the kurtosis
 LOOKED_AT = 20_000  # rows
-SHARPEST = 1e-3  # of a standard deviation: what a flow is not asked to tell apart
-FEWEST_ROWS = 50  # below which shapes are chance
+SHARPEST = 1e-3  # of a standard deviation: a distance that a flow need not resolve
+FEWEST_ROWS = 50  # with fewer, shapes are chance
 TAILS = 0.2  # nats by which the best Gaussian has to gain by arcsinh
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of arcsinh, in standard deviations of a normal with the column's quartiles
-OF_ROWS = 0.5  # the scale of arcsinh of rows, in standard deviations of normals with the columns' quartiles
-ENOUGH_ROWS = 10  # for each column, from which the Gaussian of all columns tells where tails are drawn in
-MOST_NUMBERS = 2**20  # of which it tells
+ROW_SCALE = 0.5  # of arcsinh of rows, in standard deviations of normals with the columns' quartiles
+ENOUGH_ROWS = 10  # for each column, from which the Gaussian of all columns decides where tails are drawn in
+MOST_NUMBERS = 2**20  # by which it decides
 
 
 class Vectors(NamedTuple):
-    """Rows by which layers are chosen. With `mixing` columns are freed of all before them, otherwise where these all but tell
-    them."""
+    """Rows by which layers are chosen. With `mixing` each column is whitened by all before it, otherwise only where these
+    predict it."""
 
     x: np.ndarray
     weights: Weights
@@ -51,7 +51,7 @@ class Vectors(NamedTuple):
 
     @property
     def some(self) -> "Vectors":
-        """Some rows, spread over all, of those that count."""
+        """Some rows of positive weight, spread over all."""
         rows = self if self.weights is None else self.take(self.weights > 0)
         return rows.take(slice(None, None, -(-len(rows.x) // LOOKED_AT)))
 
@@ -65,8 +65,8 @@ class Vectors(NamedTuple):
 
 
 def choose(rows: Rows, facts: Facts, options: Options) -> Choice:
-    """Mean and standard deviation of each column, or channel; of vectors the tails and the correlation too, unless they are to
-    stay."""
+    """Choose layers for the mean and standard deviation of each column, or channel; for vectors also for tails and
+    correlation, unless the options forbid it."""
     as_is = facts.columns.as_is
     if options.standardize is False or (facts.columns.curved.any() and as_is.all()):
         return Choice()
@@ -82,7 +82,7 @@ def choose(rows: Rows, facts: Facts, options: Options) -> Choice:
 
 
 def _tails_first(rows: Vectors, tails: tuple[Step, ...]) -> Choice:
-    """Tails are drawn in, and then columns are standardised, or freed of those before them."""
+    """Choose to draw tails in first, and then to standardise or whiten columns."""
     if len(rows.as_is) > MOST_COLUMNS or rows.as_is.all():
         return Choice((*tails, Scaled(rows.as_is)))
     z = rows.behind(tails).scaled
@@ -93,8 +93,8 @@ def _tails_first(rows: Vectors, tails: tuple[Step, ...]) -> Choice:
 
 
 def _freed_first(rows: Vectors) -> Choice | None:
-    """Columns that those before them all but tell are freed of these, and then tails are drawn in; None where there are no such
-    columns, or too many."""
+    """Choose to whiten columns that the columns before them predict, and then to draw tails in; None without such columns, or
+    with too many columns."""
     free, columns = int((~rows.as_is).sum()), len(rows.as_is)
     if not 1 < free <= columns <= MOST_COLUMNS or len(rows.x) < FEWEST * free:
         return None
@@ -108,12 +108,12 @@ def _freed_first(rows: Vectors) -> Choice | None:
 
 
 def _tails(rows: Vectors) -> tuple[Step, ...]:
-    """Heavy tails of columns, or of whole rows, are drawn in where the Gaussian of all columns gains by it."""
+    """Choose to draw in heavy tails of columns, or of whole rows, where the Gaussian of all columns gains by it."""
     tails, free, (middle, unit) = heavy_tails(rows), ~rows.as_is, quartiles(rows.x)
     few = len(rows.x) < max(FEWEST_ROWS, ENOUGH_ROWS * free.sum())
     if few or not 1 < free.sum() <= len(free) <= MOST_COLUMNS or not (unit > 0)[free].all():
         return tails
-    tried = [*tails, DrawnIn(free, middle, OF_ROWS * unit, together=True)]
+    tried = [*tails, DrawnIn(free, middle, ROW_SCALE * unit, together=True)]
     some = rows.take(slice(None, None, -(-rows.x.size // MOST_NUMBERS)))
     losses = [_loss(some, (step,), free) for step in tried]
     least = int(np.argmin(losses))
@@ -121,8 +121,8 @@ def _tails(rows: Vectors) -> tuple[Step, ...]:
 
 
 def _loss(rows: Vectors, steps: tuple[Step, ...], columns: Any = slice(None)) -> float:
-    """The loss of the closed-form Gaussian of some columns behind these steps, on rows that neither has seen, but for
-    `DrawnIn`, whose shift and scale are those of all rows."""
+    """Return the loss of the closed-form Gaussian of some columns behind these steps, on rows outside the measured ones; only
+    the shift and scale of `DrawnIn` come from all rows."""
     x, w, total = rows.x, np.ones(len(rows.x)) if rows.weights is None else rows.weights, 0.0
     for others, out in folds_of(w):
         pipeline = measure(Choice(steps), x[others], w[others])
@@ -136,13 +136,13 @@ def _loss(rows: Vectors, steps: tuple[Step, ...], columns: Any = slice(None)) ->
 
 
 def _alone(rows: Vectors, shrinkage: float = 0.0) -> np.ndarray:
-    """Columns z that are scaled alone: those that keep enough of their own, unless all are mixed, and those with edges and
-    spikes that mixing would blur, which costs more than their correlation gains.
+    """Mark columns z that are scaled alone: columns that the others leave large, unless all are mixed, and columns with edges
+    and spikes, where blurring them costs more than their correlation gains.
 
-    Column i of the whitened rows w, z = factor w, is what those before it do not tell of z_i. It is the better of the two for a
-    flow to start from where the entropy of factor_ii w_i is less than that of z_i, as the best product of densities of single
-    columns is the better by so much. Entropies are estimated by m-spacings (Vasicek, "A Test for Normality Based on Sample
-    Entropy", 1976), and a difference that may be chance does not count.
+    Column i of the whitened rows w, z = factor w, is the part of z_i that the columns before it do not predict. A flow starts
+    better from it where the entropy of factor_ii w_i is less than the entropy of z_i: this difference is the gain of the best
+    product of densities of single columns. Entropies are estimated by m-spacings (Vasicek, "A Test for Normality Based on
+    Sample Entropy", 1976), and a difference that may be chance does not count.
     """
     n, d = rows.x.shape
     factor = correlation_factor(rows.x, shrinkage, weights=rows.weights, xp=np)
@@ -159,10 +159,9 @@ def _alone(rows: Vectors, shrinkage: float = 0.0) -> np.ndarray:
 
 
 def shrinkage_of_start(z: np.ndarray, shrinkage: float, weights: Weights = None) -> float:
-    """How much to shrink the correlations from which a flow starts: as much as `shrinkage`, which is best for the Gaussian
-    itself, and more where rows z (n, d) are few and not normal. A flow that starts at all that chance has made of them learns
-    less of the rest (on breast cancer half a nat); what is normal is best left at its correlation, which training would have to
-    find again.
+    """Return the shrinkage of the correlations from which a flow starts: `shrinkage`, which is best for the Gaussian itself,
+    and more where rows z (n, d) are few and not normal. A flow that starts at correlations by chance learns less of the rest
+    (half a nat less on breast cancer). Normal rows are best left at their correlation, as training would have to learn it.
 
     Normality is judged by Mardia's kurtosis, the mean of |y|^4 over rows y of L^-1 z, L L' their correlation ("Measures of
     Multivariate Skewness and Kurtosis with Applications", Biometrika 57, 1970, section 3).
@@ -181,7 +180,7 @@ def shrinkage_of_start(z: np.ndarray, shrinkage: float, weights: Weights = None)
 
 
 def entropy(x: np.ndarray, weights: Weights = None) -> float:
-    """In nats. Values closer than a thousandth of a standard deviation count as so far apart."""
+    """Return the entropy in nats. Values closer than a thousandth of a standard deviation count as that far apart."""
     if not x.std():
         return -np.inf
     order = np.argsort(x, kind="stable")
@@ -189,14 +188,14 @@ def entropy(x: np.ndarray, weights: Weights = None) -> float:
     total = np.cumsum(mass) / mass.sum()
     m = max(2, round(np.sqrt(len(x)) / 2))
     apart, share = np.maximum(x[m:] - x[:-m], SHARPEST * x.std()), total[m:] - total[:-m]
-    some = share > 0  # rows of next to no weight have none
+    some = share > 0  # rows of tiny weight have no share
     return float(np.average(np.log(apart[some] / share[some]), weights=share[some]))
 
 
 def heavy_tails(rows: Vectors) -> tuple[DrawnIn, ...]:
-    """The columns with tails so heavy that arcsinh pays, each drawn in by itself, if there are any.
+    """Choose the columns with tails so heavy that arcsinh pays, each drawn in by itself; none if there are none.
 
-    It pays where the Gaussian of arcsinh((y - shift) / scale) gives rows that it has not seen more than the Gaussian of y does.
+    Arcsinh pays where the Gaussian of arcsinh((y - shift) / scale) has a higher score on held-out rows than the Gaussian of y.
     """
     y, weights, *_ = rows.some
     if len(y) < FEWEST_ROWS:
@@ -215,7 +214,7 @@ def heavy_tails(rows: Vectors) -> tuple[DrawnIn, ...]:
 
 
 def _score(y: np.ndarray, log_slope: np.ndarray, w: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """The mean log-density, in nats, of values under the Gaussian of those in other folds."""
+    """Return the mean log-density, in nats, of values under the Gaussian of the values in other folds."""
     total = 0.0
     size = np.abs(y).max() or 1.0
     y = y / size  # squares neither overflow nor vanish

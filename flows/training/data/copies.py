@@ -1,4 +1,4 @@
-"""Rows that are copies of others, told from rows that are equal by chance, as values were rounded; warnings of them."""
+"""Copies among rows, as distinct from rows that are equal by chance because values were rounded; warnings of copies."""
 
 import math
 from itertools import pairwise
@@ -11,17 +11,17 @@ from flows.core import pieces_of
 from flows.training.data.rounding import grid_of
 from flows.training.data.table import Split, warn_of_data
 
-MOST_BYTES = 2**30  # of rows, above which nobody looks
-LOOKED_AT = 100_000  # unlike rows by which columns are judged
-ATOM = 0.01  # of all rows: a group of equal ones is an atom if it is larger than this, and than LARGE allows
+MOST_BYTES = 2**30  # of rows; copies are not looked for in more
+LOOKED_AT = 100_000  # different rows by which columns are judged
+ATOM = 0.01  # of all rows: a group of equal rows is an atom if it is larger than this, and than LARGE allows
 LARGE = 10  # times the median size of groups of equal rows
-FEW = 50  # unlike rows, of which each is there twice: a discrete table
-CHANCE = 0.01  # that so many rows are equal
-IMAGE = 16  # numbers, from which two images are not equal by chance
-NEAR = 5  # values by which it is told how crowded they are
-UNEVEN = 3.0  # times as many pairs of values are equal, at most, as where values lie evenly
-SPIKY = 30.0  # the same of values on a grid, of prices, say, which lie less evenly
-ODD = 1e-6  # the chance of sizes of groups that are none
+FEW = 50  # different rows; a table of fewer that each come twice is discrete
+CHANCE = 0.01  # that this many rows are equal
+IMAGE = 16  # numbers of an image; two of this size are not equal by chance
+NEAR = 5  # neighbours by which the density of values is estimated
+UNEVEN = 3.0  # times as many equal pairs, at most, as among evenly spread values
+SPIKY = 30.0  # the same for values on a grid, such as prices, which lie less evenly
+ODD = 1e-6  # the chance below which sizes of groups are no coincidence
 MIXED = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 RowsAndContext = tuple[np.ndarray, np.ndarray | None]
@@ -31,37 +31,37 @@ def check_copies(split: Split) -> None:
     """Warn of rows of data that are copies of others, and of rows of validation that are among data."""
     rows, validation = split.whole, split.validation
     if split.groups is not None:
-        _, first, of_each = np.unique(split.groups, return_index=True, return_inverse=True)
-        copied = first[of_each.ravel()]
+        _, first, group_of_row = np.unique(split.groups, return_index=True, return_inverse=True)
+        copied = first[group_of_row.ravel()]
         copies = np.flatnonzero(copied != np.arange(len(copied)))
         if len(copies):
             warn_of_data(
-                f"fit: {len(copies)} of {len(copied)} rows of data are copies of others: row {copies[0]}, say, of row "
-                f"{copied[copies[0]]}. Copies are held out together, as a row that is trained on tells nothing "
-                "of others. Drop them, or keep one of each, with weights= for how often it is there"
+                f"fit: {len(copies)} of {len(copied)} rows of data are copies of others, such as row {copies[0]} of row "
+                f"{copied[copies[0]]}. Copies are held out together, as a held-out copy of a training row tests "
+                "nothing. Drop them, or keep one of each, with weights= for the number of its copies"
             )
     if validation is None or split.stream is not None:
         return
     groups = groups_of((rows.x, rows.context), (validation.x, validation.context))
     if groups is not None:
-        of_data, of_validation = groups[: len(rows.x)], groups[len(rows.x) :]
-        among = np.flatnonzero(np.isin(of_validation, of_data))
+        data_groups, validation_groups = groups[: len(rows.x)], groups[len(rows.x) :]
+        among = np.flatnonzero(np.isin(validation_groups, data_groups))
         if len(among):
-            row = int(np.argmax(of_data == of_validation[among[0]]))
+            row = int(np.argmax(data_groups == validation_groups[among[0]]))
             warn_of_data(
-                f"fit: {len(among)} of {len(of_validation)} rows of validation are among data: row {among[0]}, say, is row "
-                f"{row} of data. Their score is that of rows trained on, and stops no fit in time. Leave them out of data, or "
-                "give a share as validation"
+                f"fit: {len(among)} of {len(validation_groups)} rows of validation are among data: row {among[0]}, for "
+                f"example, is row {row} of data. They score as training rows do, so the fit stops too late. Leave them out "
+                "of data, or give a share as validation"
             )
 
 
 def groups_of(*tables: RowsAndContext) -> np.ndarray | None:
-    """A number of each row of all tables, which copies have in common; None where there are none, or too much to look at.
+    """Return a number for each row of all tables, equal for copies; None without copies, or if the tables are too large.
 
-    Rows that values which were rounded, or atoms, make equal are no copies. Such coincidences are told apart in two ways. In
-    some column values would fall on one another so seldom, by its grid and by how often they do in unlike rows, that so many
-    equal rows are no chance. Or groups of equal rows are of sizes that no independent rows have, whatever they are drawn from:
-    of f_k groups of k rows on average, f_k^2 <= (k + 1) / k f_(k-1) f_(k+1), as k! f_k are moments of a Poisson rate.
+    Rows that are equal because of rounded values or atoms are not copies. Copies are recognised in two ways. In some column
+    values coincide so seldom, by its grid and by how often they do in different rows, that this many equal rows are not chance.
+    Or groups of equal rows have sizes that independent rows of no distribution have: for the mean numbers f_k of groups of k
+    rows, f_k^2 <= (k + 1) / k f_(k-1) f_(k+1), as k! f_k are moments of a Poisson rate.
     """
     if not tables or sum(array.nbytes for table in tables for array in table if array is not None) > MOST_BYTES:
         return None
@@ -72,7 +72,7 @@ def groups_of(*tables: RowsAndContext) -> np.ndarray | None:
     numbers = numbers.ravel()
     atoms = (sizes > ATOM * len(hashes)) & (sizes > LARGE * np.median(sizes))
     sizes, first = sizes[~atoms], first[~atoms]
-    if not (sizes > 1).any() or not (_of_odd_sizes(sizes) or _no_chance(tables, first, int(sizes.sum() - len(sizes)))):
+    if not (sizes > 1).any() or not (_odd_sizes(sizes) or _no_chance(tables, first, int(sizes.sum() - len(sizes)))):
         return None
     alone = atoms[numbers]
     numbers[alone] = len(atoms) + np.arange(alone.sum())
@@ -80,7 +80,7 @@ def groups_of(*tables: RowsAndContext) -> np.ndarray | None:
 
 
 def hashes_of(tables: tuple[RowsAndContext, ...]) -> np.ndarray:
-    """64 bits of each row, the same for equal ones."""
+    """Return a hash of 64 bits for each row, the same for equal rows."""
     hashes = []
     parts = [[part for part in table if part is not None] for table in tables]
     dtypes = [np.result_type(*arrays) for arrays in zip(*parts, strict=True)]
@@ -95,10 +95,10 @@ def hashes_of(tables: tuple[RowsAndContext, ...]) -> np.ndarray:
 
 
 def _hashed(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The sum of all words of 64 bits of each row, each mixed with its place."""
+    """Return the sum of all words of 64 bits of each row, each mixed with its place."""
     flat = x.reshape(len(x), -1).astype(dtype, copy=False)
     if dtype.kind == "f":
-        flat = flat + np.zeros((), dtype)  # -0.0 is 0.0
+        flat = flat + np.zeros((), dtype)  # -0.0 becomes 0.0
     wide = -(-flat.shape[1] * dtype.itemsize // 8) * 8 // dtype.itemsize
     if wide > flat.shape[1]:
         flat = np.concatenate([flat, np.zeros((len(flat), wide - flat.shape[1]), dtype)], 1)
@@ -108,32 +108,32 @@ def _hashed(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _mixed(words: np.ndarray) -> np.ndarray:
-    """Each bit depends on all of a word (splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-    2014)."""
+    """Mix words, so that each bit depends on all bits (splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
+    generators", 2014)."""
     for shift, factor in zip((30, 27), MIXED[1:], strict=True):
         words = words ^ (words >> np.uint64(shift))
         words *= factor
     return words ^ (words >> np.uint64(31))
 
 
-def _of_odd_sizes(sizes: np.ndarray) -> bool:
-    """Tell sizes of groups of equal rows that chance does not make: too few are of the next larger size."""
+def _odd_sizes(sizes: np.ndarray) -> bool:
+    """Tell whether chance cannot explain the sizes of groups of equal rows, as too few have the next larger size."""
     f = np.concatenate([np.bincount(sizes), np.zeros(1, int)]).astype(float)
     k = np.arange(2, len(f) - 1)
-    least, most = np.maximum(f[k] - 3 * np.sqrt(f[k]), 0), f[k - 1] + 3 * np.sqrt(f[k - 1]) + 4  # that may be expected
+    least, most = np.maximum(f[k] - 3 * np.sqrt(f[k]), 0), f[k - 1] + 3 * np.sqrt(f[k - 1]) + 4  # of expectations
     return bool((pdtr(f[k + 1], k / (k + 1) * least**2 / most) < ODD).any())
 
 
 def _no_chance(tables: tuple[RowsAndContext, ...], first: np.ndarray, copies: int) -> bool:
-    """Tell whether n rows cannot be equal by chance: in some column, by its `first` rows that are unlike, too few would be."""
+    """Tell whether n copies cannot be chance: in some column of the different rows `first`, too few values coincide."""
     event = tables[0][0].shape[1:]
     if len(event) > 1 and math.prod(event) >= IMAGE:
         return True
     if copies > len(first) and len(first) < FEW:
         return False
     starts = np.cumsum([0, *(len(table[0]) for table in tables)])
-    unlike = np.sort(first)[:: -(-len(first) // LOOKED_AT)]
-    rows_of_table = [unlike[(unlike >= low) & (unlike < high)] - low for low, high in pairwise(starts)]
+    different = np.sort(first)[:: -(-len(first) // LOOKED_AT)]
+    rows_of_table = [different[(different >= low) & (different < high)] - low for low, high in pairwise(starts)]
     values = [table[0].reshape(len(table[0]), -1) for table in tables]
     for j in range(math.prod(event)):
         column = np.concatenate([x[rows, j] for x, rows in zip(values, rows_of_table, strict=True)]).astype(float)
@@ -144,7 +144,7 @@ def _no_chance(tables: tuple[RowsAndContext, ...], first: np.ndarray, copies: in
 
 
 def _coincidences(column: np.ndarray) -> float:
-    """How many pairs of values may be equal by chance: by those that are, by their grid, and by how fine float32 is there."""
+    """Return how many pairs of values may be equal by chance: by the equal ones, by their grid, and by the steps of float32."""
     values, counts = np.unique(column, return_counts=True)
     n, step = len(column), grid_of(values, counts)
     often = UNEVEN * float(n - len(values))
@@ -159,7 +159,7 @@ def _coincidences(column: np.ndarray) -> float:
 
 
 def _crowded(column: np.ndarray, step: Any) -> float:
-    """How many pairs fall into one cell as wide as the step of each, where values are as close as these."""
+    """Return how many pairs of values this dense fall into one cell as wide as the step of each."""
     order = np.argsort(column)
     m = min(NEAR, len(column) - 1)
     apart, steps = column[order[m:]] - column[order[:-m]], np.broadcast_to(step, column.shape)[order[m:]]

@@ -1,6 +1,6 @@
 """Facts of the rows and the model before anything is prepared. Faults are refused here, in this order: points that the model
-does not take, folds, columns, noise that would be added twice, ends of a support, rows outside of it. What is odd in columns is
-warned of, each with what to do.
+does not take, folds, columns, noise that would be added twice, ends of a support, rows outside of it. Odd columns are warned
+of, with a remedy.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ from flows.training.data.table import Split, warn_of_data
 from flows.training.model_view import Layers, ModelView, has_flow, num_trained
 from flows.training.options import FEW, FOLDS, Options
 
-CLUSTERS = 20  # pieces of a column, at most, that are taken for clusters
-EMPTY = 0.95  # of the range of a column: what is empty between its clusters, at least
-GAP = 0.01  # of the range of a column: room between two values that is wider is a gap
+CLUSTERS = 20  # pieces of a column that count as clusters, at most
+EMPTY = 0.95  # of the range of a column is empty between its clusters, at least
+GAP = 0.01  # of the range of a column: a wider distance between neighbouring values is a gap
 CROWD = 20  # rows of a cluster, at least
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
 
@@ -42,11 +42,11 @@ class ColumnFacts(NamedTuple):
     """Facts of columns, or of channels of images, before they are standardised."""
 
     as_is: np.ndarray  # whether a column stays as it is
-    judged: np.ndarray  # whether it has to vary
-    curved: np.ndarray  # whether it is an angle, a coordinate of a unit vector, or a code; it then stays as it is
-    steps: np.ndarray | None  # by which columns are dequantised, 0 for one that is continuous; None where none is
-    ends: Region | None  # of the support that was given
-    of_context: Scale | None  # the scale of the context; None where it is not standardised
+    judged: np.ndarray  # whether a column has to vary
+    curved: np.ndarray  # whether a column is an angle, a coordinate of a unit vector, or a code; it then stays as it is
+    steps: np.ndarray | None  # by which columns are dequantised, 0 for a continuous column; None if all are continuous
+    ends: Region | None  # of `support=`
+    context_scale: Scale | None  # None where the context is not standardised
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +54,13 @@ class Facts:
     """Facts of the rows and of the model."""
 
     view: ModelView
-    columns: ColumnFacts  # what the checks found
-    folds: int = 1  # over how many models are averaged
+    columns: ColumnFacts
+    folds: int = 1  # the number of models in the average
 
     @cached_property
     def first(self) -> Layers:
-        """The layers that rows go through before they are standardised: noise and a box that were asked for, then the model's
-        own."""
+        """The layers that rows go through before they are standardised: noise and a box of the options, then layers of the
+        model."""
         steps, ends = self.columns.steps, self.columns.ends
         noise = () if steps is None else (Dequantize(tuple(steps)),)
         box = () if ends is None else (box_layer(ends, steps),)
@@ -68,12 +68,12 @@ class Facts:
 
     @cached_property
     def region(self) -> Region:
-        """Where these layers are defined."""
+        """The region where these layers are defined."""
         return defined(self.first, self.view.event)
 
 
 def check(view: ModelView, split: Split, options: Options, key: Array) -> Facts:
-    """Check what was read, for a model."""
+    """Check the rows that were read, for a model."""
     check_points(view, split)
     folds, table = folds_of(view, split, options, key), split.train
     whole = split.for_folds(folds, options)
@@ -85,8 +85,8 @@ def check(view: ModelView, split: Split, options: Options, key: Array) -> Facts:
     return facts
 
 
-def of_candidate(view: ModelView, split: Split, columns: ColumnFacts, options: Options, folds: int) -> Facts:
-    """Check a model of several, for rows that were checked without any."""
+def check_candidate(view: ModelView, split: Split, columns: ColumnFacts, options: Options, folds: int) -> Facts:
+    """Check one of several models, for rows that were checked without a model."""
     check_points(view, split)
     if (curved := view.curved).any():
         columns = columns._replace(as_is=columns.as_is | curved, judged=columns.judged & ~curved, curved=curved)
@@ -100,7 +100,7 @@ def of_candidate(view: ModelView, split: Split, columns: ColumnFacts, options: O
 
 
 def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int:
-    """Over how many folds models are averaged: by default where few rows have to train more numbers than they are."""
+    """Return the number of folds: by default 1, but several where few rows train a flow of more numbers than rows."""
     if options.folds is not None or options.validation is not None or split.stream is not None:
         return options.folds or 1
     rows = len(split.numbers())
@@ -117,7 +117,7 @@ def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int
 
 
 class Shared(NamedTuple):
-    """Several models as the checks of columns ask a `ModelView`: columns are angles, codes or noisy where they are to all."""
+    """Facts of several models in place of a `ModelView`: a column is an angle, a code or noisy if it is so in all models."""
 
     curved: np.ndarray
     coded: np.ndarray
@@ -133,31 +133,31 @@ def check_data(split: Split, options: Options, model: Shared | ModelView) -> Col
     for noise in data.noise:
         check_rounded(noise, data.labels)
     check_spread(data.table, data.scale, data.judged)
-    if data.of_table:
+    if data.table_columns:
         check_dependence(data.table, data.scale, np.flatnonzero(data.free))
     for check in CHECKS:
         check(data)
-    of_context, (_, context, weights, _) = None, split.train.rows
+    context_scale, (_, context, weights, _) = None, split.train.rows
     if context is not None and options.standardize_context:
-        of_context = scale_of_context(context, weights)
+        context_scale = scale_of_context(context, weights)
     ends = ends_of(options.support, len(data.labels), split.train.names)
-    return ColumnFacts(data.as_is, data.judged, model.curved, data.steps, ends, of_context)
+    return ColumnFacts(data.as_is, data.judged, model.curved, data.steps, ends, context_scale)
 
 
 def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> Scale:
-    """The scale of the context, of which a column may be constant, or have zeros and ones alone: it then stays as it is."""
+    """Return the scale of the context; a column that is constant, or that has only zeros and ones, stays as it is."""
     mean, std = moments(context, weights)
     if not np.isfinite(std).all():
         raise FlowsError(
-            f"fit: column {int(np.argmin(np.isfinite(std)))} of context varies by more than can be held. Rescale it"
+            f"fit: column {int(np.argmin(np.isfinite(std)))} of context varies by more than floats can hold. Rescale it"
         )
     varies = std > 8 * np.finfo(np.float32).eps * np.abs(mean)
-    classes = ((context == 0) | (context == 1)).reshape(-1, context.shape[-1]).all(0)  # so that zeros are no class
+    classes = ((context == 0) | (context == 1)).reshape(-1, context.shape[-1]).all(0)  # so that 0 and 1 stay
     return Scale(np.where(classes, 0.0, mean), np.where(varies & ~classes, std, 1.0))
 
 
 class Examined:
-    """Rows, options and a model, or several, as the checks examine them. Options that name columns, or steps, which the data do
+    """Rows, options and a model, or several, as the checks examine them. Options that name columns or steps which the data do
     not have are refused."""
 
     def __init__(self, split: Split, options: Options, model: Shared | ModelView):
@@ -170,12 +170,12 @@ class Examined:
         self.noise = list(noise_added(self.steps, model.leading, self.few))
         self.widths = np.max([np.zeros(len(table.labels)), *(noise.widths for noise in self.noise)], 0)
         self.judged = ~self.as_is & (self.widths == 0)
-        self.free = ~self.as_is & ~(model.noisy | (self.widths > 0))  # columns that are modelled as they were recorded
-        self.of_table = np.flatnonzero(~self.as_is).tolist() if table.x.ndim == 2 else []  # none of images
+        self.free = ~self.as_is & ~(model.noisy | (self.widths > 0))  # columns without noise
+        self.table_columns = np.flatnonzero(~self.as_is).tolist() if table.x.ndim == 2 else []  # empty for images
 
     @cached_property
     def scale(self) -> Scale:
-        """The mean and standard deviation of columns with their noise."""
+        """Mean and standard deviation of columns with their noise."""
         mean, std = moments(self.table.x, self.table.weights)
         return Scale(mean, np.hypot(std, self.widths / 12**0.5))
 
@@ -188,12 +188,12 @@ class Examined:
 
     @cached_property
     def outliers(self) -> dict[int, tuple[str, float, float, bool]]:
-        """Columns with values too far out: the farthest, how many interquartile ranges it is out, that range, and whether few
-        are so. One in the share that is held out counts, as it would decide the score."""
+        """Columns with values too far out: the farthest value, its distance in interquartile ranges, this range, and whether
+        few values are so far out. Held-out rows count, as such a value would decide the score."""
         outliers = dict[int, tuple[str, float, float, bool]]()
         tables = self.split.tables if len(self.split.others) else self.split.tables[:1]
         places = np.concatenate([table.numbers for table in tables])
-        for j in self.of_table:
+        for j in self.table_columns:
             column = np.concatenate([table.x[:, j] for table in tables])
             low, middle, high = np.quantile(self.few[:, j], [0.25, 0.5, 0.75])
             spread, distances = float(high - low), np.abs(column - middle)
@@ -205,19 +205,19 @@ class Examined:
         return outliers
 
     def warn(self, message: str, texts: Mapping[int, str], between: str = "; ") -> None:
-        """Warn of columns, if there are some, with a text on each, which are to stand at the first * of the message."""
+        """Warn of columns, if there are any, with a text on each; they replace the first * of the message."""
         if texts:
-            told = between.join(f"{self.labels[j]} {text}".rstrip() for j, text in texts.items())
-            warn_of_data("fit: " + message.replace("*", told, 1))
+            listed = between.join(f"{self.labels[j]} {text}".rstrip() for j, text in texts.items())
+            warn_of_data("fit: " + message.replace("*", listed, 1))
 
 
 def outliers(data: Examined) -> None:
-    """Refuse a value so far out that it leaves no digits to others."""
+    """Refuse a value so far out that it leaves no digits to the others."""
     for j, (value, _, spread, few) in data.outliers.items():
         if data.options.standardize is not False and few and spread < 64 * data.eps * data.scale.std[j]:
             raise FlowsError(
                 f"fit: {data.labels[j]} of data is {value}, so far from all others that {data.table.dtype.name} "
-                "cannot tell those apart once the column is standardised. Drop or clip that row, or transform the column"
+                "cannot distinguish these once the column is standardised. Drop or clip that row, or transform the column"
             )
 
 
@@ -225,20 +225,20 @@ def rounded(data: Examined) -> None:
     """Warn of columns, or channels, that were rounded, with the steps to dequantise them by."""
     steps, names = {j: step for j, (_, step) in data.ties.items() if step is not None}, data.table.names
     argument = "{" + ", ".join(f"{names[j] if names else j!r}: {step:.9g}" for j, step in steps.items()) + "}"
-    remedy = " to spread each over the width of its step, or model these columns apart"
-    if not data.of_table:
+    remedy = " to spread each over the width of its step, or model these columns separately"
+    if not data.table_columns:
         support = ""
         if len(steps) == len(data.labels) and len(set(steps.values())) == 1:
-            argument, seen = f"{steps[0]:.9g}", [table.x for table in data.split.tables]
-            low, high = min(*(float(x.min()) for x in seen), 0), max(float(x.max()) for x in seen)
-            support = f", and support=({low:.6g}, {high:.6g}), the least and the largest that there may be, here of data"
+            argument, images = f"{steps[0]:.9g}", [table.x for table in data.split.tables]
+            low, high = min(*(float(x.min()) for x in images), 0), max(float(x.max()) for x in images)
+            support = f", and support=({low:.6g}, {high:.6g}), the least and the largest possible value, here of the data"
         remedy = f", the step of the pixels{support * (data.options.support is None)}; or a model with flows.Dequantize first"
-    unbounded = "A density is unbounded on values that repeat, so a better fit may be no better model"
+    unbounded = "A density is unbounded on values that repeat, so a better fit may not be a better model"
     data.warn(f"*. {unbounded}. Give dequantize={argument}{remedy}", {j: data.ties[j][0] for j in steps})
 
 
 def _clusters(column: np.ndarray) -> int:
-    """In how many pieces the values of a column fall that leave nearly all of its range empty; 0 where they do not."""
+    """Return the number of clusters of a column, pieces that leave nearly all of its range empty; 0 without clusters."""
     values = np.sort(column)
     width = values[-1] - values[0]
     cuts = np.flatnonzero(np.diff(values) > GAP * width) + 1
@@ -251,10 +251,10 @@ def _clusters(column: np.ndarray) -> int:
 def clustered(data: Examined) -> None:
     if data.model.clusters or any(step is not None for _, step in data.ties.values()):
         return
-    pieces = {j: _clusters(data.few[:, j]) for j in data.of_table if data.free[j]}
+    pieces = {j: _clusters(data.few[:, j]) for j in data.table_columns if data.free[j]}
     data.warn(
-        "clusters that are narrow beside the room between them: * of data. A flow draws bridges between them, and its samples "
-        "lie on these too; give it a mixture for its base, Flow(NSF(), GMM(num_components=3)), and compare by flows.select",
+        "clusters that are narrow next to the room between them: * of data. A flow makes bridges between them, and some of its "
+        "samples lie on these; give it a mixture as its base, Flow(NSF(), GMM(num_components=3)), and compare by flows.select",
         {j: f"({number} of them)" for j, number in pieces.items() if number},
         between=", ",
     )
@@ -262,18 +262,18 @@ def clustered(data: Examined) -> None:
 
 def atoms(data: Examined) -> None:
     data.warn(
-        "* of data, and continuous elsewhere. A density is unbounded on a value that repeats, so a better fit may be no better "
-        "model; dequantize= is no help, as it would spread the whole column. Fit the rows beside that value alone, and its "
-        "share apart, as a number or as a label in the context",
-        {j: text for j, (text, step) in data.ties.items() if step is None and data.of_table},
+        "* of data, and continuous elsewhere. A density is unbounded on a value that repeats, so a better fit may not be a "
+        "better model; dequantize= does not help, as it would spread the whole column. Fit the other rows alone, and the share "
+        "of that value separately, as a number or as a label in the context",
+        {j: text for j, (text, step) in data.ties.items() if step is None and data.table_columns},
     )
 
 
 def tails(data: Examined) -> None:
-    left = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
+    left = "Most of such a column is almost one point to the model: take logarithms or arcsinh"
     left = "fit takes arcsinh of columns with such tails" if data.options.standardize is True else left
     data.warn(
-        f"values farther than {FAR:g} interquartile ranges from the median: *. {left}; drop or clip what is an error",
+        f"values farther than {FAR:g} interquartile ranges from the median: *. {left}; drop or clip values that are errors",
         {j: f"({value}, {distance:.3g} of these ranges)" for j, (value, distance, *_) in data.outliers.items()},
     )
 
@@ -282,11 +282,11 @@ def offsets(data: Examined) -> None:
     (mean, std), dtype = data.scale, data.table.dtype.name
     data.warn(
         f"* of data lies so far from 0 that {dtype} keeps few digits of how it varies. Subtract an offset, in the data and "
-        "wherever log_pdf is asked later",
-        {j: "" for j in data.of_table if abs(mean[j]) * data.eps > COARSE * std[j]},
+        "wherever log_pdf is called later",
+        {j: "" for j in data.table_columns if abs(mean[j]) * data.eps > COARSE * std[j]},
         between=", ",
     )
 
 
-# In the order in which faults are told.
+# In the order of their warnings.
 CHECKS = outliers, rounded, clustered, atoms, tails, offsets

@@ -1,6 +1,6 @@
-"""The closed-form Gaussian of rows: the scale and correlation behind which a flow is trained, and the least it has to reach.
+"""The closed-form Gaussian of rows: the scale and correlation behind which a flow is trained, and the loss it has to reach.
 
-In NumPy and float64, as it costs nothing beside a training and everything after it rests on it.
+It is computed in NumPy and float64, as it costs little next to a training and all later steps depend on it.
 """
 
 import math
@@ -17,41 +17,41 @@ from flows.training.data.table import Rows, Table, take
 
 SHRINKAGES = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 FOLDS = 5
-PLENTY = 100  # rows for each column from which shrinking correlations gains nothing
+PLENTY = 100  # rows for each column; with more, shrinking correlations gains nothing
 LOST = LEAST * float(np.finfo(float).eps)  # the diagonal of a correlation that is singular
 NO_ROWS = np.zeros(0, int)
-MOST_NUMBERS = 2**25  # that a regression looks at: of more rows some tell
-FEWEST = 1.5  # rows for each column, below which a correlation is singular or nearly so
+MOST_NUMBERS = 2**25  # in a regression; of more rows a part is used
+FEWEST = 1.5  # rows for each column; with fewer, a correlation is singular or nearly so
 
 Weights = np.ndarray | None
 
 
 class Scale(NamedTuple):
-    """Mean and standard deviation of each feature, or each channel of an image."""
+    """Mean and standard deviation of each column, or each channel of an image."""
 
     mean: np.ndarray
     std: np.ndarray
 
 
 def moments(x: np.ndarray, weights: Weights = None) -> Scale:
-    """Return moments of rows, in pieces, as an array like all of them may not fit into memory twice."""
-    channels, of_rows = x.shape[-1], np.ones(len(x)) if weights is None else weights
+    """Return moments of rows, computed in pieces, as memory may not hold all rows twice."""
+    channels, row_weights = x.shape[-1], np.ones(len(x)) if weights is None else weights
     values_per_row = math.prod(x.shape[1:-1])  # values of a channel in a row
 
     def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for piece in pieces_of(len(x), x.shape[1:]):
-            yield x[piece].reshape(-1, channels), np.repeat(of_rows[piece], values_per_row)
+            yield x[piece].reshape(-1, channels), np.repeat(row_weights[piece], values_per_row)
 
-    total = of_rows.sum() * values_per_row
+    total = row_weights.sum() * values_per_row
     mean = sum(w @ values for values, w in pieces()) / total
     far = np.max([np.abs(values - mean).max(0) for values, _ in pieces()], 0)
-    far = np.where((far > 0) & np.isfinite(far), far, 1.0)  # squares of what is divided by it neither overflow nor vanish
+    far = np.where((far > 0) & np.isfinite(far), far, 1.0)  # squares of values divided by it neither overflow nor vanish
     squares = sum(w @ np.square((values - mean) / far) for values, w in pieces())
     return Scale(mean, far * np.sqrt(squares / total))
 
 
 def check_spread(table: Table, scale: Scale, judged: np.ndarray, which: str = "") -> None:
-    """Refuse a column that never changes, or by less than the working dtype can tell."""
+    """Refuse a column that never changes, or by less than the working dtype can represent."""
     flat, (mean, std), dtype = table.x.reshape(-1, len(table.labels)), scale, table.dtype
     for j in map(int, np.flatnonzero(judged)):
         what = table.labels[j]
@@ -70,13 +70,13 @@ def check_spread(table: Table, scale: Scale, judged: np.ndarray, which: str = ""
 
 
 def quartiles(x: np.ndarray) -> Scale:
-    """The median of each column, and the distance of the quartiles in standard deviations of a normal."""
+    """Return the median of each column, and the distance of its quartiles in standard deviations of a normal."""
     low, middle, high = np.quantile(x, [0.25, 0.5, 0.75], axis=0)
     return Scale(middle, (high - low) / QUARTILES)
 
 
 def folds_of(weights: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The rows outside of each fold, and those in it, where both count."""
+    """Yield the rows outside of each fold, and the rows in it, where both have weight."""
     fold = np.random.default_rng(0).permutation(len(weights)) % FOLDS
     for number in range(FOLDS):
         out = fold == number
@@ -85,14 +85,14 @@ def folds_of(weights: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def shrinkage_of(z: np.ndarray, weights: Weights = None) -> float:
-    """How much to shrink the correlations of rows z (n, d): what scores best over folds, where there are few rows."""
+    """Return how much to shrink the correlations of rows z (n, d): the best score over folds, where rows are few."""
     n, d = z.shape
     if d == 1 or n >= PLENTY * d:
         return 0.0
     if n < 2 * FOLDS:
         return 1.0
     w = np.ones(n) if weights is None else weights
-    # Where a combination of columns cannot be refused, it holds in the rows left out too, and a singular map would score best.
+    # With too few rows to refuse combinations of columns, these also hold in the other folds, and a singular map scores best.
     tried = SHRINKAGES if n >= FEWEST * d else SHRINKAGES[1:]
     losses = np.zeros(len(tried))
     for others, out in folds_of(w):
@@ -112,18 +112,18 @@ def shrinkage_of(z: np.ndarray, weights: Weights = None) -> float:
 
 
 class Yardstick(NamedTuple):
-    """The yardstick by which the losses of a fit are told and judged."""
+    """The yardstick by which the losses of a fit are reported and judged."""
 
-    log_dets: tuple[Any, Any] = (0.0, 0.0)  # of what the rows went through: nats a training row, and one held out (of members)
-    gaussian: float | None = None  # the loss of the closed form on the rows held out, in the units of the data
-    closed_form: str = "Gaussian"  # what it is
-    by_chance: float = 0.0  # by how many nats one of two equally good models may be behind the other there
-    held_out: np.ndarray = NO_ROWS  # the numbers of the rows held out, of each member where these differ, in ...
+    log_dets: tuple[Any, Any] = (0.0, 0.0)  # of the layers before: nats a training row, and a held-out row (of members)
+    gaussian: float | None = None  # the loss of the closed form on held-out rows, in the units of the data
+    closed_form: str = "Gaussian"  # its name
+    by_chance: float = 0.0  # how many nats one of two equally good models may be behind the other there
+    held_out: np.ndarray = NO_ROWS  # the numbers of the held-out rows, of each member where these differ, in ...
     source: str = "data"
 
 
 def by_chance(rows: int, weights: Weights = None) -> float:
-    """By how many nats a row one of two equally good models may be behind the other, over so many rows.
+    """Return how many nats a row one of two equally good models may be behind the other, over this many rows.
 
     Log-ratios of densities so close that they differ by D nats have a variance of about 2 D: over n rows, D is more than two
     standard errors from 0 where it is more than 8 / n.
@@ -132,9 +132,9 @@ def by_chance(rows: int, weights: Weights = None) -> float:
 
 
 def closed_form_loss(train: Rows, held_out: Rows, region: Region | None) -> float | None:
-    """Minus the mean log-density of rows held out under what is made of the training rows without a network: frequencies of
-    codes, uniform angles, and the Gaussian of numbers, whose mean is linear in the context and in what networks see of the
-    others. `region` is where the rows live; None where they are too few, or of spheres.
+    """Return minus the mean log-density of held-out rows under a model of the training rows without a network: frequencies of
+    codes, uniform angles, and the Gaussian of numbers, with a mean linear in the context and in the features of codes and
+    angles. `region` is the region of the rows. None where rows are too few, or on spheres.
     """
     if region is None or region.flat:
         return regression_loss(train, held_out)
@@ -143,29 +143,28 @@ def closed_form_loss(train: Rows, held_out: Rows, region: Region | None) -> floa
     numbers, others = np.flatnonzero(region.of_line), np.flatnonzero(~region.of_line)
     loss = float(np.log(region.period[region.period > 0]).sum())
     for j in np.flatnonzero(region.classes):
-        code, of_held_out = (rows.x[:, j].astype(int) for rows in (train, held_out))
+        codes, held_out_codes = (rows.x[:, j].astype(int) for rows in (train, held_out))
         w = None if train.weights is None else train.weights / train.weights.mean()
-        counts = np.bincount(code, w, region.classes[j]) + 1
-        loss -= float(np.average(np.log(counts / counts.sum())[of_held_out], weights=held_out.weights))
+        counts = np.bincount(codes, w, region.classes[j]) + 1
+        loss -= float(np.average(np.log(counts / counts.sum())[held_out_codes], weights=held_out.weights))
     if not len(numbers):
         return loss
-    given = []
+    parts = []
     for rows in (train, held_out):
         width = rows.x.shape[1] + int(region.classes.sum()) + (0 if rows.context is None else math.prod(rows.context.shape[1:]))
         few = take(rows, slice(None, None, -(-len(rows.x) * width // MOST_NUMBERS)))
-        told = [seen(region.of(others), np.asarray(few.x, float)[:, others], np)]
-        told += [] if few.context is None else [few.context.reshape(len(few.x), -1)]
-        given.append(Rows(few.x[:, numbers], np.concatenate(told, 1), few.weights))
-    of_numbers = regression_loss(*given)
-    return None if of_numbers is None else loss + of_numbers
+        features = [seen(region.of(others), np.asarray(few.x, float)[:, others], np)]
+        features += [] if few.context is None else [few.context.reshape(len(few.x), -1)]
+        parts.append(Rows(few.x[:, numbers], np.concatenate(features, 1), few.weights))
+    numbers_loss = regression_loss(*parts)
+    return None if numbers_loss is None else loss + numbers_loss
 
 
 def regression_loss(train: Any, held_out: Any) -> float | None:
-    """Minus the mean log-density of rows held out under the Gaussian of the training rows, its mean linear in their context.
-
-    Rows are `Rows`, with one axis; None where there are too few to say.
+    """Return minus the mean log-density of held-out rows under the Gaussian of the training rows, its mean linear in the
+    context. Rows are `Rows` of vectors; None where rows are too few.
     """
-    design, of_held_out = _design(train), _design(held_out)
+    design, held_out_design = _design(train), _design(held_out)
     n = len(train.x)
     if n < FEWEST * (design.shape[1] + 1) or n < 2:
         return None
@@ -180,7 +179,7 @@ def regression_loss(train: Any, held_out: Any) -> float | None:
     factor = correlation_factor(z, shrinkage, weights=train.weights, xp=np)
     if np.diagonal(factor).min() <= LOST:
         return None
-    losses = losses_of((held_out.x - of_held_out @ coefficients) / std, factor) + np.log(std).sum()
+    losses = losses_of((held_out.x - held_out_design @ coefficients) / std, factor) + np.log(std).sum()
     loss = float(np.average(losses, weights=held_out.weights))
     return loss if math.isfinite(loss) else None
 
@@ -191,6 +190,6 @@ def _design(rows: Any) -> np.ndarray:
 
 
 def losses_of(z: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """-log N(z; 0, L L') of each row, in nats."""
+    """Return -log N(z; 0, L L') of each row, in nats."""
     y = solve_triangular(factor, z.T, lower=True)
     return 0.5 * np.square(y).sum(0) + 0.5 * LOG_2PI * len(y) + np.log(np.diagonal(factor)).sum()

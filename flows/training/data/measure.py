@@ -1,5 +1,5 @@
-"""The layers that standardise rows: `choose.py` has chosen them, and they are measured on the rows to train on, in NumPy and
-float64. What is measured becomes their params. Folds measure one choice on rows of their own.
+"""The layers that standardise rows: `choose.py` chooses them, and here they are measured on the training rows, in NumPy and
+float64. The measured numbers become their params. Each fold measures the same choice on its rows.
 """
 
 import math
@@ -16,14 +16,14 @@ from flows.bijections.whiten import Whiten, correlation_factor, left_unmixed, un
 from flows.core import BijectionInit, pieces_of
 from flows.training.data.gaussian import Scale, Weights, moments, quartiles
 
-IN_CACHE, IN_MEMORY = 2**17, 2**22  # numbers that are worked on together, so that there is little new memory
+IN_CACHE, IN_MEMORY = 2**17, 2**22  # numbers in a piece, so that little new memory is needed
 
 
 class Measured(NamedTuple):
     """A layer that was measured."""
 
     layer: BijectionInit
-    fixed: dict[str, np.ndarray]  # what was measured, its params
+    fixed: dict[str, np.ndarray]  # its measured params
     direct: Callable[[np.ndarray], tuple[np.ndarray, Any]]  # gives rows behind it, and its log-det, of each row or one for all
     inverse: Callable[[np.ndarray], np.ndarray]
 
@@ -41,7 +41,7 @@ class Scaled(NamedTuple):
 
 
 class DrawnIn(NamedTuple):
-    """`Arcsinh` of some columns, each by itself or all together, whose shift and scale are chosen, and never measured again."""
+    """`Arcsinh` of some columns, each by itself or all together; its shift and scale are chosen, and not measured."""
 
     which: np.ndarray
     shift: np.ndarray
@@ -57,9 +57,9 @@ class DrawnIn(NamedTuple):
 
 
 class Freed(NamedTuple):
-    """`Whiten`, which frees columns of those before them; those that are `alone` among the free ones are left unmixed.
+    """`Whiten`, which takes out of columns what the columns before them predict; columns marked by `alone` stay unmixed.
 
-    In units of `quartiles`, which no single row moves, where `Arcsinh` behind it is measured in this unit.
+    With `in_quartiles` the units are quartiles, which no single row moves, as for an `Arcsinh` behind it.
     """
 
     as_is: np.ndarray
@@ -71,12 +71,12 @@ class Freed(NamedTuple):
         (mean, std), z = free_columns(x, weights, self.as_is)
         free, alone, factor = np.flatnonzero(~self.as_is), self.as_is.copy(), np.eye(len(self.as_is))
         alone[free] = self.alone
-        of_free = correlation_factor(z, self.shrinkage, weights=weights, xp=np)
-        factor[np.ix_(free, free)] = np.tril(left_unmixed(of_free, self.alone, np))
+        free_factor = correlation_factor(z, self.shrinkage, weights=weights, xp=np)
+        factor[np.ix_(free, free)] = np.tril(left_unmixed(free_factor, self.alone, np))
         if self.in_quartiles:
             median, unit = quartiles(x)
             median, unit = np.where(self.as_is, 0.0, median), np.where(self.as_is, 1.0, np.where(unit > 0, unit, std))
-            # x = mean + std factor w, where w of a column that is alone is offset + inner y, y being what the layer makes of it
+            # x = mean + std factor w, where w of a column that is alone is offset + inner y, with y the output of the layer
             offset, inner = np.where(alone, (median - mean) / std, 0.0), np.where(alone, unit / std, 1.0)
             mean, std, factor = mean + std * (factor @ offset), unit, (std / unit)[:, None] * factor * inner[None]
         fixed = {"mean": mean, "std": std, "factor": factor}
@@ -88,19 +88,19 @@ Step = Scaled | DrawnIn | Freed
 
 
 class Choice(NamedTuple):
-    """A choice in numbers: the steps that rows go through, in order, and the shrinkage of the correlations from which a
-    flow starts behind them."""
+    """A choice in numbers: the steps that rows go through, in order, and the shrinkage of the correlations at which a flow
+    behind them starts."""
 
     steps: tuple[Step, ...] = ()
     shrinkage: float = 0.0
 
 
 class Pipeline(NamedTuple):
-    """The layers that standardise rows, in order; there may be none."""
+    """The layers that standardise rows, in order; possibly none."""
 
     steps: tuple[Measured, ...] = ()
-    shrinkage: float = 0.0  # of the correlations from which a flow starts behind them
-    dtype: np.dtype = np.dtype(float)  # in which images are scaled, piece by piece
+    shrinkage: float = 0.0  # of the correlations at which a flow behind them starts
+    dtype: np.dtype = np.dtype(float)  # of scaled images
 
     @property
     def layers(self) -> tuple[BijectionInit, ...]:
@@ -111,7 +111,7 @@ class Pipeline(NamedTuple):
         return tuple({"fixed": step.fixed} for step in self.steps)
 
     def direct(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows behind all layers, and the log-dets, of each row or one for all, in pieces that are worked on together."""
+        """Return rows behind all layers, and the log-dets, of each row or one for all, computed in pieces."""
         if not self.steps:
             return x, np.zeros(1)
         if x.ndim == 2:
@@ -120,7 +120,7 @@ class Pipeline(NamedTuple):
         return np.concatenate([y.astype(self.dtype) for y, _ in made]), made[0][1]
 
     def through(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows behind all layers, and the log-dets."""
+        """Return rows behind all layers, and the log-dets."""
         total = np.zeros(1)
         for step in self.steps:
             x, log_det = step.direct(x)
@@ -128,7 +128,7 @@ class Pipeline(NamedTuple):
         return x, total
 
     def deviations(self, x: np.ndarray, behind: bool = True) -> np.ndarray:
-        """The columns of rows behind all layers, or before them, in standard deviations from the middle, as measured."""
+        """Return the columns of rows behind all layers, or before them, in standard deviations from the middle."""
         for step in self.steps[::-1] if behind else ():
             x = step.inverse(x)
         middle, deviation, _ = unit_of([*zip(self.layers, self.params, strict=True)], x.shape[-1])
@@ -136,7 +136,7 @@ class Pipeline(NamedTuple):
 
 
 def measure(choice: Choice, x: np.ndarray, weights: Weights, dtype: Any = float) -> Pipeline:
-    """Measure the layers chosen, each on the rows as those before it leave them."""
+    """Measure the chosen layers, each on the rows behind the layers before it."""
     measured = list[Measured]()
     for step in choice.steps:
         x = measured[-1].direct(x)[0] if measured else x
@@ -145,15 +145,15 @@ def measure(choice: Choice, x: np.ndarray, weights: Weights, dtype: Any = float)
 
 
 def free_columns(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> tuple[Scale, np.ndarray]:
-    """The scale of all columns, and in it those that do not stay as they are."""
+    """Return the scale of all columns, and in this scale the columns that do not stay as they are."""
     scaling = Scaled(as_is).measured(x, weights)
     z = scaling.direct(x)[0]
     return Scale(**scaling.fixed), z[:, ~as_is] if as_is.any() else z
 
 
 def _in_pieces(function: Callable, x: np.ndarray, most: int = IN_CACHE) -> tuple[np.ndarray, np.ndarray]:
-    """function(x) of rows, and their log-dets, in pieces that a processor's cache holds: small steps one after the other take
-    six times as long outside of it."""
+    """Return function(x) of rows, and their log-dets, in pieces that fit into a processor's cache, outside of which many small
+    steps take six times as long."""
     rows, y, log_dets = max(most // x.shape[1], 1), np.empty(x.shape), []
     for i in range(0, max(len(x), 1), rows):
         y[i : i + rows], log_det = function(x[i : i + rows])

@@ -1,6 +1,6 @@
 """Checked rows go through the first layers, are scored by the closed-form Gaussian, standardised, and put on the device in the
-units of the model. Layers are chosen on all rows and measured on those to train on: folds, each with rows of its own, measure
-one choice. `Prepared` keeps the way back: it puts the model and its fitted params behind the same layers.
+units of the model. Layers are chosen on all rows and measured on the training rows; each fold measures the same choice on its
+rows. `Prepared` also has the way back: it puts the model and its fitted params behind the same layers.
 """
 
 from collections.abc import Callable
@@ -40,28 +40,28 @@ from flows.training.data.region import check_finite_behind
 from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, take
 from flows.training.options import Options
 
-MEASURED = 10_000, 2**20  # rows, and numbers, at most, where layers measure data
-OUTSIDE = 0.01  # of the values: what may lie outside the splines' range
+MEASURED = 10_000, 2**20  # rows, and numbers, at most, that layers measure
+OUTSIDE = 0.01  # of the values may lie outside the range of the splines
 
 
 class Prepared(NamedTuple):
-    """Rows on their way to the device and the units of the model, and how to come back to those of the data.
+    """Rows on their way to the device and the units of the model, and the way back to the units of the data.
 
-    The model comes after `layers`. Where these draw noise, or the rows are a stream, it is trained with them; otherwise the
-    rows have gone through them once and for all. A user gets it with them, as `outer`.
+    The model comes after `layers`. If these draw noise, or if the rows are a stream, it is trained with them; otherwise the
+    rows have gone through them once before the training. A user gets the model with the layers, as `outer`.
     """
 
-    split: Split  # whose rows to train on, and those held out, are as far as they have come, with the log-dets of the layers
-    held_out_as_given: Rows
-    of_context: Scale | None
+    split: Split  # its rows are at their present stage, with the log-dets of the layers so far
+    raw_held_out: Rows  # in the units of the data
+    context_scale: Scale | None
     yardstick: Yardstick
     layers: tuple[BijectionInit, ...] = ()
     params: tuple[Any, ...] = ()  # of the layers
-    pipeline: Pipeline = Pipeline()  # the last of the layers, which standardise
+    pipeline: Pipeline = Pipeline()  # the last layers, which standardise
     trained_with_layers: bool = False
-    folds: tuple["Prepared", ...] = ()  # those of the members, where each has rows of its own; those of `split` are theirs
-    turn: np.ndarray | None = None  # where that of each angle begins, as the data have it
-    model: Any = None  # that is trained
+    folds: tuple["Prepared", ...] = ()  # the members, if they have separate rows; `split` then has the rows of all
+    turn: np.ndarray | None = None  # where the turn of each angle begins in the data
+    model: Any = None  # to train
 
     @property
     def train(self) -> Rows:
@@ -84,18 +84,18 @@ class Prepared(NamedTuple):
         return self.split.whole.context_event
 
     def with_rows(self, train: Rows, held_out: Rows) -> "Prepared":
-        """Return the split with rows that are farther on their way."""
+        """Replace the rows by the same rows at a later stage."""
         tables = self.split.train.with_rows(train), self.split.held_out.with_rows(held_out)
         return self._replace(split=replace(self.split, train=tables[0], held_out=tables[1]))
 
     def ready(self, rows: Rows) -> Rows:
-        """Rows in the units of the data as the model's, of a stream; not yet on the device."""
+        """Return rows of a stream in the units of the model, from the units of the data; not yet on the device."""
         x = rows.x if self.trained_with_layers else self.pipeline.direct(rows.x)[0]
-        return in_units(Rows(x, rows.context, rows.weights), self.of_context, self.dtype)
+        return in_units(Rows(x, rows.context, rows.weights), self.context_scale, self.dtype)
 
     @property
-    def given(self) -> Given:
-        """Return what the model's init is given: rows to measure, each as often as its weight says."""
+    def init_data(self) -> Given:
+        """The argument of the model's init: rows to measure, each as often as its weight says."""
         rows, chosen = self.train, np.arange(rows_within(*MEASURED, self.train.x.shape[1:]))
         if rows.weights is not None:
             total = np.cumsum(np.asarray(rows.weights, float))
@@ -104,43 +104,43 @@ class Prepared(NamedTuple):
         return Given(*jax.tree.map(on_device, (few.x, few.context)))
 
     def of_member(self, member: int) -> "Prepared":
-        """The rows of one member; these, where all have the same."""
+        """Return the rows of one member, or these if all members have the same."""
         return self.folds[member] if self.folds else self
 
     def deviations(self, x: Array) -> np.ndarray:
-        """The columns of the model's rows, in standard deviations from their means."""
+        """Return the columns of the model's rows, in standard deviations from their means."""
         return self.pipeline.deviations(np.asarray(x, float), behind=not self.trained_with_layers)
 
     def inner(self, init_fun: Any) -> Any:
-        """The model that is trained on the rows here."""
+        """Return the model that is trained on these rows."""
         return self._behind_layers(init_fun) if self.trained_with_layers else init_fun
 
     def outer(self, init_fun: Any) -> Any:
-        """The model of the data given."""
-        return self._behind_layers(init_fun if self.of_context is None else StandardizedContext(init_fun))
+        """Return the model of the data."""
+        return self._behind_layers(init_fun if self.context_scale is None else StandardizedContext(init_fun))
 
     def _behind_layers(self, init_fun: Any) -> Any:
         return Flow(joined(self.layers), init_fun) if self.layers else init_fun
 
     @property
     def path(self) -> tuple[str, ...]:
-        """Where params of the model itself are in those of `outer`."""
-        return ("prior",) * bool(self.layers) + ("distribution",) * (self.of_context is not None)
+        """The path of the params of the model itself in the params of `outer`."""
+        return ("prior",) * bool(self.layers) + ("distribution",) * (self.context_scale is not None)
 
     def inner_params(self, params: Any) -> Any:
-        """Params of `inner` at the start, with what was measured of all rows."""
+        """Return params of `inner` at the start, with the measured params of the layers."""
         return {**params, "bijection": self._params_of_layers} if self.trained_with_layers else params
 
     def outer_params(self, params: Any, changed: Callable[[Any], Any] = lambda params: params) -> Any:
-        """Params of `outer` from those of `inner`; those of the model itself are `changed`."""
-        of_layers = self._params_of_layers
-        if self.trained_with_layers:  # where some may have been measured again; of members they are the same
-            of_layers = jax.tree.map(lambda leaf, like: leaf.reshape(-1, *like.shape)[0], params["bijection"], of_layers)
+        """Return params of `outer` from params of `inner`; `changed` maps the params of the model itself."""
+        layer_params = self._params_of_layers
+        if self.trained_with_layers:  # some may have been measured again; members have the same
+            layer_params = jax.tree.map(lambda leaf, like: leaf.reshape(-1, *like.shape)[0], params["bijection"], layer_params)
             params = params["prior"]
         params = changed(params)
-        if self.of_context is not None:
-            params = {"distribution": params, "fixed": _cast(self.of_context._asdict(), self.dtype)}
-        return {"bijection": of_layers, "prior": params} if self.layers else params
+        if self.context_scale is not None:
+            params = {"distribution": params, "fixed": _cast(self.context_scale._asdict(), self.dtype)}
+        return {"bijection": layer_params, "prior": params} if self.layers else params
 
     @property
     def _params_of_layers(self) -> Any:
@@ -149,9 +149,9 @@ class Prepared(NamedTuple):
 
 
 def prepare(split: Split, facts: Facts, options: Options, key: Array) -> Prepared:
-    """Rows that were checked, as they are trained on; what lies outside the range of splines is told."""
+    """Prepare checked rows for training, and warn of values outside the range of splines."""
     rows = with_model(prepare_folds(split, facts, options, key), split, facts, options)
-    if options.standardize is False and facts.view.leading:  # these are pixels, which layers bring to the line
+    if options.standardize is False and facts.view.leading:  # pixels, which layers bring to the line
         return rows
     columns = ~facts.columns.curved
     bound = float("inf") if rows.trained_with_layers or not columns.any() else spline_bound(rows.model)
@@ -167,8 +167,8 @@ def prepare(split: Split, facts: Facts, options: Options, key: Array) -> Prepare
 
 
 def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
-    """The rows with the turn of angles, and the model that is trained on them. Unless something else is asked, the base of a
-    flow starts at the normal that its rows have, as layers without a network would leave them."""
+    """Return the rows with the turn of angles and the model to train. By default the base of a flow starts at the normal of its
+    rows, as layers without a network leave them."""
     model = facts.view.rest
     if rows.pipeline.steps and options.standardize is True and options.objective is None:
         model = facts.view.started(rows.pipeline.shrinkage or None)
@@ -176,10 +176,10 @@ def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> 
 
 
 def turn_of(region: Region | None, split: Split) -> np.ndarray | None:
-    """Where the turn begins on which the data give each angle, of the shape of the event, 0 for what is none; None without any.
+    """Return where the turn of each angle begins in the data, of the shape of the event, 0 elsewhere; None without angles.
 
-    It is [0, period) where that holds all rows, then [-period / 2, period / 2), then another that begins at a multiple of half
-    a period; else it begins at the least of them. Around 0 it is where they span more than a turn, which tells nothing.
+    The turn is the first of these that holds all rows: [0, period), [-period / 2, period / 2), another that begins at a
+    multiple of half a period, one that begins at the least value. If rows span more than a turn, it is around 0.
     """
     if region is None or not np.any(region.period):
         return None
@@ -189,14 +189,14 @@ def turn_of(region: Region | None, split: Split) -> np.ndarray | None:
     period = np.where(region.period > 0, region.period, 1.0)
     slack, half = NEAR_END * period, period / 2
     turn = -half
-    for low in (least, np.floor((least + slack) / half) * half, -half, np.zeros_like(half)):  # the last that holds all is taken
+    for low in (least, np.floor((least + slack) / half) * half, -half, np.zeros_like(half)):  # the last that holds all
         turn = np.where((least >= low - slack) & (most <= low + period + slack), low, turn)
     known = (region.period > 0) & (np.abs(turn) <= MOST_TURNS * period)
     return np.where(region.period > 0, np.where(known, turn, -half), 0.0)
 
 
 def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> Prepared:
-    """The rows of members that each hold out another part of them, with an axis of members in front; of one, as they are."""
+    """Prepare the rows of folds, with an axis of members in front; the rows of one model without this axis."""
     if facts.folds == 1:
         return prepare_one(split, facts, options, key)
     folds, whole = split.folds(options, key, facts.folds), split.for_folds(facts.folds, options)
@@ -218,8 +218,8 @@ def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> P
 
 
 def prepare_one(split: Split, facts: Facts, options: Options, key: Array, choice: Choice | None = None) -> Prepared:
-    """Rows that were read and checked, for the training of a model: layers are chosen by them, where none were before, and
-    measured on them."""
+    """Prepare checked rows for the training of one model: layers are measured on them, and chosen by them unless there is a
+    `choice`."""
     rows = scored_by_gaussian(through_first(split, facts, key), split, facts, options)
     x, weights = rows.train.x, rows.train.weights
     if choice is None:
@@ -229,24 +229,24 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, choice
 
 
 def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
-    """Rows as the first layers make them, noise included."""
+    """Return rows behind the first layers, with their noise."""
     first, event, dtype, others = facts.first, split.train.event, split.train.dtype, split.held_out
-    closed_form = "Gaussian beside frequencies of codes and uniform angles" if facts.columns.curved.any() else "Gaussian"
+    closed_form = "Gaussian with frequencies of codes and uniform angles" if facts.columns.curved.any() else "Gaussian"
     chance = by_chance(len(others), others.weights)
     yardstick = Yardstick((0.0, 0.0), None, closed_form, chance, others.numbers, others.source)
-    rows = Prepared(split, others.rows, facts.columns.of_context, yardstick)
+    rows = Prepared(split, others.rows, facts.columns.context_scale, yardstick)
     if not first:
         return rows
     inside = split.stream is not None or any(layer.likelihood != "exact" for layer in first)
-    # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
+    # Images that go through layers again in training: some are enough to measure the scale.
     some = _some(split) if inside and len(event) > 1 else split
     part = bijection_part(Serial(*first), event, None)
     params = part.init(key, Given(on_device(measured_of(some.train.rows).x, dtype)))
-    direct, _ = functions_of(part, params)  # of equal layers the same, so that a second fit compiles nothing
+    direct, _ = functions_of(part, params)  # the same for equal layers, so that a second fit compiles nothing
     made = list[Rows]()
-    for table, of_table in zip(some.tables, jax.random.split(key), strict=True):
+    for table, table_key in zip(some.tables, jax.random.split(key), strict=True):
         pieces = pieces_of(len(table), event)
-        keys = zip(pieces, jax.random.split(of_table, len(pieces)), strict=True)
+        keys = zip(pieces, jax.random.split(table_key, len(pieces)), strict=True)
         pairs = [direct(params, on_device(table.x[piece], dtype), rng=piece_key, train=True) for piece, piece_key in keys]
         kinds = enumerate((float if len(event) == 1 else dtype, float))
         y, log_det = (np.concatenate([np.asarray(pair[i], kind) for pair in pairs]) for i, kind in kinds)
@@ -256,8 +256,8 @@ def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
 
 
 def scored_by_gaussian(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
-    """Rows with the loss of the closed-form Gaussian on those held out, in the units of the data, where the first layers kept
-    columns that are not numbers of the line."""
+    """Return rows with the loss of the closed-form Gaussian on the held-out rows, in the units of the data, unless the first
+    layers changed columns of angles, unit vectors or codes."""
     before, behind, curved = split.train.x, rows.train.x, facts.columns.curved
     if before.ndim != 2 or before.shape[1] > MOST_COLUMNS or options.objective is not None:
         return rows
@@ -269,52 +269,52 @@ def scored_by_gaussian(rows: Prepared, split: Split, facts: Facts, options: Opti
 
 
 def standardized(rows: Prepared, split: Split, pipeline: Pipeline) -> Prepared:
-    """Rows behind the layers that standardise them, or as they were read, if they are trained with their layers."""
+    """Return rows behind the layers that standardise them, or the raw rows if these are trained with their layers."""
     layers, params = (*rows.layers, *pipeline.layers), (*rows.params, *pipeline.params)
     rows = rows._replace(layers=layers, params=params, pipeline=pipeline)
     if rows.trained_with_layers:
         return rows._replace(split=split)
     made = list[Rows]()
-    for of_table in (rows.train, rows.held_out):
-        x, log_det = pipeline.direct(of_table.x)
-        made.append(of_table._replace(x=x, log_det=log_det if of_table.log_det is None else of_table.log_det + log_det))
+    for part in (rows.train, rows.held_out):
+        x, log_det = pipeline.direct(part.x)
+        made.append(part._replace(x=x, log_det=log_det if part.log_det is None else part.log_det + log_det))
     return rows.with_rows(*made)
 
 
 def placed(rows: Prepared, options: Options) -> Prepared:
-    """Rows on the device in the units of the model, and their mean log-dets, which are taken off those of rows held out."""
-    means, of_rows = (0.0, 0.0), None  # an objective is no log-density, to which log-dets could be added
+    """Return rows on the device in the units of the model; the log-dets of held-out rows are less their mean."""
+    means, log_det = (0.0, 0.0), None  # log-dets cannot be added to an objective, which is not a log-density
     if options.objective is None:
-        means, of_rows = (_mean_log_det(rows.train), _mean_log_det(rows.held_out)), rows.held_out.log_det
-    of_rows = None if of_rows is None or len(of_rows) == 1 else of_rows - means[1]
-    both = rows.train._replace(log_det=None), rows.held_out._replace(log_det=of_rows)
-    units = [in_units(each, rows.of_context, rows.dtype) for each in both]
+        means, log_det = (_mean_log_det(rows.train), _mean_log_det(rows.held_out)), rows.held_out.log_det
+    log_det = None if log_det is None or len(log_det) == 1 else log_det - means[1]
+    both = rows.train._replace(log_det=None), rows.held_out._replace(log_det=log_det)
+    units = [in_units(part, rows.context_scale, rows.dtype) for part in both]
     rows = rows.with_rows(*(units if options.mesh is not None else jax.tree.map(on_device, units)))
     return rows._replace(yardstick=rows.yardstick._replace(log_dets=means))
 
 
-def in_units(rows: Rows, of_context: Scale | None, dtype: np.dtype) -> Rows:
-    """Rows with weights of mean 1 and their context standardised, in the dtype to work in; whole numbers of few bytes stay."""
+def in_units(rows: Rows, context_scale: Scale | None, dtype: np.dtype) -> Rows:
+    """Return rows with weights of mean 1 and a standardised context, in the working dtype; small integers stay as they are."""
     x, context, weights, _ = rows
-    context = context if of_context is None else (context - of_context.mean) / of_context.std
+    context = context if context_scale is None else (context - context_scale.mean) / context_scale.std
     weights = None if weights is None else weights / weights.mean()
     rows = _cast(rows._replace(x=None, context=context, weights=weights), dtype)
     return rows._replace(x=x if narrow(x) else _cast(x, dtype))
 
 
 def measured_of(rows: Rows) -> Rows:
-    """The rows by which layers measure data."""
+    """Return the rows that layers measure."""
     return floating(take(rows, slice(rows_within(*MEASURED, rows.x.shape[1:]))))
 
 
 def _some(split: Split) -> Split:
-    """As many of the training rows as a stream is looked at by, from all over, and the first of those held out."""
+    """Return some training rows from all over, as many as the first look at a stream takes, and the first held-out row."""
     every = slice(None, None, -(-len(split.train) // rows_within(*LOOKED_AT, split.train.event)))
     return replace(split, train=split.train.take(every), held_out=split.held_out.take(slice(1)))
 
 
 def _mean_log_det(rows: Rows) -> float:
-    """The mean of log-dets, of each row or one for all."""
+    """Return the mean of log-dets, of each row or one for all."""
     log_det = np.zeros(1) if rows.log_det is None else rows.log_det
     return float(np.average(log_det, weights=rows.weights if len(log_det) > 1 else None))
 

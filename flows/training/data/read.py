@@ -1,6 +1,6 @@
 """Arrays, frames and streams become a `Split` of NumPy rows: rows to train on and rows held out, copies kept together. An array
-or a frame is read whole. Of a stream, a memory-mapped file or an iterable of batches, the rows that the checks need are read
-here, and all rows, in chunks, while the fit runs. Folds divide the rows again later.
+or a frame is read whole. From a stream, a memory-mapped file or an iterable of batches, the rows for the checks are read here,
+and all rows, in chunks, while the fit runs. Folds divide the rows again later.
 """
 
 import base64
@@ -36,16 +36,16 @@ from flows.training.devices import devices
 from flows.training.options import Options
 
 CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
-# Neighbouring rows that are read together, as a disk likes it; chunks mix blocks from all over, and their rows. There are fewer
-# in a block where each is large, so that this many blocks at least may be held out.
+# Neighbouring rows are read together, which is fast on disks; a chunk mixes blocks from all over, and their rows. Blocks of
+# large rows have fewer rows, so that at least this many blocks can be held out.
 BLOCK = 1024  # rows, at most
 BLOCKS_HELD_OUT = 4  # blocks, at least
 HELD_OUT = 100_000, 2**24  # rows, and numbers, at most, of a share of a stream
-OF_A_STREAM = "fit: weights are for data in memory; draw the rows of a stream in proportion to theirs instead"
+NO_WEIGHTS = "fit: weights are for data in memory; draw the rows of a stream in proportion to their weights instead"
 
 
 def read(data: Any, options: Options, key: Array) -> Split:
-    """Read what a fit is given: arrays and frames whole, of a stream the rows that a first look needs."""
+    """Read the data of a fit: arrays and frames whole, of a stream the rows for a first look."""
     if isinstance(data, np.memmap):
         return mapped(data, options, key)
     if hasattr(data, "__iter__") and not (
@@ -60,19 +60,19 @@ def read_arrays(data: Any, options: Options, key: Array) -> Split:
     data, context = collected(data, "fit: data"), collected(options.context, "fit: context")
     headers = named_apart(data, "fit: data"), named_apart(context, "fit: context")
     whole = Table.of(read_rows(data, context, weights=options.weights), headers)
-    # A row of weight 0 is as if it were not there.
+    # Rows of weight 0 are left out.
     numbers = whole.numbers if whole.weights is None else np.flatnonzero(whole.weights)
     groups = groups_of((whole.x, whole.context))
     if options.share is None:
         held_out = read_validation(options.validation, whole)
     else:
-        of_train, of_others = split_numbers(len(numbers), options.share, key, None if groups is None else groups[numbers])
-        numbers, held_out = numbers[of_train], whole.take(numbers[of_others])
+        train, others = split_numbers(len(numbers), options.share, key, None if groups is None else groups[numbers])
+        numbers, held_out = numbers[train], whole.take(numbers[others])
     return Split.of(whole, numbers, held_out, options, groups)
 
 
-def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "context", weights: Any = None) -> Rows:
-    """Data, context and weights as finite NumPy arrays that keep their digits."""
+def read_rows(data: Any, context: Any, name: str = "data", context_name: str = "context", weights: Any = None) -> Rows:
+    """Return data, context and weights as finite NumPy arrays, with all their digits."""
     x = numbers_of(data, f"fit: {name}")
     if x.ndim < 2:
         raise FlowsError(
@@ -82,13 +82,13 @@ def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "co
     if 0 in x.shape[1:]:
         raise FlowsError(f"fit: {name} has shape {x.shape}: rows without entries; expected at least one column")
     w = None if weights is None else _weights(weights, len(x))
-    c = None if context is None else numbers_of(context, f"fit: {of_context}")
+    c = None if context is None else numbers_of(context, f"fit: {context_name}")
     if c is not None and (c.ndim < 2 or len(c) != len(x)):
         raise FlowsError(
-            f"fit: {of_context} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One column "
-            f"is np.asarray({of_context})[:, None]"
+            f"fit: {context_name} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One "
+            f"column is np.asarray({context_name})[:, None]"
         )
-    for numbers, what in ((x, name), (c, of_context)):
+    for numbers, what in ((x, name), (c, context_name)):
         if numbers is not None:
             check_finite(numbers, dtype_of(x), f"fit: {what}")
     return Rows(x, c, w)
@@ -100,28 +100,28 @@ def _weights(weights: Any, rows: int) -> np.ndarray:
         raise FlowsError(f"fit: weights have shape {w.shape}, expected ({rows},): one for each row of data")
     w = w.astype(float)
     with np.errstate(invalid="ignore"):
-        w = w / w.max() if w.size and 0 < w.max() < np.inf else w  # their ratios alone matter
+        w = w / w.max() if w.size and 0 < w.max() < np.inf else w  # only their ratios matter
     if not np.isfinite(w).all() or (w < 0).any() or not w.any():
-        wrong = f"the one of row {np.flatnonzero(~np.isfinite(w) | (w < 0))[0]} is not so" if w.any() else "all are 0"
+        wrong = f"the weight of row {np.flatnonzero(~np.isfinite(w) | (w < 0))[0]} is not" if w.any() else "all are 0"
         raise FlowsError(f"fit: weights have to be finite and 0 or more, some above 0; {wrong}")
     return w
 
 
 def read_validation(validation: Any, table: Table) -> Table:
-    """Rows to validate on, or a pair of them and their context, like those of a table; columns are put in order by name."""
-    pair, its_context = isinstance(validation, tuple) and len(validation) == 2, "the context of validation"
-    event, of_context = table.event, table.context_event
-    if of_context is not None and (not pair or validation[1] is None):
+    """Read rows to validate on, or a pair of rows and context, of the shapes of a table; names put columns in order."""
+    pair, context_name = isinstance(validation, tuple) and len(validation) == 2, "the context of validation"
+    event, context_event = table.event, table.context_event
+    if context_event is not None and (not pair or validation[1] is None):
         raise FlowsError("fit: validation is rows alone; expected a pair (data, context), as there is a context")
-    if of_context is None and pair and any(np.ndim(array) != len(event) for array in validation):
+    if context_event is None and pair and any(np.ndim(array) != len(event) for array in validation):
         raise FlowsError("fit: validation is a pair (data, context); expected rows alone, as there is no context")
-    x, c = validation if of_context is not None else (validation, None)
+    x, c = validation if context_event is not None else (validation, None)
     header, context_header = table.headers
-    x, c = in_order(x, header, "fit: validation"), in_order(c, context_header, f"fit: {its_context}")
+    x, c = in_order(x, header, "fit: validation"), in_order(c, context_header, f"fit: {context_name}")
     if np.ndim(x) < 2:
         raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(event)})")
-    held_out = Table.of(read_rows(x, c, "validation", its_context), table.headers, source="validation")
-    for name, array, shape in (("validation", held_out.x, event), (its_context, held_out.context, of_context or ())):
+    held_out = Table.of(read_rows(x, c, "validation", context_name), table.headers, source="validation")
+    for name, array, shape in (("validation", held_out.x, event), (context_name, held_out.context, context_event or ())):
         if array is not None and (array.shape[1:] != shape or not len(array)):
             raise FlowsError(f"fit: {name} has shape {array.shape}, expected (rows, {_listed(shape)})")
     if len(table) < LEAST_ROWS:
@@ -135,17 +135,17 @@ def _listed(shape: tuple[int, ...]) -> str:
 
 @dataclass(eq=False)
 class DataFailed(Exception):
-    """A stream raised an error while a fit was running, which had come to `state`."""
+    """A stream raised an error during a fit; `state` is the last state of the fit."""
 
     error: Exception
     state: Any = None
 
 
 def mapped(data: np.memmap, options: Options, key: Array) -> Split:
-    """A memory-mapped file, of which whole blocks of neighbouring rows are held out and shuffled."""
+    """Read a memory-mapped file; whole blocks of neighbouring rows are held out and shuffled."""
     n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), seed_of(key)
     if options.weights is not None:
-        raise FlowsError(OF_A_STREAM)
+        raise FlowsError(NO_WEIGHTS)
     headers = None, named_apart(context, "fit: context")
     if context is not None and not isinstance(context, np.memmap):
         context = read_rows(context, None, "context").x
@@ -182,7 +182,7 @@ def mapped(data: np.memmap, options: Options, key: Array) -> Split:
             yield Chunk(len(numbers), partial(rows_of_chunk, numbers))
 
     def rows_of_chunk(numbers: np.ndarray, index: Any) -> Table:
-        """They are read as they follow each other on the disk."""
+        """Read rows in their order on the disk."""
         wanted, name = numbers[index], f"a chunk of data from row {numbers[0]} on"
         order = np.argsort(wanted, kind="stable")
         return table_at(wanted[order], name).take(np.argsort(order, kind="stable"))
@@ -191,11 +191,11 @@ def mapped(data: np.memmap, options: Options, key: Array) -> Split:
 
 
 def iterated(data: Any, options: Options) -> Split:
-    """An iterable of batches, which starts again when it ends if it can."""
+    """Read an iterable of batches, which starts again at its end if it can."""
     if options.weights is not None:
-        raise FlowsError(OF_A_STREAM)
+        raise FlowsError(NO_WEIGHTS)
     if options.context is not None:
-        raise FlowsError("fit: data is an iterable, so its context comes with it: it has to yield pairs (rows, context)")
+        raise FlowsError("fit: data is an iterable, so it has to yield the context in pairs (rows, context)")
     if options.steps_per_epoch is None:
         raise FlowsError("fit: data is an iterable, which may be of any length: give steps_per_epoch")
     if options.share is not None:
@@ -204,8 +204,8 @@ def iterated(data: Any, options: Options) -> Split:
     together = devices()
     if options.members is not None and not together.alone:
         raise FlowsError(
-            f"fit: data is an iterable, of which each process yields rows of its own, and "
-            f"members={options.members} train on the same; fit them one after the other"
+            f"fit: data is an iterable, which yields separate rows in each process, but "
+            f"members={options.members} train on the same rows; fit them one after the other"
         )
     looked_at = together.part_of(min(max(rows_within(*LOOKED_AT, batches.event), batch_size), steps * batch_size))
     first = batches.gathered(looked_at)
@@ -213,7 +213,7 @@ def iterated(data: Any, options: Options) -> Split:
         raise FlowsError(
             f"fit: data ended before the {looked_at} rows of an epoch of {steps} steps; give fewer steps_per_epoch"
         )
-    batches.put_back()  # they are trained on, too
+    batches.put_back()  # to train on them, too
     chunk = together.part_of(_chunk_of(first.x[:1], batch_size))
     rows = together.joined(first.rows)
     first = Table.of(rows, first.headers, np.arange(len(rows.x)))
@@ -225,7 +225,7 @@ def iterated(data: Any, options: Options) -> Split:
             if table is None:
                 raise FlowsError(
                     f"fit: data ended in epoch {epoch}; an iterator cannot start again. Give max_epochs and steps_per_epoch "
-                    "that it has rows for, or an iterable that starts anew with each iter()"
+                    "that it has rows for, or an iterable that starts again with each iter()"
                 )
             yield Chunk(len(table), table.take, batches.state())
             left -= len(table)
@@ -236,12 +236,12 @@ def iterated(data: Any, options: Options) -> Split:
 
 
 def _chunk_of(row: np.ndarray, batch_size: int) -> int:
-    """The rows of a chunk, whole batches."""
+    """Return the number of rows of a chunk, in whole batches."""
     return max(CHUNK_BYTES // max(row.nbytes, 1) // batch_size, 1) * batch_size
 
 
 class Piece(NamedTuple):
-    """A batch of an iterable, of which some rows at its beginning were used, and the state of the iterator before it."""
+    """A batch of an iterable, the number of its rows that are used, and the state of the iterator before it."""
 
     rows: Rows
     used: int
@@ -249,20 +249,20 @@ class Piece(NamedTuple):
 
     @property
     def left(self) -> int:
-        """The number of rows that were not used."""
+        """The number of rows that are not used."""
         return len(self.rows.x) - self.used
 
 
 class Batches:
-    """The rows of an iterable of batches, one after the other; it starts again when it ends, if it can.
+    """The rows of an iterable of batches, one after the other; it starts again at its end, if it can.
 
-    An iterator with `get_state` and `set_state`, as Grain's have them, can go on later where it was.
+    An iterator with `get_state` and `set_state`, such as an iterator of Grain, can continue later at the same place.
     """
 
     def __init__(self, data: Any):
         self.data, self.iterator, self.once = data, iter(data), iter(data) is data
         self.has_state = hasattr(self.iterator, "get_state") and hasattr(self.iterator, "set_state")
-        self.seen = 0
+        self.count = 0  # rows so far
         self.like: Any = None  # the shapes of a row and of its context
         self.headers: Headers = (None, None)
         self.pieces = self.last = self._next()
@@ -281,7 +281,7 @@ class Batches:
             taken.append(take(piece.rows, slice(piece.used, used)))
             left -= used - piece.used
             self.pieces = [*([piece._replace(used=used)] if used < len(piece.rows.x) else []), *rest]
-        first = self.seen - sum(piece.left for piece in self.pieces) - count
+        first = self.count - sum(piece.left for piece in self.pieces) - count
         rows = jax.tree.map(lambda *arrays: np.concatenate(arrays), *taken)
         return Table.of(rows, self.headers, np.arange(first, first + count))
 
@@ -290,7 +290,7 @@ class Batches:
         self.pieces = self.last
 
     def state(self) -> Any:
-        """How to go on after the rows so far: the state of the iterator and how many rows of its next batch were used."""
+        """Return the state after the rows so far: the state of the iterator, and how many rows of its next batch are used."""
         if not self.has_state:
             return None
         state, used = (self.pieces[0].state, self.pieces[0].used) if self.pieces else (self.iterator.get_state(), 0)
@@ -300,25 +300,25 @@ class Batches:
             return {"iterator": {"json": json.loads(json.dumps(state))}, "used": used}
         except TypeError:
             raise FlowsError(
-                f"fit: get_state() of data is {state!r:.60}, which a checkpoint cannot hold; expected bytes, or what JSON "
-                "can hold"
+                f"fit: get_state() of data is {state!r:.60}, which a checkpoint cannot hold; expected bytes, or values "
+                "that JSON can hold"
             ) from None
 
     def restore(self, state: Any) -> None:
-        """Go on from a state, as a checkpoint holds it."""
+        """Continue from a state of a checkpoint."""
         self.iterator = self.iterator if self.once else iter(self.data)
         try:
             saved = state["iterator"]
             self.iterator.set_state(base64.b64decode(saved["bytes"]) if "bytes" in saved else saved["json"])
         except Exception as error:
             raise FlowsError(
-                f"fit: data cannot go on from the state that the checkpoint has ({type(error).__name__}: {error!s:.300}). Give "
-                "the iterable that the fit began with, or another folder"
+                f"fit: data cannot continue from the state in the checkpoint ({type(error).__name__}: {error!s:.300}). Give "
+                "the iterable with which the fit began, or another folder"
             ) from error
         self.pieces = [piece._replace(used=state["used"]) for piece in (self._next() if state["used"] else [])]
 
     def _next(self) -> list[Piece]:
-        """The next batch, or none at the end."""
+        """Return the next batch, or an empty list at the end."""
         before = self.iterator.get_state() if self.has_state else None
         batch = next(self.iterator, None)
         if batch is None and not self.once:
@@ -328,7 +328,7 @@ class Batches:
         if batch is None:
             return []
         x, context = batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, None)
-        name = f"a batch after row {self.seen} of data"
+        name = f"a batch after row {self.count} of data"
         if self.like is None:
             self.headers = named_apart(x, f"fit: {name}"), named_apart(context, "fit: context")
         header, context_header = self.headers
@@ -339,6 +339,6 @@ class Batches:
         like = jax.tree.map(lambda array: array.shape[1:], rows)
         self.like = like if self.like is None else self.like
         if self.like != like:
-            raise FlowsError(f"fit: {name} has rows of shape {like[:2]}; those before it {self.like[:2]}")
-        self.seen += len(rows.x)
+            raise FlowsError(f"fit: {name} has rows of shape {like[:2]}, but earlier batches {self.like[:2]}")
+        self.count += len(rows.x)
         return [Piece(rows, 0, before)]

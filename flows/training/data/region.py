@@ -1,4 +1,4 @@
-"""Where rows live: the box of a support, unit vectors, codes and angles; and rows, ends and noise that do not go with them."""
+"""The region of rows: the box of a support, unit vectors, codes and angles; checks of rows, ends and noise against it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,17 +15,17 @@ from flows.training.data.table import Split, Table, warn_of_data
 from flows.training.model_view import ModelView
 from flows.training.options import place_of
 
-# Of a standard deviation, what is lost of a column in its distance to an end: from there on few draws are unlike each other,
-# and scores are off by a hundredth of a nat and soon by a nat.
+# The error of the distance to an end, in standard deviations. Beyond it draws coincide, and scores are off by a hundredth of a
+# nat and soon by a nat.
 TOO_COARSE = 0.03
-TURNS = 3  # that an angle may span before it is taken for another unit
+TURNS = 3  # an angle that spans more may be in another unit
 
 
 def check_points(view: ModelView, split: Split) -> None:
-    """Refuse rows that are no points of a model: degrees, no unit vectors, no codes; and a model that fits no such rows."""
+    """Refuse rows that are not points of a model, such as degrees or wrong codes, and a model that does not fit the rows."""
     table, labels = split.train, split.train.labels
-    # One of the sphere may have no part at an event of two columns.
-    if view.event == (2,) and view.of_sphere and (degrees := told_of_degrees(np.asarray(table.x), labels)):
+    # A model of the sphere may not fit an event of two columns.
+    if view.event == (2,) and view.spherical and (degrees := told_of_degrees(np.asarray(table.x), labels)):
         raise FlowsError(f"fit: data has 2 columns, and {view.init_fun!r:.80} takes unit vectors: {degrees}")
     region = view.region
     if region is None or region.flat:
@@ -40,9 +40,9 @@ def check_points(view: ModelView, split: Split) -> None:
                 row = int(np.argmax(off))
                 degrees = told_of_degrees(np.asarray(table.x)[:, block], [labels[i] for i in block])
                 raise FlowsError(
-                    f"fit: row {table.numbers[row]} of {table.source} is no point of the sphere: the squares of its "
-                    f"columns {which} add up to {squared[row]:.6g}; of {len(off)} rows {int(off.sum())} are off it. Expected "
-                    "unit vectors: " + (degrees or "divide each row by its norm, or give a model of the line")
+                    f"fit: row {table.numbers[row]} of {table.source} is not a point of the sphere: the squares of "
+                    f"its columns {which} add up to {squared[row]:.6g}; {int(off.sum())} of {len(off)} rows are off it. "
+                    "Expected unit vectors: " + (degrees or "divide each row by its norm, or give a model of the line")
                 )
         vectors = np.asarray(split.train.x)[:, block]
         if (vectors == vectors[:1]).all():
@@ -54,7 +54,7 @@ def check_points(view: ModelView, split: Split) -> None:
 
 
 def _check_codes(region: Region, split: Split) -> None:
-    """Refuse what is no code where the model has one."""
+    """Refuse values that are not codes where the model has codes."""
     for entry in map(tuple, np.argwhere(region.classes)):
         classes = int(region.classes[entry])
         for table in split.tables:
@@ -64,13 +64,13 @@ def _check_codes(region: Region, split: Split) -> None:
                 row = int(np.argmax(wrong))
                 raise FlowsError(
                     f"fit: {table.labels[entry[-1]]} of {table.source} is {column[row]:.6g} in row {table.numbers[row]}, "
-                    f"which is no code; expected whole numbers 0 to {classes - 1}, one for each category. Of {len(wrong)} rows "
-                    f"{int(wrong.sum())} are so: give them a code, or drop them"
+                    f"which is not a code; expected whole numbers 0 to {classes - 1}, one for each category. "
+                    f"{int(wrong.sum())} of {len(wrong)} rows have no code: give them one, or drop them"
                 )
 
 
 def ends_of(support: Any, columns: int, names: tuple[str, ...] | None = None) -> Region | None:
-    """The ends of each column that `support=` gives, infinite where a side is open."""
+    """Return the ends of each column in `support=`, infinite where a side is open."""
     if support is None:
         return None
     low, high = np.full(columns, -np.inf), np.full(columns, np.inf)
@@ -86,7 +86,7 @@ def ends_of(support: Any, columns: int, names: tuple[str, ...] | None = None) ->
 
 
 def box_layer(ends: Region, steps: np.ndarray | None) -> BijectionInit:
-    """The layer that takes a box to the whole line, half a step wider where columns are dequantised."""
+    """Return the layer that maps a box to the whole line; the box is half a step wider where columns are dequantised."""
     low, high = ends
     if steps is not None:
         low, high = low - steps / 2, high + steps / 2
@@ -111,7 +111,7 @@ def _pair(pair: Any, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.
 
 
 def check_noise_once(view: ModelView, labels: Sequence[str], ends: Region | None, steps: np.ndarray | None) -> None:
-    """Refuse what `dequantize=` and `support=` would put before a model's own Dequantize: noise again, or logits."""
+    """Refuse noise of `dequantize=` or logits of `support=` before a Dequantize of the model."""
     none = np.zeros(view.columns, bool)
     bounded = none if ends is None else np.isfinite(ends.low) | np.isfinite(ends.high)
     for wrong in (view.noisy & bounded, view.noisy & (none if steps is None else steps > 0)):
@@ -125,7 +125,7 @@ def check_noise_once(view: ModelView, labels: Sequence[str], ends: Region | None
                 "Leave dequantize= out: the model dequantises itself"
             )
         step, levels = traits_by(layer).rounding or (0.0, None)
-        support = "(low, high), the least and the largest value that is recorded"
+        support = "(low, high), the least and the largest recorded value"
         if levels is not None and not isinstance(step, Sequence):
             support = f"(0, {(levels - 1) * step:g})"
         raise FlowsError(
@@ -136,7 +136,7 @@ def check_noise_once(view: ModelView, labels: Sequence[str], ends: Region | None
 
 
 def defined(layers: Sequence[BijectionInit], event: Shape) -> Region:
-    """Where these layers are defined."""
+    """Return the region where these layers are defined."""
     return support_of([layer for bijection in layers for layer in layers_of(bijection)], event)[0]
 
 
@@ -146,12 +146,12 @@ def check_inside(split: Split, region: Region) -> None:
         return
     remedy = "Correct the support, drop such rows, or leave out the layer that is defined there alone"
     for table in split.tables:
-        outside = (table.x < region.low) | (table.x > region.high)  # no float64 copy of images
+        outside = (table.x < region.low) | (table.x > region.high)  # without a float64 copy of images
         _refuse(table, outside, region, "outside", remedy)
 
 
 def check_finite_behind(table: Table, y: np.ndarray, region: Region) -> None:
-    """Refuse rows that layers which are defined in a region take to infinity, as y: values at an end."""
+    """Refuse rows at an end of the region, which the first layers map to infinity, as y."""
     remedy = "Widen the support, drop such rows, or give dequantize= if values were rounded"
     _refuse(table, ~np.isfinite(y), region, "at an end of", remedy)
 
@@ -165,12 +165,12 @@ def _refuse(table: Table, bad: np.ndarray, region: Region, where: str, remedy: s
     value, rows = float(table.x[(row, *entry)]), int(bad.any(tuple(range(1, bad.ndim))).sum())
     raise FlowsError(
         f"fit: {what} of {table.source} is {value:.6g} in row {table.numbers[row]}, {where} ({low:.6g}, {high:.6g}), where the "
-        f"model is defined; {rows} rows are. {remedy}"
+        f"model is defined; {rows} rows are {where} it. {remedy}"
     )
 
 
 def check_ends_are_near(table: Table, layers: Sequence[BijectionInit], ends: Region | None) -> None:
-    """Refuse ends so far from the data that the distance to them keeps no digits of how these vary; warn where it keeps few."""
+    """Refuse ends so far from the data that distances to them keep no digits of how the data vary; warn if they keep few."""
     x, dtype = table.x, table.dtype
     region = defined(layers, table.event) if ends is None else ends
     if x.ndim != 2 or not np.isfinite(np.stack(np.broadcast_arrays(*region))).any():
@@ -180,7 +180,7 @@ def check_ends_are_near(table: Table, layers: Sequence[BijectionInit], ends: Reg
         low, high = (float(end[j]) for end in region)
         near = min(abs(low - mean[j]), abs(high - mean[j]))
         lost, times = near * np.finfo(dtype).eps / std[j], near / std[j]
-        if not COARSE < lost < np.inf or abs(mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:  # of those, others tell
+        if not COARSE < lost < np.inf or abs(mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:  # others warn of it
             continue
         message = (
             f"fit: the support of {table.labels[j]} is ({low:.6g}, {high:.6g}), whose nearer end is {times:.2g} "

@@ -1,4 +1,4 @@
-"""Values that were rounded: the step to which they were, what a warning says of them, and the steps to dequantise them by."""
+"""Rounded values: their step, the texts of warnings, and the steps to dequantise them by."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,21 +11,21 @@ from flows.training.data.table import LOOKED_AT, Table, warn_of_data
 
 LEAST_TIES = 5  # rows of the most common value, at least, where values repeat
 DISTINCT = 0.9  # of the values of a column, at most, where they repeat
-OFF_GRID = 0.05  # of the values: what may lie between the steps to which a column is said to be rounded
-FEW_LEVELS = 5  # that repeat, of a grid; with fewer nothing may lie between them
+OFF_GRID = 0.05  # of the values of a rounded column may lie between its steps
+FEW_LEVELS = 5  # of a grid that repeat; with fewer no value may lie between them
 MOST_DIGITS = 13  # after the point
-SLACK = 0.1  # of a step, at most, by which values may miss it, as it is else no wonder that they do not
-ULPS = 8  # by which a value may miss its step: it may have been computed
-ATOM = 0.01  # the share of rows from which one value is an atom, if it is LEAST_TIES rows at least
-ALONE = 5  # times as many rows as any other value has: an atom among rounded values
-LEVELS = 10  # values of a rounded column; one of them is an atom only where there are more
-FINE = 1e-3  # of a standard deviation: steps below it do no harm
-IMAGES = 2**22  # numbers of the images by which channels are judged, whose pixels are drawn at random from these
+SLACK = 0.1  # of a step, at most, by which values may miss it, as otherwise any values would lie on the grid
+ULPS = 8  # by which a computed value may miss its step
+ATOM = 0.01  # the share of rows from which one value is an atom, if it has at least LEAST_TIES rows
+ALONE = 5  # times as many rows as any other value: an atom among rounded values
+LEVELS = 10  # values of a rounded column; one of them can be an atom only if there are more
+FINE = 1e-3  # of a standard deviation: smaller steps do no harm
+IMAGES = 2**22  # numbers of the images by which channels are judged; of their pixels some are drawn at random
 
 
 class Noise(NamedTuple):
-    """Noise as wide as steps to which values were rounded, of each column or channel, 0 for none; some rows as it is added to
-    them, behind the layers `before` it; and how wide it is in front of these."""
+    """Noise as wide as the steps of rounded values, for each column or channel, 0 for none; some rows to which it is added,
+    behind the layers `before` it; and its widths in front of these layers."""
 
     steps: np.ndarray
     rows: np.ndarray
@@ -34,21 +34,21 @@ class Noise(NamedTuple):
 
 
 def step_of(column: np.ndarray) -> float | None:
-    """The step to which the values of a column were rounded, if that shows: they repeat, and they lie on a grid.
+    """Return the step to which the values of a column are rounded, if they repeat and lie on a grid, otherwise None.
 
-    It is the greatest common divisor of their distances on the decimal grid that holds them, the coarsest that does. The
-    smallest gap between values is another thing: those of Fahrenheit that were recorded in tenths of Celsius are multiples of
-    0.18, but 0.9 and 1.08 apart. It tells the step only of values that no decimals hold, thirds or 1/256 in float32.
+    The step is the greatest common divisor of their distances on the coarsest decimal grid that holds them. The smallest gap
+    between values may be larger: values in Fahrenheit that were recorded in tenths of Celsius are multiples of 0.18, but 0.9
+    and 1.08 apart. It is the step only of values that are not decimals, such as thirds, or 1/256 in float32.
     """
     values, counts = np.unique(column, return_counts=True)
     most, rest = counts.max(), counts.sum() - counts.max()
     repeat = most >= LEAST_TIES and len(counts) <= DISTINCT * len(column)
-    beside_atom = len(counts) - 1 > max(DISTINCT * rest, 1)  # which alone repeats
-    return grid_of(values, counts) if repeat and not beside_atom else None
+    only_atom = len(counts) - 1 > max(DISTINCT * rest, 1)  # one value alone repeats
+    return grid_of(values, counts) if repeat and not only_atom else None
 
 
 def grid_of(values: np.ndarray, counts: np.ndarray) -> float | None:
-    """The step of values, in order, which occur so often; None where they lie on no grid."""
+    """Return the step of sorted values with these counts; None if they do not lie on a grid."""
     if len(values) < 2:
         return None
     with np.errstate(over="ignore"):
@@ -57,19 +57,19 @@ def grid_of(values: np.ndarray, counts: np.ndarray) -> float | None:
     for few_off, eps in ((False, exact), (False, rounded), (True, exact), (True, rounded)):
         step = _decimal(values, counts, eps, few_off) if eps == exact or single else None
         if step is not None:
-            # A step as fine as float32 itself, far from 0, is none of the data.
+            # A step as fine as float32 itself, far from 0, is not a step of the data.
             return None if single and step <= ULPS * np.spacing(np.float32(_median(values, counts))) else step
     return _smallest_gap(values, single)
 
 
 def _median(values: np.ndarray, counts: np.ndarray) -> float:
-    """The median size of values that occur so often."""
+    """Return the median size of values with these counts."""
     order = np.argsort(np.abs(values))
     return float(np.abs(values)[order][np.searchsorted(np.cumsum(counts[order]), counts.sum() / 2)])
 
 
 def _decimal(values: np.ndarray, counts: np.ndarray, eps: float, few_off: bool) -> float | None:
-    """The step of values, which occur so often, on the first decimal grid that holds all of them, but for few."""
+    """Return the step of values with these counts on the first decimal grid that holds them, or, with `few_off`, nearly all."""
     most, middle = int(counts.argmax()), _median(values, counts)
     for digits in range(MOST_DIGITS + 1):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -84,7 +84,7 @@ def _decimal(values: np.ndarray, counts: np.ndarray, eps: float, few_off: bool) 
 
 
 def _common(whole: np.ndarray, counts: np.ndarray, most: int) -> int:
-    """The greatest common divisor of the distances of whole numbers, in order, but for few that lie between its multiples."""
+    """Return the greatest common divisor of the distances of sorted whole numbers; few may lie between its multiples."""
     apart = np.abs(whole - whole[most]).astype(np.int64)
     divisor = int(np.gcd.reduce(apart))
     order = np.argsort(-counts, kind="stable")
@@ -92,7 +92,7 @@ def _common(whole: np.ndarray, counts: np.ndarray, most: int) -> int:
     rest = counts[order].sum()
     often = order[: int(np.searchsorted(np.cumsum(counts[order]), (1 - OFF_GRID) * rest)) + 1]
     gaps, times = np.unique(np.diff(whole).astype(np.int64), return_counts=True)
-    for larger in (int(np.gcd.reduce(apart[often])), int(gaps[times.argmax()])):  # those that occur often, and most neighbours
+    for larger in (int(np.gcd.reduce(apart[often])), int(gaps[times.argmax()])):  # of frequent values, and of most neighbours
         off = (apart % larger).astype(bool) if larger else np.ones(len(apart), bool)
         few = off.sum() <= OFF_GRID * len(apart) or off.sum() == 1 < len(apart) - FEW_LEVELS
         if few and counts[off].sum() <= OFF_GRID * rest:
@@ -106,9 +106,9 @@ def _smallest_gap(values: np.ndarray, single: bool) -> float | None:
     gaps = gaps[gaps > ULPS * np.finfo(np.float64).eps * largest]
     if not len(gaps):
         return None
-    step = float(gaps[gaps < 1.5 * gaps.min()].mean())  # of several, as each of float32 has lost some digits
+    step = float(gaps[gaps < 1.5 * gaps.min()].mean())  # the mean of several, as each has lost digits in float32
     multiples = (values - values[0]) / step
-    # Values of float32 lie on a grid but for their rounding.
+    # Values of float32 lie on a grid up to their rounding.
     slack = 1e-3 + ULPS * np.finfo(np.float32).eps * largest / step
     if slack > SLACK or np.abs(multiples - np.round(multiples)).max() > slack:
         return None
@@ -116,11 +116,11 @@ def _smallest_gap(values: np.ndarray, single: bool) -> float | None:
 
 
 def ties(column: np.ndarray, offset: float = 0.0) -> tuple[str, float | None]:
-    """The text of a warning of values that repeat in a column less an offset, and the step to spread them by; None where a
-    single one does."""
+    """Return the text of a warning of values that repeat in a column less an offset, and the step to spread them by; None for
+    the step if only one value repeats."""
     values, counts = np.unique(column, return_counts=True)
     most, rows = int(counts.argmax()), len(column)
-    if len(values) == 1:  # of the rows looked at; others are too rare to be among them
+    if len(values) == 1:  # in the rows looked at; other values are too rare
         return f"is {values[0] + offset:.9g} in nearly all rows", None
     often = bool(counts[most] >= LEAST_TIES and counts[most] > ATOM * rows)
     atom = f"{values[most] + offset:.9g} in {counts[most] / rows:.1%} of the rows"
@@ -133,8 +133,8 @@ def ties(column: np.ndarray, offset: float = 0.0) -> tuple[str, float | None]:
 
 
 def steps_of(dequantize: Any, table: Table, few: np.ndarray, coded: np.ndarray) -> np.ndarray | None:
-    """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised. Few rows tell the steps
-    that show; in columns that are `coded` none do."""
+    """Return the step of each column, 0 for a continuous column; None without `dequantize`. With True the steps are found in
+    few rows; columns marked as `coded` have none."""
     if dequantize is None or dequantize is False:
         return None
     columns = len(table.labels)
@@ -164,11 +164,11 @@ def steps_of(dequantize: Any, table: Table, few: np.ndarray, coded: np.ndarray) 
 
 
 def check_rounded(noise: Noise, labels: Sequence[str]) -> None:
-    """Refuse noise as wide as a step to which a column, or a channel, is not rounded; warn where a few values are not."""
+    """Refuse noise as wide as a step to which a column, or a channel, is not rounded; warn if few values are not."""
     flat = sampled(noise.rows)
     for j in map(int, np.flatnonzero(noise.steps)):
         column, step = flat[:, j], float(noise.steps[j])
-        column = column[np.isfinite(column)]  # others lie where a layer is not defined, of which its support tells
+        column = column[np.isfinite(column)]  # others lie outside the support of a layer, which another check refuses
         values, counts = np.unique(column, return_counts=True)
         off = _missed(column, values[:1], step)
         if not off.any():
@@ -179,19 +179,17 @@ def check_rounded(noise: Noise, labels: Sequence[str]) -> None:
         odd = column[off][0]
         if off.mean() <= OFF_GRID:
             warn_of_data(
-                f"{what} {100 * off.mean():.2g}% of its values, such as {odd:.6g}, are no such steps from {least:.6g}, and "
-                "samples always are. Round them"
+                f"{what} {100 * off.mean():.2g}% of its values, such as {odd:.6g}, are not a whole number of steps from "
+                f"{least:.6g}, and samples always are. Round them"
             )
         elif _missed(column, often, step).mean() <= OFF_GRID:
-            raise FlowsError(
-                f"{what} its least value, {least:.6g}, from which steps are counted, is no such step from {often:.6g}. Round it"
-            )
+            raise FlowsError(f"{what} its least value, {least:.6g}, is not a whole number of steps from {often:.6g}. Round it")
         else:
             rounding_step = step_of(column)
             remedy = "leave it out" if rounding_step is None else f"give {rounding_step:.9g}, to which it is rounded"
             raise FlowsError(
-                f"{what} {odd:.6g} is no such step from {least:.6g}; {remedy}. Pixels are whole numbers 0, 1, 2, ..., not "
-                "floats in [0, 1]"
+                f"{what} {odd:.6g} is not a whole number of steps from {least:.6g}; {remedy}. Pixels are whole numbers 0, 1, "
+                "2, ..., not floats in [0, 1]"
             )
 
 
@@ -203,8 +201,8 @@ def _missed(values: np.ndarray, start: Any, step: float) -> np.ndarray:
 
 
 def noise_added(steps: np.ndarray | None, layers: Sequence[BijectionInit], few: np.ndarray) -> Iterator[Noise]:
-    """Noise in steps that were asked for, and of each Dequantize among first layers, up to a layer that trains or mixes, behind
-    which rows are not known."""
+    """Yield the noise of `dequantize=`, and of each Dequantize among first layers, up to a layer that trains or mixes: behind
+    it rows are not known."""
     if steps is not None:
         yield Noise(steps, few, (), steps)
     rows, before = few, tuple[BijectionInit, ...]()
@@ -222,13 +220,13 @@ def noise_added(steps: np.ndarray | None, layers: Sequence[BijectionInit], few: 
 
 
 def some_of(x: np.ndarray) -> np.ndarray:
-    """Rows from all over; of images fewer, and whole ones."""
+    """Return rows from all over; fewer, but whole, images."""
     rows = LOOKED_AT[0] if x.ndim == 2 else rows_within(LOOKED_AT[0], IMAGES, x.shape[1:])
     return x[:: -(-len(x) // rows)].astype(float, copy=False)
 
 
 def sampled(few: np.ndarray) -> np.ndarray:
-    """The values of each column, or of pixels of each channel: drawn at random, as each so many would be of the same places."""
+    """Return values of each column, or of pixels of each channel, drawn at random, as a stride might meet few places."""
     flat = few.reshape(-1, few.shape[-1])
     if len(flat) <= LOOKED_AT[0]:
         return flat

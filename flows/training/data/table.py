@@ -1,4 +1,4 @@
-"""Rows on their way to a model: read as arrays of NumPy, in tables, divided at random in rows to train on and rows held out."""
+"""Rows on their way to a model: NumPy arrays in tables, divided at random into training rows and held-out rows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from flows.results.frames import Header, offset_of
 from flows.training.options import Options, place_of
 
 LOOKED_AT = 100_000, 2**24  # rows, and numbers, by which a stream is checked and measured before the first step
-LEAST_ROWS = 2  # of training rows; one row has no spread
-SMALLER = 1, 2, 4  # times: parts that are held out, where copies leave too few rows for larger ones
-ENOUGH = 0.5  # of the rows that are to be held out: with fewer, copies are so many that they are held out apart
+LEAST_ROWS = 2  # to train on; one row has no spread
+SMALLER = 1, 2, 4  # divisors of the held-out parts, where copies leave too few rows for larger parts
+ENOUGH = 0.5  # of the rows to hold out; with fewer, copies are so many that they are not kept together
 
 
 class DataWarning(UserWarning):
-    """Data can be fitted, but are probably not as they were meant."""
+    """Data can be fitted, but are probably not as intended."""
 
 
 def warn_of_data(message: str) -> None:
@@ -27,8 +27,8 @@ def warn_of_data(message: str) -> None:
 
 
 class Rows(NamedTuple):
-    """Rows of data, (rows, *event), with their context, (rows, *context), and their weights, (rows,); or None. Of rows held
-    out also the log-det of the layers that they went through, less its mean, (rows,)."""
+    """Rows of data, (rows, *event), with their context, (rows, *context), and their weights, (rows,), or None. Held-out rows
+    also have the log-det of the layers before, less its mean, (rows,)."""
 
     x: Any
     context: Any = None
@@ -41,18 +41,18 @@ Headers = tuple[Header | None, Header | None]  # the columns of frames, of data 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows with what errors call them and their columns. It never crosses into a compiled function; its rows do."""
+    """Rows with the names of rows and columns for errors. Compiled functions never take a table, only its rows."""
 
-    rows: Rows  # as NumPy arrays in the units of the data; of the rows of a model, on the device in the model's units
-    numbers: np.ndarray  # of the rows in what was given
+    rows: Rows  # NumPy arrays in the units of the data; later on the device in the units of the model
+    numbers: np.ndarray  # of the rows in the data of the user
     source: str  # "data" or "validation"
-    labels: tuple[str, ...]  # "column 'age'", "column 3" or "channel 1", for each
+    labels: tuple[str, ...]  # such as "column 'age'", "column 3" or "channel 1"
     dtype: np.dtype  # to work in
     headers: Headers = (None, None)
 
     @classmethod
     def of(cls, rows: Rows, headers: Headers = (None, None), numbers: Any = None, source: str = "data") -> "Table":
-        """Rows as they were read, those of these numbers, or all."""
+        """Make a table of rows as they were read, with these numbers or counted from 0."""
         kind = "column" if rows.x.ndim == 2 else "channel"
         names = range(rows.x.shape[-1]) if headers[0] is None else map(repr, headers[0].names)
         labels = tuple(f"{kind} {name}" for name in names)
@@ -78,7 +78,7 @@ class Table:
         return None if self.headers[0] is None else self.headers[0].names
 
     def offset(self, j: int) -> float:
-        """Return what the values of a column lack where they are told."""
+        """Return the offset to add to the values of a column in messages."""
         return 0.0 if self.names is None else offset_of(self.names[j])
 
     def __len__(self) -> int:
@@ -88,47 +88,47 @@ class Table:
         return replace(self, rows=take(self.rows, index), numbers=self.numbers[index])
 
     def with_rows(self, rows: Rows) -> "Table":
-        """Replace the rows by themselves in other units."""
+        """Replace the rows by the same rows in other units."""
         return replace(self, rows=rows)
 
     def place(self, column: Any, what: str) -> int:
-        """The number of a column that is given by name or number."""
+        """Return the number of a column, by its name or number."""
         return place_of(column, len(self.labels), self.names, what)
 
 
 class Chunk(NamedTuple):
-    """Rows of a stream that are trained on together, of which a process reads those that it needs."""
+    """Rows of a stream that are trained on together; each process reads the rows that it needs."""
 
-    size: int  # of an iterable in this process
-    take: Callable[[Any], Table]  # reads rows of some numbers, in their order
-    state: Any = None  # of an iterable, how to go on after them
+    size: int  # for an iterable the rows in this process
+    take: Callable[[Any], Table]  # reads rows by number, in the order of the numbers
+    state: Any = None  # of an iterable after these rows
 
 
 class Stream(NamedTuple):
     """Rows that do not fit on the device, or into memory."""
 
-    chunks: Callable[[int], Iterator[Chunk]]  # of the number of an epoch
-    own: bool = False  # whether a process has rows of its own, as of an iterable; all have the same otherwise
-    restore: Callable[[Any], None] | None = None  # goes on from the state of a chunk; None where there is none
+    chunks: Callable[[int], Iterator[Chunk]]  # from the number of an epoch
+    own: bool = False  # whether processes have separate rows, as of an iterable; otherwise all have the same
+    restore: Callable[[Any], None] | None = None  # continues from the state of a chunk; None if there is no state
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The rows that a fit is given. A checkpoint knows them by `whole` and `validation`."""
+    """The rows of a fit. A checkpoint recognises them by `whole` and `validation`."""
 
-    train: Table  # the rows to train on; of a stream those that were looked at
-    held_out: Table  # the others, or rows to validate on that were given
-    whole: Table  # all rows of data; of a stream those that were looked at
-    validation: Rows | None  # rows to validate on that were given
+    train: Table  # the rows to train on; of a stream the first look
+    held_out: Table  # the other rows, or the rows of `validation=`
+    whole: Table  # all rows of data; of a stream the first look
+    validation: Rows | None  # the rows of `validation=`
     batch_size: int
     steps: int  # an epoch
-    groups: np.ndarray | None = None  # a number of each row of data, which copies have in common; None where there are none
-    stream: Stream | None = None  # where the rows come from, if they are not on the device
+    groups: np.ndarray | None = None  # a number for each row of data, equal for copies; None without copies
+    stream: Stream | None = None  # the source of rows that do not fit on the device
     total: int = 0  # rows to train on in an epoch
 
     @classmethod
     def of(cls, whole: Table, numbers: np.ndarray, held_out: Table, options: Options, groups: np.ndarray | None) -> "Split":
-        """The rows of these numbers to train on, and others held out."""
+        """Make a split of the rows of these numbers to train on, and held-out rows."""
         batch_size = options.rows_a_step(len(numbers))
         steps = options.steps_an_epoch(len(numbers), batch_size)
         validation = held_out.rows if held_out.source == "validation" else None
@@ -140,11 +140,11 @@ class Split:
 
     @property
     def others(self) -> np.ndarray:
-        """The numbers of the rows of data that are held out."""
+        """The numbers of the held-out rows of data."""
         return self.held_out.numbers if self.held_out.source == "data" else self.held_out.numbers[:0]
 
     def numbers(self) -> np.ndarray:
-        """The numbers of all rows of data that count."""
+        """Return the numbers of all rows of data with a weight."""
         return np.unique(np.concatenate([self.train.numbers, self.others]))
 
     def divided(self, numbers: np.ndarray, others: np.ndarray, options: Options) -> "Split":
@@ -152,8 +152,8 @@ class Split:
         return Split.of(self.whole, numbers, self.whole.take(others), options, self.groups)
 
     def for_folds(self, count: int, options: Options) -> "Split":
-        """The rows as folds share them: all that count, to train on as to hold out; or as they are, where there is one fold.
-        More folds than there are rows for are refused, and folds of a stream."""
+        """Return a split for several folds, with all rows in both parts; this split for one fold. Refuse too many folds, and
+        folds of a stream."""
         if count == 1:
             return self
         if self.stream is not None:
@@ -164,15 +164,15 @@ class Split:
         return self.divided(numbers, numbers, options)
 
     def folds(self, options: Options, key: Array, count: int) -> list["Split"]:
-        """One for each fold, which holds out another part of the rows."""
+        """Return a split for each fold, which holds out another part of the rows."""
         numbers = self.numbers()
         groups = None if self.groups is None else self.groups[numbers]
         parts = folds_of_rows(len(numbers), count, key, groups)
-        return [self.divided(numbers[of_train], numbers[others], options) for of_train, others in parts]
+        return [self.divided(numbers[train], numbers[others], options) for train, others in parts]
 
 
 def split_numbers(n: int, validation: float, key: Array, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the rows to train on and of those held out, drawn at random; all of one of the `groups` to one side."""
+    """Draw the numbers of the training rows and of the held-out rows at random; rows of one of the `groups` stay together."""
     held_out = max(round(n * validation), 1)
     if n - held_out < LEAST_ROWS:
         raise FlowsError(
@@ -190,7 +190,7 @@ def split_numbers(n: int, validation: float, key: Array, groups: np.ndarray | No
 
 
 def folds_of_rows(n: int, folds: int, key: Array, groups: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Numbers for each fold, which holds out another part: as many rows in each, so that folds share their programs."""
+    """Return training and held-out numbers of each fold; all folds have equally many, so that they share their programs."""
     order, size = np.random.default_rng(seed_of(key)).permutation(n), n // folds
     part = np.full(n, -1)
     part[order[: folds * size]] = np.repeat(np.arange(folds), size)
@@ -203,14 +203,14 @@ def folds_of_rows(n: int, folds: int, key: Array, groups: np.ndarray | None = No
             break
     sizes = np.bincount(part[part >= 0], minlength=folds)
     pairs = []
-    for fold in range(folds):  # where copies do not fill one, what is over in others is neither trained on nor held out
+    for fold in range(folds):  # rows beyond the smallest fold, as copies may leave, are not used
         out = part[order] == fold
         pairs.append((np.sort(order[~out][: n - sizes.max()]), order[out][: sizes.min()]))
     return pairs
 
 
 def _parts(groups: np.ndarray, order: np.ndarray, size: int, parts: int) -> np.ndarray:
-    """The part of each row, -1 where it is in none: whole groups, in an order at random, as they fit into so many rows."""
+    """Return the part of each row, or -1: whole groups in random order, as long as they fit into the size of a part."""
     _, first, group_of_row, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     place = np.empty(len(order), int)
     place[order] = np.arange(len(order))
@@ -249,10 +249,10 @@ def take(rows: Rows, index: Any) -> Rows:
 
 
 def narrow(x: Any) -> bool:
-    """Tell whole numbers of one byte or two, as images have: they stay so until a batch is taken."""
+    """Tell whether x has whole numbers of one or two bytes, such as images, which become floats only in a batch."""
     return x.dtype.kind in "iu" and x.dtype.itemsize <= 2
 
 
 def floating(rows: Rows) -> Rows:
-    """Rows whose data are floating numbers."""
+    """Return rows with data as floats."""
     return rows._replace(x=rows.x.astype(np.float32)) if narrow(rows.x) else rows
