@@ -30,7 +30,7 @@ class Candidate(NamedTuple):
     """One model, fitted and scored on rows that it was not trained on.
 
     Attributes:
-        name, init_fun: the model and its name, by default the model as it prints.
+        name, init_fun: the name of the model, by default its printed form; and the model.
         result: a `FitResult`, with folds an `EnsembleResult` of one model for each; None if the fit failed or was given up.
         nats: the mean log_pdf of the held-out rows.
         error: the standard error of this mean.

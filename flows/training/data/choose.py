@@ -121,8 +121,8 @@ def _tails(rows: Vectors) -> tuple[Step, ...]:
 
 
 def _loss(rows: Vectors, steps: tuple[Step, ...], columns: Any = slice(None)) -> float:
-    """Return the loss of the closed-form Gaussian of some columns behind these steps, on rows outside the measured ones; only
-    the shift and scale of `DrawnIn` come from all rows."""
+    """Return the loss of the closed-form Gaussian of some columns behind these steps, each measured on other rows; only the
+    shift and scale of `DrawnIn` come from all rows."""
     x, w, total = rows.x, np.ones(len(rows.x)) if rows.weights is None else rows.weights, 0.0
     for others, out in folds_of(w):
         pipeline = measure(Choice(steps), x[others], w[others])

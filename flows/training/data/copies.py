@@ -120,7 +120,7 @@ def _odd_sizes(sizes: np.ndarray) -> bool:
     """Tell whether chance cannot explain the sizes of groups of equal rows, as too few have the next larger size."""
     f = np.concatenate([np.bincount(sizes), np.zeros(1, int)]).astype(float)
     k = np.arange(2, len(f) - 1)
-    least, most = np.maximum(f[k] - 3 * np.sqrt(f[k]), 0), f[k - 1] + 3 * np.sqrt(f[k - 1]) + 4  # of expectations
+    least, most = np.maximum(f[k] - 3 * np.sqrt(f[k]), 0), f[k - 1] + 3 * np.sqrt(f[k - 1]) + 4  # bounds of means
     return bool((pdtr(f[k + 1], k / (k + 1) * least**2 / most) < ODD).any())
 
 

@@ -170,7 +170,7 @@ class Examined:
         self.noise = list(noise_added(self.steps, model.leading, self.few))
         self.widths = np.max([np.zeros(len(table.labels)), *(noise.widths for noise in self.noise)], 0)
         self.judged = ~self.as_is & (self.widths == 0)
-        self.free = ~self.as_is & ~(model.noisy | (self.widths > 0))  # columns without noise
+        self.free = ~self.as_is & ~(model.noisy | (self.widths > 0))  # columns that are modelled as recorded
         self.table_columns = np.flatnonzero(~self.as_is).tolist() if table.x.ndim == 2 else []  # empty for images
 
     @cached_property

@@ -180,7 +180,7 @@ def check_ends_are_near(table: Table, layers: Sequence[BijectionInit], ends: Reg
         low, high = (float(end[j]) for end in region)
         near = min(abs(low - mean[j]), abs(high - mean[j]))
         lost, times = near * np.finfo(dtype).eps / std[j], near / std[j]
-        if not COARSE < lost < np.inf or abs(mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:  # others warn of it
+        if not COARSE < lost < np.inf or abs(mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:  # `offsets` warns of it
             continue
         message = (
             f"fit: the support of {table.labels[j]} is ({low:.6g}, {high:.6g}), whose nearer end is {times:.2g} "

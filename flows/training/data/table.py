@@ -19,7 +19,7 @@ ENOUGH = 0.5  # of the rows to hold out; with fewer, copies are so many that the
 
 
 class DataWarning(UserWarning):
-    """Data can be fitted, but are probably not as intended."""
+    """A warning of data that can be fitted, but are probably not as intended."""
 
 
 def warn_of_data(message: str) -> None:
