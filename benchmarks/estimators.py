@@ -39,7 +39,7 @@ import flows
 from flows import tables
 from flows.results.ensemble import EnsembleResult
 from flows.sklearn import FlowClassifier, FlowOutlierDetector
-from flows.sklearn.inputs import of_array
+from flows.sklearn.inputs import array_frame
 from flows.sklearn.outliers import offset
 
 RESULTS = Path(__file__).resolve().parent / "results" / "estimators.json"
@@ -111,7 +111,7 @@ def joint_of(classifier, X):
 
 def of_cells(classifier, X):
     """log P(class | row), (rows, classes), by the mean density over points of each cell that was rounded to the row."""
-    frame, classes = of_array(X), range(len(classifier.classes_))
+    frame, classes = array_frame(X), range(len(classifier.classes_))
     joint = [classifier.table_.log_prob(classifier._labelled(frame, np.full(len(X), k)), draws=POINTS) for k in classes]
     return log_softmax(np.stack(joint, 1) + np.log(classifier.priors_), 1)
 
@@ -218,7 +218,7 @@ def detected(make, fit, fresh, others):
     told = {"area": area(of_fresh, of_others)}
     if isinstance(detector, FlowOutlierDetector):
         result = detector.table_.result
-        alone = detector._alone(of_array(fit), None)
+        alone = detector._alone(array_frame(fit), None)
         offsets = [offset(result, rate, alone) for rate in RATES]
         told["unknown"] = int((of_fresh == -np.inf).sum())
         constant = np.ptp(fit, 0) == 0

@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
         return flushed(lambda: int(commands.main(arguments, prog_name="flows", standalone_mode=False) or 0))
     except SystemExit:  # by which typer answers a closed pipe
         return 0
-    except Exception as error:  # of typer, which may be built on the package click or not: an option or a value that is none
+    except Exception as error:  # of typer, with the package click or without it: an unknown option or value
         if not hasattr(error, "format_message"):
             raise
         if type(error).__name__ == "NoArgsIsHelpError":

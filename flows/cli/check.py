@@ -16,12 +16,12 @@ from flows.cli.models import asked, keep_programs, loaded, typed
 from flows.cli.options import FILES, Data, Model, Shared, command
 from flows.cli.output import check_output, print_json
 from flows.cli.source import Source, reading_of
-from flows.persistence.container import beside
+from flows.persistence.container import replacement
 from flows.results.frames import listed
 from flows.results.pictures.style import STYLE
 
 FAILED = 3  # the exit status where something FAILs
-DATES = {".png": None, ".svg": "Date", ".pdf": "CreationDate"}  # by ending, what would tell two equal pictures apart
+DATES = {".png": None, ".svg": "Date", ".pdf": "CreationDate"}  # by ending, the entry of metadata that has the time
 
 
 @command("drop_gaps", "seed", *FILES, "no_cache")
@@ -83,7 +83,7 @@ def plot(
 ) -> None:
     """Draw margins and pairs of columns, of draws beside rows; of one number given one column its median and 90%."""
     if (ending := Path(output).suffix.lower()) not in DATES:
-        raise Mistake(f"{output}: the ending tells no format of pictures; expected .png, .svg or .pdf")
+        raise Mistake(f"{output}: the ending does not name a format of pictures; expected .png, .svg or .pdf")
     if n < 1:
         raise Mistake(f"-n is {n}; expected 1 or more")
     try:
@@ -106,20 +106,20 @@ def plot(
         figure = table.plot(columns=columns or None, n=n, rng=shared.seed)
     else:
         figure, frame, name = with_rows(lambda rows: table.plot(rows, columns or None, n, rng=shared.seed), data, table, shared)
-    with matplotlib.rc_context(fname=STYLE), beside(output) as file:
+    with matplotlib.rc_context(fname=STYLE), replacement(output) as file:
         metadata = {"metadata": {DATES[ending]: None}} if DATES[ending] else {}  # equal commands write equal bytes
         figure.savefig(file, format=ending[1:], **metadata)
     if shared.json:
         print_json({"file": output, "draws": n, "rows": None if data is None else len(frame), "seed": shared.seed})
     elif not shared.quiet:
-        rows = "" if data is None else f", beside {min(n, len(frame)):,} of {len(frame):,} rows of {name}"
+        rows = "" if data is None else f", next to {min(n, len(frame)):,} of {len(frame):,} rows of {name}"
         print(f"wrote {output}: {n:,} draws{rows}")
 
 
 def with_rows(
     call: Callable[[pl.DataFrame], Any], path: str, table: "flows.tables.TableResult", shared: Shared
 ) -> tuple[Any, pl.DataFrame, str]:
-    """Return what a table says of all rows of a file, or of those without gaps, these rows, and the file for messages."""
+    """Return the answer of a table for all rows of a file, or for rows without gaps; these rows; and the file, for messages."""
     source = Source(path, reading_of(shared, path, table))
     block = typed(source.whole(), table.schema)
     gaps = table.schema.gaps(block.frame) if shared.drop_gaps else {}

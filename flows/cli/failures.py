@@ -14,11 +14,11 @@ USER, BUG, STOPPED = 2, 1, 130
 
 
 class Mistake(Exception):
-    """A mistake that the user can mend: a file, a row, an option."""
+    """A mistake that the user can correct: a file, a row, an option."""
 
 
 def answered(command: Callable[[], int | None], quiet: bool, debug: bool) -> int:
-    """The exit status of a command, 0 where it has none of its own; errors and warnings of the library are lines on stderr."""
+    """The exit status of a command, 0 if it returns none; errors and warnings of the library are lines on stderr."""
 
     def show(message: Warning | str, *_: Any) -> None:
         if not quiet:
@@ -29,12 +29,12 @@ def answered(command: Callable[[], int | None], quiet: bool, debug: bool) -> int
 
 
 def flushed(status: Callable[[], int]) -> int:
-    """The status of what prints, once all is written."""
+    """The status of a command, once all that it prints is written."""
     try:
         result = status()
         sys.stdout.flush()
         return result
-    except BrokenPipeError:  # what reads our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         _close_stdout()
         return 0
     except OSError as error:
@@ -53,7 +53,7 @@ def tell(status: int, message: str) -> int:
 def _status_of(call: Callable[[], int | None], debug: bool) -> int:
     try:
         return call() or 0
-    except OSError:  # of stdin and stdout, as files have errors of their own
+    except OSError:  # of stdin and stdout, as errors of files become others where they occur
         raise
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -68,6 +68,6 @@ def _status_of(call: Callable[[], int | None], debug: bool) -> int:
 
 
 def _close_stdout() -> None:
-    """Send what is printed nowhere from here on, so that Python has nothing to complain of when it ends."""
+    """Discard what is printed from here on, so that Python does not complain when it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -47,7 +47,7 @@ def fit(
     if not 0 < minutes < float("inf"):
         raise Mistake(f"--minutes is {minutes:g}; expected a number above 0")
     if output == "-":
-        raise Mistake("-o is -; expected a file, as a model is no text for stdout")
+        raise Mistake("-o is -; expected a file, as a model is not text for stdout")
     check_output(output, shared.force, data, schema)
     source = Source(data, reading_of(shared, data))
     columns = Columns(tuple(condition or ()), tuple(ignore or ()), weights or "")
@@ -102,7 +102,7 @@ def _interrupted(result: Any) -> bool:
 
 
 def _figures(result: Any) -> dict[str, Any]:
-    """Return what was fitted, for JSON."""
+    """Return the figures of a fit and of its candidates, for JSON."""
     if (selection := result.selection) is None:
         return figures(result)
     candidates = [

@@ -14,11 +14,11 @@ from flows.results.frames import listed
 
 ODD = 0.01  # of a column of numbers: the share of values that may be mistyped
 LEAST_NUMBERS = 20  # values up to which a column of numbers may be one of codes
-ODD_NAMES = 0.9  # of a column: the share that is numbers, where its name is one
+ODD_NAMES = 0.9  # of a column whose name is a number: the share of values that are numbers
 
 
 class Columns(NamedTuple):
-    """Columns that options name: those that are given, those that are not read, and that of the weights."""
+    """Columns that options name: the condition, columns that are not read, and the column of weights."""
 
     condition: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -28,14 +28,14 @@ class Columns(NamedTuple):
 def read(
     source: Source, path: str | None, columns: Columns, rows: int | None = None, seed: int = 0
 ) -> "tuple[Block, flows.tables.Schema]":
-    """All rows of a file, or some of them at random, and their schema: that of a file of JSON, or what columns suggest."""
-    schema = None if path is None else _of_file(path, columns)
+    """All rows of a file, or some of them at random, and their schema: from a file of JSON, or as columns suggest."""
+    schema = None if path is None else _schema_of(path, columns)
     block = source.whole()
     there = block.frame.columns
     for option, names in zip(("--condition", "--ignore", "--weights"), columns, strict=True):
         for name in [names] if isinstance(names, str) else names:
             if name and name not in there:
-                raise Mistake(f"{option} is {name!r}, no column of {source.name}; expected one of {listed(there)}")
+                raise Mistake(f"{option} is {name!r}, which is not a column of {source.name}; expected one of {listed(there)}")
     if source.format == "csv" and source.reading.header is None and first_row_is_data(block.frame):
         raise Mistake(
             f"{source.name}: the names of columns, {listed(there)}, read like the rows below them. Give --no-header if the "
@@ -54,7 +54,7 @@ def read(
 
 
 def _typed(column: pl.Series, schema: "flows.tables.Schema | None", block: Block) -> pl.Series:
-    """A column as the schema has it; as its text suggests where none tells what it holds, or a category takes any value."""
+    """A column as the schema has it; as its text suggests where no kind says it, or a category takes any value."""
     kind = schema[column.name] if schema is not None and column.name in schema else None
     if schema is not None and kind is not None and kind.is_read and getattr(kind, "values", ()) is not None:
         return parsed(column, schema, block)
@@ -69,7 +69,7 @@ def _suggested(block: Block, columns: Columns) -> "flows.tables.Schema":
     frame = block.frame.drop([*columns.ignore, *filter(None, [columns.weights])])
     if not frame.columns:
         raise Mistake(
-            f"{block.origin.name} has no column that is left to model; expected one or more beside --ignore and --weights"
+            f"{block.origin.name} has no column that is left to model; expected one or more that --ignore and --weights leave"
         )
     schema: flows.tables.Schema = asked(
         lambda rows: flows.tables.infer_schema(rows, columns.condition),
@@ -88,7 +88,7 @@ def _suggested(block: Block, columns: Columns) -> "flows.tables.Schema":
 
 
 def _check_columns(schema: "flows.tables.Schema", path: str, block: Block, columns: Columns) -> None:
-    """Refuse a schema of a file that is of other columns than the rows."""
+    """Refuse a schema of a file whose columns are not the columns of the rows."""
     there, name = block.frame.columns, block.origin.name
     missing = [column for column in schema if column not in there and schema[column].is_read]
     more = [column for column in there if column not in schema and column not in (*columns.ignore, columns.weights)]
@@ -112,7 +112,7 @@ def _check_range(block: Block, schema: "flows.tables.Schema", columns: Columns) 
                 )
 
 
-def _of_file(path: str, columns: Columns) -> "flows.tables.Schema":
+def _schema_of(path: str, columns: Columns) -> "flows.tables.Schema":
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -128,8 +128,8 @@ def _of_file(path: str, columns: Columns) -> "flows.tables.Schema":
 
 
 def text_among_numbers(column: pl.Series) -> int | None:
-    """The place of the first value that is not a number in a column of text nearly all of which are, but for one value or a
-    hundredth of them; None in others, and where they are codes."""
+    """The place of the first value that is not a number in a column of text where all values are numbers but one, or
+    a hundredth; None in other columns, and in columns of codes."""
     if column.dtype != pl.String or flows.tables.kinds.parsers.holds_codes(text := column.str.strip_chars()):
         return None
     numbers = flows.tables.kinds.parsers.numbers(text)
@@ -140,7 +140,7 @@ def text_among_numbers(column: pl.Series) -> int | None:
 
 
 def first_row_is_data(frame: pl.DataFrame) -> bool:
-    """Return whether the names of columns of text read like the values below them, and are no numbers 0, 1, 2, ... or years."""
+    """Tell whether the names of columns of text read like the values below them, and are not numbers 0, 1, 2, ... or years."""
     names = pl.Series(frame.columns, dtype=pl.String).str.strip_chars()
     known = names.cast(pl.Float64, strict=False).drop_nulls()
     steps = set(known.diff().drop_nulls())

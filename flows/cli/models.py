@@ -15,13 +15,13 @@ ROWS = 8_192  # of a block: scores and draws are made in these, so that they do 
 
 
 def keep_programs(no_cache: bool) -> None:
-    """A second command does not compile what the first did."""
+    """Keep compiled programs, so that a second command does not compile them again."""
     if not no_cache:
         flows.keep_programs()
 
 
 def loaded(path: str) -> "flows.tables.TableResult":
-    """The fitted table of a file; of one without a schema, it says how that is used."""
+    """The fitted table of a file; an error says how a file without a schema is used."""
     if not isinstance(flows.describe(path)["metadata"].get("table"), str):
         raise Mistake(f"{path} has a model and no schema of a table, as it was saved by result.save; use flows.load in Python")
     return flows.tables.load(path)
@@ -38,13 +38,13 @@ def asked(call: Callable[[pl.DataFrame], Any], block: Block, remedy: str) -> Any
 
 
 def typed(block: Block, schema: "flows.tables.Schema", names: Iterable[str] | None = None) -> Block:
-    """Rows of a file as the schema has its columns; others, and those that it ignores, are left out.
+    """Rows of a file with the columns of the schema; other columns, and ignored ones, are left out.
 
     Args:
-        names: of the columns to be there; by default all of the schema that are read.
+        names: of the columns that are needed; by default all that the schema reads.
 
     Errors:
-        Mistake: a column that is missing; text that is no number or no time, by its row.
+        Mistake: a column that is missing; text that is not a number or not a time, by its row.
     """
     wanted = [name for name in (schema if names is None else names) if schema[name].is_read]
     missing = [name for name in wanted if name not in block.frame.columns]
@@ -82,7 +82,7 @@ def parsed(column: pl.Series, schema: "flows.tables.Schema", block: Block) -> pl
         raise Mistake(
             f"{block.cell(place, column.name)} is {column[place]!r:.60}; expected {sort}. Correct it, or name it in --gaps"
         )
-    return _of_zone(values, dtype, block) if sort == "times" else values
+    return _in_zone(values, dtype, block) if sort == "times" else values
 
 
 def without_gaps(column: pl.Series, origin: Origin) -> pl.Series:
@@ -94,13 +94,13 @@ def _has_numbers(texts: tuple[str, ...]) -> bool:
     return bool(pl.Series(texts, dtype=pl.String).cast(pl.Float64, strict=False).is_not_nan().any())
 
 
-def _of_zone(times: pl.Series, dtype: Any, block: Block) -> pl.Series:
-    """Times with a zone, or without, as those of the dtype; gaps alone are either."""
+def _in_zone(times: pl.Series, dtype: Any, block: Block) -> pl.Series:
+    """Times with or without a zone, as the dtype has them; gaps alone may be both."""
     zoned = flows.tables.dtypes.zone_in(dtype) is not None
     if not flows.tables.dtypes.is_date(dtype) or bool(getattr(times.dtype, "time_zone", None)) == zoned:
         return times
     if times.count():
         expected, example = ("with", "2024-01-31T12:00:00Z") if zoned else ("without", "2024-01-31T12:00:00")
         where = f"{block.origin.name}, column {times.name!r}"
-        raise Mistake(f"{where}: expected times {expected} a zone, as those of the model, such as {example}")
+        raise Mistake(f"{where}: expected times {expected} a zone, as in the model, such as {example}")
     return pl.Series(times.name, [None] * len(times), dtype=pl.Datetime("us", "UTC"))

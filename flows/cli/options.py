@@ -68,7 +68,7 @@ def command(*names: str) -> Callable[[Callable[..., int | None]], Callable[..., 
             return answered(lambda: run(**values, shared=shared), shared.quiet, shared.debug)
 
         _, *first = (one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in inspect.signature(run).parameters.values())
-        # typer reads annotations besides the signature.
+        # typer reads annotations, too.
         call.__signature__ = inspect.Signature([*first, *options])  # type: ignore[attr-defined]
         call.__annotations__ = {one.name: one.annotation for one in (*first, *options)}
         return call

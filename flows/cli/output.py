@@ -15,7 +15,7 @@ from polars.io.plugins import register_io_source
 
 from flows.cli.failures import Mistake
 from flows.cli.source import FORMATS, Reading, is_tsv
-from flows.persistence.container import beside
+from flows.persistence.container import replacement
 
 TIME = "%Y-%m-%dT%H:%M:%S%.f"
 
@@ -26,12 +26,12 @@ class _Tried(Exception):
 
 def check_output(path: str, force: bool, *inputs: str | None) -> None:
     """Refuse, before there is work to lose, an output that exists, is one of the inputs, or cannot be written."""
-    for each in filter(None, inputs):
-        if os.path.exists(path) and os.path.exists(each) and os.path.samefile(path, each):
+    for source in filter(None, inputs):
+        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
             raise Mistake(f"{path} is an input of this command, which would replace it; give another name for the output")
     if os.path.isfile(path) and not force:
         raise Mistake(f"{path} exists; give --force to replace it, or another name")
-    with suppress(_Tried), beside(path):
+    with suppress(_Tried), replacement(path):
         with suppress(FileNotFoundError):
             os.lstat(path)  # which fails where the name is too long
         raise _Tried
@@ -43,18 +43,18 @@ def check_rows_output(path: str, force: bool, *inputs: str | None) -> None:
         return
     check_output(path, force, *inputs)
     if FORMATS.get(Path(path).suffix.lower()) not in ("csv", "parquet"):  # of a model, say, which --force shall not replace
-        raise Mistake(f"{path}: the ending tells no format to write; expected .csv, .tsv or .parquet")
+        raise Mistake(f"{path}: the ending does not name a format to write; expected .csv, .tsv or .parquet")
 
 
 def write_rows(path: str, frames: Iterable[pl.DataFrame], reading: Reading) -> None:
-    """All frames, one after the other, under one header, as `reading` has the rows they come from; "-" is stdout.
+    """Write all frames, one after the other, under one header, with the settings of `reading`; "-" is stdout.
 
-    Columns of text are written as they are; a file is beside its place until it is whole.
+    Columns of text are written as they are; a file takes its place once it is whole.
     """
     if path == "-":
         _write_csv(_to_stdout, frames, reading.separator, reading.encoding)
         return
-    with beside(path) as file:
+    with replacement(path) as file:
         if FORMATS.get(Path(path).suffix.lower()) == "parquet":
             _write_parquet(file, iter(frames))
         else:
@@ -82,13 +82,13 @@ def _write_csv(write: Callable[[bytes], Any], frames: Iterable[pl.DataFrame], se
         try:
             data = encoder.encode(text)
         except UnicodeEncodeError as error:
-            found = error.object[error.start : error.start + 1]
-            raise Mistake(f"{encoding} has no {found!r}; give --encoding utf-8, or -o FILE.parquet") from None
+            character = error.object[error.start : error.start + 1]
+            raise Mistake(f"{encoding} has no {character!r}; give --encoding utf-8, or -o FILE.parquet") from None
         write(data)
 
 
 def _write_parquet(file: Any, frames: Iterator[pl.DataFrame]) -> None:
-    """By polars, which asks for one frame after the other, and has words of its own for an error of ours."""
+    """Write by polars, which asks for one frame after the other, and turns an error of ours into another."""
     first, errors = next(frames), list[BaseException]()
 
     def source(with_columns: Any, predicate: Any, n_rows: Any, batch_size: Any) -> Iterator[pl.DataFrame]:
@@ -109,14 +109,14 @@ def _write_parquet(file: Any, frames: Iterator[pl.DataFrame]) -> None:
         raise
 
 
-def of_any(frame: Any) -> pl.DataFrame:
-    """A frame of pandas, of a model that was fitted to one, as one of polars."""
+def as_polars(frame: Any) -> pl.DataFrame:
+    """A frame of pandas, from a model that was fitted to one, as a frame of polars."""
     if isinstance(frame, pl.DataFrame):
         return frame
-    return pl.DataFrame([_of_pandas(str(name), frame[name]) for name in frame.columns])
+    return pl.DataFrame([_series(str(name), frame[name]) for name in frame.columns])
 
 
-def _of_pandas(name: str, column: Any) -> pl.Series:
+def _series(name: str, column: Any) -> pl.Series:
     plain = getattr(column.dtype, "kind", "O") in "biuf" and not column.isna().any()
     values = column.to_numpy() if plain else [None if gap else value for gap, value in zip(column.isna(), column, strict=True)]
     made = pl.Series(name, values, strict=False)
@@ -124,7 +124,7 @@ def _of_pandas(name: str, column: Any) -> pl.Series:
 
 
 def print_json(value: Any) -> None:
-    """One object on stdout; what is not a finite number is null."""
+    """Print one object; a number that is not finite is null."""
     json.dump(_plain(value), sys.stdout, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
 

@@ -11,7 +11,7 @@ import typer
 from flows.cli.failures import Mistake
 from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
 from flows.cli.options import Model, Output, Shared, command
-from flows.cli.output import check_rows_output, of_any, print_json, write_rows
+from flows.cli.output import as_polars, check_rows_output, print_json, write_rows
 from flows.cli.source import Block, Origin, Reading, Source, reading_of
 
 
@@ -51,12 +51,12 @@ def sample(
 
 
 def drawn(table: Any, n: int, where: list[str], path: str | None, seed: int, reading: Reading | None) -> Iterator[pl.DataFrame]:
-    """Draws in blocks, each of which has a key of its own."""
+    """Draws in blocks, each with a separate key."""
     key = jax.random.key(seed)
     for number, (count, condition) in enumerate(_asked_for(table.schema, n, where, path, reading)):
         draw = functools.partial(table.draw, jax.random.fold_in(key, number), count)
         remedy = "Correct it, or draw from a model that has seen such values"
-        yield of_any(draw() if condition is None else asked(draw, condition, remedy))
+        yield as_polars(draw() if condition is None else asked(draw, condition, remedy))
 
 
 def _asked_for(schema: Any, n: int, where: list[str], path: str | None, reading: Any) -> Iterator[tuple[int, Block | None]]:
@@ -70,13 +70,13 @@ def _asked_for(schema: Any, n: int, where: list[str], path: str | None, reading:
         options = " ".join(f"--where {name}=..." for name in names)
         raise Mistake(f"the model depends on {', '.join(names)}; give {options}, or --given")
     conditions: Iterable[Block | None] = [None]
-    if path is not None:  # of more draws than a block has, each row comes by itself
+    if path is not None:  # a row with more draws than a block has comes by itself
         conditions = (typed(block, schema, names) for block in Source(path, reading).blocks(max(ROWS // n, 1)))
     elif where:
         values = _values(where, names)
         frame = pl.DataFrame({name: [text] for name, text in values.items()})
         conditions = [typed(Block(frame, Origin("--where"), [1]), schema, values)]
-    for condition in conditions:  # for each of which there may be more draws than memory has room for
+    for condition in conditions:  # each may have more draws than memory has room for
         yield from ((min(ROWS, n - start), condition) for start in range(0, n, ROWS))
 
 

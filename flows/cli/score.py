@@ -18,7 +18,7 @@ from flows.cli.output import check_rows_output, print_json, write_rows
 from flows.cli.source import Source, reading_of
 
 COLUMNS, ODD_COLUMNS = ("log_prob", "anomaly"), ("odd_column", "contribution")
-USUAL = 256  # draws whose contributions tell what is usual for a column
+USUAL = 256  # draws whose contributions are usual for a column
 
 
 @command("force", *FILES, "no_cache")
@@ -72,7 +72,7 @@ def score(
 def scored(
     table: "flows.tables.TableResult", source: Source, coerce: bool, odd: "Odd | None", prefix: str, sums: Any
 ) -> Iterator[pl.DataFrame]:
-    """Blocks of rows with their new columns; counts of rows, and log p of those that have a density, are added to sums."""
+    """Blocks of rows with their new columns; counts of rows, and log p of rows that have a density, are added to sums."""
     errors, remedy = ("coerce", "Correct it") if coerce else ("raise", "Correct it, or give --coerce")
     names = [prefix + name for name in (COLUMNS if odd is None else COLUMNS + ODD_COLUMNS)]
     for block in source.blocks(ROWS):
@@ -95,7 +95,7 @@ class Odd:
 
     Args:
         share: the largest `anomaly` of such rows.
-        quiet: no bar is wanted, which tells how long it takes.
+        quiet: show no bar of progress.
     """
 
     def __init__(self, table: "flows.tables.TableResult", share: float, quiet: bool):
@@ -109,7 +109,7 @@ class Odd:
         names, values = np.full(len(rows), None, object), np.full(len(rows), np.nan)
         if len(places):
             columns, contributions = self._contributions(rows[places])
-            if self.medians is None:  # of draws; with a condition, of the first rows of it at hand
+            if self.medians is None:  # of draws; with a condition, at its first rows
                 condition = rows.select(self.table.schema.condition).drop_nulls()[:USUAL]
                 draws = self.table.draw(0, 1, condition) if condition.width else self.table.draw(0, USUAL)
                 self.medians = np.nanmedian(self._contributions(draws)[1], 0)

@@ -14,7 +14,7 @@ from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
 from flows.cli.options import FILES, Condition, Data, Ignore, Model, Output, Shared, command
 from flows.cli.output import check_output, print_json
 from flows.cli.source import KEY, Source, reading_of
-from flows.persistence.container import beside
+from flows.persistence.container import replacement
 
 
 @command("force", *FILES)
@@ -24,7 +24,7 @@ def schema(shared: Shared, data: Data, output: Output = "-", condition: Conditio
         check_output(output, shared.force, data)
     _, known = read(Source(data, reading_of(shared, data)), None, Columns(tuple(condition or ()), tuple(ignore or ())))
     if output != "-":
-        with beside(output) as file:
+        with replacement(output) as file:
             file.write(known.to_json().encode())
         if not (shared.json or shared.quiet):
             print(f"{known}\n\nwrote {output}; edit it, and hand it to flows fit --schema {output}")
@@ -116,7 +116,7 @@ def compare(
 
 
 def _fault(one: Any, other: Any) -> str:
-    """Why densities of two schemas have unlike units; empty where they have the same."""
+    """Return why densities of two schemas have unlike units; empty text where they have equal units."""
     for word, a, b in (
         ("conditions", set(one.condition), set(other.condition)),
         ("columns", set(one.columns), set(other.columns)),

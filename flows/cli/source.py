@@ -17,19 +17,19 @@ from flows.cli.text import TextRows
 GAPS = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
 FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet", ".npy": "npy"}
 KEY = "reading"  # of the metadata of a model
-READ = 8_192  # rows of text that are held as Python's own
-MOST_NUMBERS = 2**22  # of Parquet, whose groups of rows are unpacked whole for however few
+READ = 8_192  # rows of text that are held as text of Python
+MOST_NUMBERS = 2**22  # of a piece of Parquet, as a group of rows is unpacked whole even for a few
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read; a model keeps how the rows were read to which it was fitted.
+    """Settings by which a file is read; a model keeps the settings of the rows that it was fitted to.
 
     Attributes:
-        format: "csv", "parquet" or "npy"; None for that of the ending.
+        format: "csv", "parquet" or "npy"; None for the format of the ending.
         separator, encoding: of CSV.
         gaps: texts that stand for a missing value.
-        header: whether the first row of CSV names the columns, which are 0, 1, ... otherwise; None if nobody said so.
+        header: whether the first row of CSV names the columns, which are 0, 1, ... otherwise; None if that is not known.
     """
 
     format: str | None = None
@@ -40,12 +40,12 @@ class Reading:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """All but the format, which each file tells."""
+        """All settings but the format, which each file's name shows."""
         return {KEY: {**asdict(self), "format": None, "gaps": list(self.gaps)}}
 
 
 def reading_of(options: Shared, path: str, table: "flows.tables.TableResult | None" = None) -> Reading:
-    """How to read a file: as options say, or else as the rows were read to which the table was fitted."""
+    """The settings of a file: from options, or else from the rows that the table was fitted to."""
     saved = {} if table is None else table.metadata.get(KEY)
     saved = saved if isinstance(saved, dict) else {}
     if options.format is not None and options.format not in FORMATS.values():
@@ -59,14 +59,14 @@ def reading_of(options: Shared, path: str, table: "flows.tables.TableResult | No
     encoding = options.encoding or str(saved.get("encoding", "utf-8"))
     try:
         "a".encode(encoding)
-    except (LookupError, ValueError):  # of a codec that is none of text, too
+    except (LookupError, ValueError):  # also of a codec that is not for text
         raise Mistake(f"--encoding {encoding!r} is not known; expected one such as utf-8, latin-1 or cp1252") from None
     header = (False if saved.get("header") is False else None) if options.no_header is None else not options.no_header
     return Reading(options.format, separator, encoding, tuple(dict.fromkeys(gaps)), header)
 
 
 def is_tsv(path: str) -> bool:
-    """Tell whether the ending tells that tabs separate its values."""
+    """Tell whether the ending of a file says that tabs separate values."""
     return path.lower().endswith(".tsv")
 
 
@@ -109,7 +109,7 @@ class Source:
         if path != "-" and os.path.isdir(path):
             raise Mistake(f"{path} is a folder; expected a file of rows")
         if not self.format:
-            raise Mistake(f"{path}: the ending tells no format; expected .csv, .parquet or .npy, or give --format")
+            raise Mistake(f"{path}: the ending does not name a format; expected .csv, .parquet or .npy, or give --format")
 
     def blocks(self, rows: int) -> Iterator[Block]:
         """All rows in blocks of this size, however many are read together; the last block has the rest."""
@@ -138,7 +138,7 @@ class Source:
 
     def _parquet(self) -> Iterator[pl.DataFrame]:
         try:
-            with open(self.path, "rb"):  # so that the system's own words are told
+            with open(self.path, "rb"):  # so that the message is the system's
                 pass
             lazy = pl.scan_parquet(self.path, glob=False)
             columns = len(lazy.collect_schema())
@@ -154,7 +154,7 @@ class Source:
         try:
             array = np.load(self.path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or ("it holds no numbers alone" if "object" in str(error) else error)
+            why = getattr(error, "strerror", None) or ("it does not hold numbers alone" if "object" in str(error) else error)
             raise Mistake(f"{self.name} cannot be read as npy: {why}; expected an array of numbers") from error
         if not isinstance(array, np.ndarray) or array.ndim not in (1, 2) or array.dtype.kind not in "biuf" or not array.size:
             shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)

@@ -1,4 +1,4 @@
-"""CSV as rows of text, which keeps every value as it was written; what is wrong in it is told by row and line."""
+"""CSV as rows of text, which keeps every value as it was written; errors name the row and the line."""
 
 import csv
 import io
@@ -26,8 +26,8 @@ class TextRows:
 
     def __init__(self, path: str, name: str, separator: str, encoding: str, header: bool | None = None):
         self.path, self.name, self.separator, self.encoding, self.header = path, name, separator, encoding, header
-        self.rows, self.line = 0, 1  # so many were read before those at hand, which begin on this line
-        self.records: list[list[str]] = []  # those at hand, empty lines among them
+        self.rows, self.line = 0, 1  # rows before the records at hand, and the line where these begin
+        self.records: list[list[str]] = []  # at hand, with empty lines
 
     def pieces(self, rows: int) -> Iterator[pl.DataFrame]:
         """Frames of text of this size or less, with null for an empty cell. Empty lines are left out, where rows have several
@@ -84,13 +84,13 @@ class TextRows:
         return self.rows + 1 + sum(map(bool, self.records[:place]))
 
     def _line(self, place: int) -> int:
-        """The line on which it begins, as texts may have line ends."""
+        """The line on which that row begins, as texts may have line ends."""
         return self.line + place + sum(value.count("\n") for record in self.records[:place] for value in record)
 
     @contextmanager
     def _opened(self) -> Iterator[TextIO]:
         plain = self.encoding.lower().replace("_", "-") in ("utf-8", "utf8")
-        encoding = "utf-8-sig" if plain else self.encoding  # which takes a mark in front away
+        encoding = "utf-8-sig" if plain else self.encoding  # which removes a byte order mark
         place: Any = sys.stdin.fileno() if self.path == "-" else self.path
         try:
             file = open(place, encoding=encoding, newline="", closefd=self.path != "-")  # noqa: SIM115
@@ -101,26 +101,26 @@ class TextRows:
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
-        """Return what a file has that is no CSV of this encoding."""
+        """Name the place where a file is not CSV of this encoding."""
         try:
             yield
         except UnicodeDecodeError as error:
-            found = error.object[error.start : error.start + 1]
+            byte = error.object[error.start : error.start + 1]
             raise Mistake(
-                f"{self.name}, line {self._line_of_other_encoding()}, has the byte {found!r}, which is not {self.encoding}; "
+                f"{self.name}, line {self._line_of_other_encoding()}, has the byte {byte!r}, which is not {self.encoding}; "
                 "give --encoding, such as latin-1 or cp1252"
             ) from None
-        except UnicodeError as error:  # of all of it, such as of UTF-16 without a mark in front
+        except UnicodeError as error:  # of the whole file, such as UTF-16 without a byte order mark
             raise Mistake(f"{self.name} is not {self.encoding}: {error}; give --encoding, such as utf-8 or utf-16-le") from None
         except csv.Error as error:
             read = len(self.records)
             raise Mistake(
-                f"{self.name}, row {self._row(read)}, which begins on line {self._line(read)}, is no CSV: {error}; "
+                f"{self.name}, row {self._row(read)}, which begins on line {self._line(read)}, is not CSV: {error}; "
                 "expected quotes around texts that hold separators, and each that is opened to be closed"
             ) from None
 
     def _line_of_other_encoding(self) -> int:
-        """Files are decoded ahead of the row at hand; of stdin that is all that is known."""
+        """The line that cannot be decoded, which is after the row at hand; for stdin the line of that row."""
         with suppress(OSError), open(self.path, "rb") as file:
             for number, line in enumerate(file, 1):
                 try:
@@ -131,7 +131,7 @@ class TextRows:
 
 
 def _noted(lines: Iterable[str], noted: list[str]) -> Iterator[str]:
-    """The lines, of which those that are read are noted."""
+    """The lines, noted as they are read."""
     for line in lines:
         noted.append(line)
         yield line

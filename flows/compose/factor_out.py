@@ -23,7 +23,7 @@ def FactorOut(*layers: BijectionLike):
         A tuple with the params of each layer.
 
     Cost:
-        Direct: that of its layers. Inverse: that of its layers.
+        Direct: the cost of its layers. Inverse: the cost of its layers.
 
     Errors:
         TypeError: no layers. FlowsError: an event with fewer than two channels.
@@ -48,9 +48,9 @@ def FactorOut(*layers: BijectionLike):
         part = rest.part((*event[:-1], event[-1] - out), context)
         left = size(event[:-1]) * out
 
-        def init(key: Array, given: Given) -> Any:
-            x = given.init_inputs
-            return part.init(key, given._replace(init_inputs=None if x is None else x[..., out:]))
+        def init(key: Array, args: Given) -> Any:
+            x = args.init_inputs
+            return part.init(key, args._replace(init_inputs=None if x is None else x[..., out:]))
 
         def direct(params: Any, x: Array, *call: Any) -> tuple[Array, Array]:
             y, log_det = part.direct(params, x[..., out:], *call)

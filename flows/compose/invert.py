@@ -34,10 +34,10 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
         input_dim: the event of f, where f changes the shape of the event.
 
     Params:
-        Those of `bijection`.
+        The params of `bijection`.
 
     Cost:
-        Direct: that of the layer's inverse. Inverse: that of the layer's direct function.
+        Direct: the cost of the inverse of `bijection`. Inverse: the cost of its direct function.
 
     Errors:
         FlowsError: `bijection` changes the shape of the event and input_dim does not say from what.
@@ -49,20 +49,20 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
         [[0.0]]
     """
     check_layers("Invert", (bijection,), BijectionInit, "a bijection")
-    own_event = None if input_dim is None else as_event(input_dim)
+    inner_event = None if input_dim is None else as_event(input_dim)
 
     def compose(event: Shape, context: Shape | None) -> BijectionPart:
-        with Place("the bijection of Invert", bijection, own_event or event) as place:
-            part = bijection_part(bijection, own_event or event, context)
+        with Place("the bijection of Invert", bijection, inner_event or event) as place:
+            part = bijection_part(bijection, inner_event or event, context)
         if part.output != event:
             raise FlowsError(
                 f"Invert: {part.name} turns events {part.event} into {part.output}, but the event given is {event}; say "
                 f"Invert(..., input_dim={as_dim(event)!r}) with the event that becomes {event}"
             )
 
-        def init(key: Array, given: Given) -> Any:
+        def init(key: Array, args: Given) -> Any:
             with place:
-                return part.init(key, given._replace(init_inputs=None))
+                return part.init(key, args._replace(init_inputs=None))
 
         def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             with place:
@@ -84,5 +84,5 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
             native_inverse=native_inverse,
         )
 
-    piece = Piece(bijection, argument="bijection", inverted=True, event=own_event)
+    piece = Piece(bijection, argument="bijection", inverted=True, event=inner_event)
     return Composite(compose, (bijection,), order="chain", pieces=(piece,))

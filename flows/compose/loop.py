@@ -40,7 +40,7 @@ from flows.core import (
 def Repeat(layer: BijectionLike, num_layers: int, reversible: bool = False):
     """`Serial(*[layer] * n)` as one loop: the same params, stacked, and a compile time that does not grow with num_layers.
 
-    y = f_n(... f_1(x)), each f_i the same layer with params of its own; log|det J| is their sum. The loop is
+    y = f_n(... f_1(x)), each f_i the same layer with separate params; log|det J| is their sum. The loop is
     `jax.lax.scan` with rematerialisation: only the results of matrix products with weights, and of convolutions, are kept for
     the gradient.
 
@@ -57,7 +57,7 @@ def Repeat(layer: BijectionLike, num_layers: int, reversible: bool = False):
         Direct: num_layers times its layer. Inverse: num_layers times its layer.
 
     Errors:
-        FlowsError: the layer changes the shape of the event, or num_layers is below 1; those of `Reversible`.
+        FlowsError: the layer changes the shape of the event, or num_layers is below 1; as in `Reversible`.
 
     Example:
         >>> import flows
@@ -90,27 +90,27 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
     refuse_closures(part, f"Repeat: {n} layers are to run as one loop (Serial(*[layer] * {n}) runs them one by one)")
     measured_params = _measuring(part, place)
 
-    def init(key: Array, given: Given) -> Any:
-        if given.init_inputs is not None and part.measures:
-            if given.params is not None:
-                check_copies(given.params, n, "Repeat")
-            return measured_params(jax.random.split(key, n), given)
-        all_old = [None] * n if given.params is None else unstacked(given.params, n, "Repeat")
+    def init(key: Array, args: Given) -> Any:
+        if args.init_inputs is not None and part.measures:
+            if args.params is not None:
+                check_copies(args.params, n, "Repeat")
+            return measured_params(jax.random.split(key, n), args)
+        all_old = [None] * n if args.params is None else unstacked(args.params, n, "Repeat")
         params = list[Any]()
-        for own_key, old in zip(split_key(key, n), all_old, strict=True):
+        for layer_key, old in zip(split_key(key, n), all_old, strict=True):
             with place:
-                params.append(part.init(own_key, given._replace(params=old)))
+                params.append(part.init(layer_key, args._replace(params=old)))
         return stacked(params)
 
     def scanned(run: Callable, reverse: bool) -> Callable:
         """`run`, of one layer, in a loop that carries the event with the batch trailing: the engine's transposes then cancel
         inside the body."""
 
-        def of_all(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        def run_all(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             keys = None if rng is None else jax.random.split(rng, n)
 
-            def body(carry: Any, of_layer: Any) -> Any:
-                (x, total), (i, layer_params, key) = carry, of_layer
+            def body(carry: Any, inputs: Any) -> Any:
+                (x, total), (i, layer_params, key) = carry, inputs
                 with iteration(i), place:
                     y, log_det = run(layer_params, jnp.moveaxis(x, -1, 0), context, key, train)
                 return (jnp.moveaxis(y, 0, -1), total + log_det), None
@@ -120,7 +120,7 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
             (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)
             return jnp.moveaxis(x, -1, 0), total
 
-        return of_all
+        return run_all
 
     def point(params: Any, y: Array, *call: Any) -> tuple[Array, Array]:
         return part.inverse(params, y, *call), jnp.zeros(y.shape[0], y.dtype)
@@ -137,20 +137,20 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
 
 
 def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], Any]:
-    """The stacked params of layers that each measure what those before make of the data: one program, whatever their number."""
+    """The stacked params of layers that each measure the output of the layers before: one program for any number of layers."""
 
     @jax.jit
-    def measured(keys: Array, given: Given) -> Any:
-        def body(x: Any, of_layer: Any) -> tuple[Any, Any]:
-            key, old = of_layer
+    def measured(keys: Array, args: Given) -> Any:
+        def body(x: Any, inputs: Any) -> tuple[Any, Any]:
+            key, old = inputs
             with place:
-                params = part.init(key, given._replace(init_inputs=x, params=old))
+                params = part.init(key, args._replace(init_inputs=x, params=old))
                 layer_key = key if "rng" in part.keywords else None
-                return part.direct(params, x, given.init_context, layer_key, False)[0], params
+                return part.direct(params, x, args.init_context, layer_key, False)[0], params
 
-        x = jnp.asarray(given.init_inputs)
-        x = x.astype(jnp.promote_types(x.dtype, default_dtype()))  # that of params, so that every layer returns what it takes
-        return jax.lax.scan(body, x, (keys, given.params))[1]
+        x = jnp.asarray(args.init_inputs)
+        x = x.astype(jnp.promote_types(x.dtype, default_dtype()))  # as params have it, so that every layer returns what it takes
+        return jax.lax.scan(body, x, (keys, args.params))[1]
 
     return measured
 

@@ -1,4 +1,4 @@
-"""Gradients that keep no inputs: they find those of each layer again by its inverse, on the way back. Family: Compositions."""
+"""Gradients that keep no inputs: each layer finds its inputs again by its inverse, on the way back. Family: Compositions."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,19 +38,19 @@ def Reversible(*layers: BijectionLike):
     """`Serial(*layers)`, whose gradient keeps the last output alone: memory does not grow with the number of layers.
 
     y = f_n(... f_1(x)), log|det J| = the sum of the layers'. On the way back each layer's input is found by its inverse, from
-    the same context, rng and train, and its gradient is that of this one layer. A step of training computes each network once
-    more than of `Serial`. The first input is kept as a witness: where the one that is found misses it by more than a thousandth
+    the same context, rng and train, and the gradient is taken of this one layer. A step of training computes each network
+    once more than with `Serial`. The first input is kept as a witness: where its inverse misses it by more than a thousandth
     of the standard deviation of a column, or channel, the gradient is NaN, a step that `fit` does not take. There are no
     derivatives in forward mode, and gradients through the inverse keep its inputs.
 
     Args:
-        layers: bijections, as of `Serial`.
+        layers: bijections, as in `Serial`.
 
     Params:
-        A tuple with the params of each layer, as of `Serial`.
+        A tuple with the params of each layer, as in `Serial`.
 
     Cost:
-        Direct: that of its layers. Inverse: that of its layers.
+        Direct: the cost of its layers. Inverse: the cost of its layers.
 
     Errors:
         TypeError: no layers, or something that is not a bijection. FlowsError: a layer whose log-det is an estimate or a bound,
@@ -80,7 +80,7 @@ def Reversible(*layers: BijectionLike):
 
 
 class Turn(NamedTuple):
-    """The layers of one turn of a loop. Where they are `several`, params are a tuple and keys are split, as of `Serial`."""
+    """The layers of one turn of a loop. Where they are `several`, params are a tuple and keys are split, as in `Serial`."""
 
     parts: tuple[BijectionPart, ...]
     places: tuple[Place, ...]
@@ -91,9 +91,9 @@ class Turn(NamedTuple):
             return [(self.parts[0], self.places[0], params, key)]
         return list(zip(self.parts, self.places, params, keys_of(key, len(self.parts)), strict=True))
 
-    def back(self, params: Any, y: Array, of_y: Any, context: Any, key: Any, train: bool) -> tuple[Array, tuple[Any, Any, Any]]:
-        """The input of an output, and the cotangents of params, input and context from those of output and log-det."""
-        of_params, of_context, (of_x, of_log_det) = list[Any](), None, of_y
+    def back(self, params: Any, y: Array, ct_y: Any, context: Any, key: Any, train: bool) -> tuple[Array, tuple[Any, Any, Any]]:
+        """The input of an output, and the cotangents of params, input and context by the cotangents of output and log-det."""
+        ct_params, ct_context, (ct_x, ct_log_det) = list[Any](), None, ct_y
         for part, place, layer_params, layer_key in self.layers(params, key)[::-1]:
 
             def run(layer_params: Any, x: Array, context: Any, part: Any = part, key: Any = layer_key) -> tuple[Array, Array]:
@@ -101,10 +101,10 @@ class Turn(NamedTuple):
 
             with place:
                 y = part.inverse(layer_params, y, context, layer_key, train)
-                of_layer, of_x, more = jax.vjp(run, layer_params, y, context)[1]((of_x, of_log_det))
-            of_params.append(of_layer)
-            of_context = more if of_context is None else jax.tree.map(jnp.add, of_context, more)
-        return y, (tuple(of_params[::-1]) if self.several else of_params[0], of_x, of_context)
+                ct_layer, ct_x, more = jax.vjp(run, layer_params, y, context)[1]((ct_x, ct_log_det))
+            ct_params.append(ct_layer)
+            ct_context = more if ct_context is None else jax.tree.map(jnp.add, ct_context, more)
+        return y, (tuple(ct_params[::-1]) if self.several else ct_params[0], ct_x, ct_context)
 
 
 def turn_of(layer: BijectionLike, event: Shape, context: Shape | None, whole: BijectionPart, place: Place) -> Turn:
@@ -132,8 +132,8 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
             if n is None:
                 return whole(params, x, context, rng, train)
 
-            def body(carry: Any, of_turn: Any) -> Any:
-                (x, total), (i, turn_params, key) = carry, of_turn
+            def body(carry: Any, inputs: Any) -> Any:
+                (x, total), (i, turn_params, key) = carry, inputs
                 with iteration(i):
                     y, log_det = whole(turn_params, trailing(x), context, key, train)
                 return (trailing(y), total + log_det), None
@@ -148,34 +148,34 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
             y, total = forwards(params, x, context, rng)
             return (y, total), (params, x, y, context, rng)
 
-        def backwards(residuals: Any, of_outputs: tuple[Array, Array]) -> tuple[Any, Any, Any, None]:
+        def backwards(residuals: Any, ct_outputs: tuple[Array, Array]) -> tuple[Any, Any, Any, None]:
             params, x, y, context, rng = residuals
             with computed_with(how):
-                recomputed, (of_params, of_x, of_context) = all_turns(params, y, of_outputs, context, rng)
+                recomputed, (ct_params, ct_x, ct_context) = all_turns(params, y, ct_outputs, context, rng)
             wrong = jnp.where(_missed(x, recomputed), jnp.nan, 0.0).astype(x.dtype)
 
             def witnessed(cotangent: Any) -> Any:
                 return jax.tree.map(lambda leaf: leaf + wrong.astype(leaf.dtype), cotangent)
 
-            return witnessed(of_params), witnessed(of_x), witnessed(of_context), None
+            return witnessed(ct_params), witnessed(ct_x), witnessed(ct_context), None
 
-        def all_turns(params: Any, y: Array, of_outputs: tuple[Array, Array], context: Any, rng: Any) -> tuple[Array, Any]:
+        def all_turns(params: Any, y: Array, ct_outputs: tuple[Array, Array], context: Any, rng: Any) -> tuple[Array, Any]:
             if n is None:
-                return turn.back(params, y, of_outputs, context, rng, train)
-            of_y, of_log_det = of_outputs
+                return turn.back(params, y, ct_outputs, context, rng, train)
+            ct_y, ct_log_det = ct_outputs
 
-            def body(carry: Any, of_turn: Any) -> Any:
-                (y, of_y, of_context), (i, turn_params, key) = carry, of_turn
+            def body(carry: Any, inputs: Any) -> Any:
+                (y, ct_y, ct_context), (i, turn_params, key) = carry, inputs
                 with iteration(i):
-                    cotangents = trailing(of_y), of_log_det
-                    x, (of_own, of_x, more) = turn.back(turn_params, trailing(y), cotangents, context, key, train)
-                return (trailing(x), trailing(of_x), jax.tree.map(jnp.add, of_context, more)), of_own
+                    cotangents = trailing(ct_y), ct_log_det
+                    x, (ct_turn, ct_x, more) = turn.back(turn_params, trailing(y), cotangents, context, key, train)
+                return (trailing(x), trailing(ct_x), jax.tree.map(jnp.add, ct_context, more)), ct_turn
 
             keys = None if rng is None else jax.random.split(rng, n)
-            start = trailing(y), trailing(of_y), jax.tree.map(jnp.zeros_like, context)
-            start = varying(start, (y, of_y, of_log_det, params, context))
-            (x, of_x, of_context), of_params = lax.scan(body, start, (jnp.arange(n), params, keys), reverse=True)
-            return trailing(x), (of_params, trailing(of_x), of_context)
+            start = trailing(y), trailing(ct_y), jax.tree.map(jnp.zeros_like, context)
+            start = varying(start, (y, ct_y, ct_log_det, params, context))
+            (x, ct_x, ct_context), ct_params = lax.scan(body, start, (jnp.arange(n), params, keys), reverse=True)
+            return trailing(x), (ct_params, trailing(ct_x), ct_context)
 
         forwards.defvjp(saving, backwards)
         return forwards(*varying((params, x, context), (params, x, context)), rng)

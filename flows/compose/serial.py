@@ -26,7 +26,7 @@ from flows.core import (
     trainable,
 )
 
-_seen: ContextVar[list[str] | None] = ContextVar("seen", default=None)
+_nonfinite: ContextVar[list[str] | None] = ContextVar("nonfinite", default=None)
 
 
 @combinator(BijectionInit)
@@ -40,7 +40,7 @@ def Serial(*layers: BijectionLike):
         A tuple with the params of each layer.
 
     Cost:
-        Direct: that of its layers. Inverse: that of its layers.
+        Direct: the cost of its layers. Inverse: the cost of its layers.
 
     Errors:
         TypeError: no layers, or something that is not a bijection.
@@ -83,15 +83,15 @@ def joined(layers: Sequence[BijectionLike]) -> BijectionLike:
 def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...], context: Shape | None) -> BijectionPart:
     """The part that runs `parts` one after the other, on a tuple of their params."""
 
-    def init(key: Array, given: Given) -> tuple:
-        _check_params(name, given.params, len(parts))
-        params, x = [], given.init_inputs
-        for i, (part, own_key) in enumerate(zip(parts, split_key(key, len(parts)), strict=True)):
-            old = None if given.params is None else given.params[i]
+    def init(key: Array, args: Given) -> tuple:
+        _check_params(name, args.params, len(parts))
+        params, x = [], args.init_inputs
+        for i, (part, layer_key) in enumerate(zip(parts, split_key(key, len(parts)), strict=True)):
+            old = None if args.params is None else args.params[i]
             with places[i]:
-                params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
+                params.append(part.init(layer_key, args._replace(init_inputs=x, params=old)))
                 if x is not None and any([later.measures for later in parts[i + 1 :]]):
-                    x = part.measured_output(params[-1], x, given.init_context, own_key)
+                    x = part.measured_output(params[-1], x, args.init_context, layer_key)
         return tuple(params)
 
     def backwards(params: Any, rng: Any) -> list:
@@ -168,7 +168,7 @@ def path_of(parts: tuple[BijectionPart, ...]) -> Callable:
 
 
 def still(part: BijectionPart, params: Any, x: Array, context: Any, key: Array) -> Array:
-    """Return what a layer that does not train makes of data, before a path."""
+    """Return the output of a layer that does not train, before a path."""
     if any(jax.tree.leaves(trainable(params))):
         raise FlowsError(
             f"flow_matching: {part.name} comes before the continuous layer and trains, which regression on the velocity cannot "
@@ -181,8 +181,8 @@ def still(part: BijectionPart, params: Any, x: Array, context: Any, key: Array) 
 
 
 def note_nonfinite(name: str, *arrays: Array) -> None:
-    """Called by compositions with what each of their layers returned."""
-    layers = _seen.get()
+    """Note a layer whose output is not finite; compositions call it after each layer."""
+    layers = _nonfinite.get()
     if layers is None or any(isinstance(array, jax.core.Tracer) for array in arrays):
         return
     if not all(bool(jnp.isfinite(array).all()) for array in arrays):
@@ -190,12 +190,12 @@ def note_nonfinite(name: str, *arrays: Array) -> None:
 
 
 def first_nonfinite_layer(run: Callable[[], Any]) -> str | None:
-    """The name of the layer that was the first, or None if none was seen; `run` is done step by step, outside jit."""
-    token = _seen.set([])
+    """The name of the first layer with such an output, or None; `run` is done step by step, outside jit."""
+    token = _nonfinite.set([])
     try:
         with jax.disable_jit():
             run()
-        layers = _seen.get()
+        layers = _nonfinite.get()
         return layers[0] if layers else None
     finally:
-        _seen.reset(token)
+        _nonfinite.reset(token)

@@ -35,7 +35,7 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
     log|det J| = log|det df| at g(x) + log|det dg| at x - log|det dg| at y. Any bijection may be the layout; of one that only
     moves entries, as `Checkerboard`, `Stripes`, `Patchify`, `Squeeze`, `Reshape`, `Reverse` and compositions of these, the last
     two are 0. Such a layout takes an image context along: one with the sides of the event, and any number of channels, is laid
-    out as the event is before the layers see it. They see any other context, and that beside any other layout, as it is.
+    out as the event is before the layers see it. Every other context, and any context of another layout, stays as it is.
 
     Args:
         layout: the bijection g. It sees a context as it is.
@@ -43,10 +43,10 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
             reach them through the layout.
 
     Params:
-        `{"layout": ..., "layers": (...)}`, those of the layout and a tuple with those of each layer.
+        `{"layout": ..., "layers": (...)}`, the params of the layout and a tuple with the params of each layer.
 
     Cost:
-        Direct: that of its layers. Inverse: that of its layers.
+        Direct: the cost of its layers. Inverse: the cost of its layers.
 
     Errors:
         TypeError: no layers, or something that is not a bijection. FlowsError: layers that do not keep the event; an image
@@ -67,8 +67,8 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
     def compose(event: Shape, context: Shape | None) -> BijectionPart:
         with Place("the layout of Through", layout, event) as place:
             there = bijection_part(layout, event, context)
-        of_context = _part_of_context(layout, event, context)
-        part = inner.part(there.output, context if of_context is None else of_context.output)
+        context_part = _context_part(layout, event, context)
+        part = inner.part(there.output, context if context_part is None else context_part.output)
         if part.output != there.output:
             raise FlowsError(
                 f"Through: the layers turn events {there.output}, as the layout makes them, into {part.output}; expected "
@@ -76,20 +76,20 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
             )
 
         def laid_out(context: Any) -> Any:
-            if of_context is None or context is None:
+            if context_part is None or context is None:
                 return context
-            key = jax.random.key(0)  # not that of an init, on which functions may not depend
-            return of_context.measured_output(of_context.init(key, NOTHING), context, None, key)
+            key = jax.random.key(0)  # not the key of an init, on which functions may not depend
+            return context_part.measured_output(context_part.init(key, NOTHING), context, None, key)
 
-        def init(key: Array, given: Given) -> Any:
-            old, keys = given.params, split_key(key)
+        def init(key: Array, args: Given) -> Any:
+            old, keys = args.params, split_key(key)
             if old is not None and (not isinstance(old, dict) or set(old) != {"layout", "layers"}):
-                raise FlowsError('Through: params are not those of Through, {"layout": ..., "layers": ...}')
-            x = given.init_inputs if part.measures else None
+                raise FlowsError('Through: params are not {"layout": ..., "layers": ...}')
+            x = args.init_inputs if part.measures else None
             with place:
-                layout_params = there.init(keys[0], given._replace(params=old and old["layout"]))
-                x = None if x is None else there.measured_output(layout_params, x, given.init_context, keys[0])
-            data = Given(x, laid_out(given.init_context), old and old["layers"])
+                layout_params = there.init(keys[0], args._replace(params=old and old["layout"]))
+                x = None if x is None else there.measured_output(layout_params, x, args.init_context, keys[0])
+            data = Given(x, laid_out(args.init_context), old and old["layers"])
             return {"layout": layout_params, "layers": part.init(keys[1], data)}
 
         def passing(run: Any) -> Any:
@@ -127,7 +127,7 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
     return Composite(compose, (layout, *layers), order="between", pieces=pieces)
 
 
-def _part_of_context(layout: Any, event: Shape, context: Shape | None) -> BijectionPart | None:
+def _context_part(layout: Any, event: Shape, context: Shape | None) -> BijectionPart | None:
     """Return the layout for a context that has the sides of the event; None where a context stays as it is."""
     if context is None or len(context) != len(event) or len(event) < 2 or not moves_entries(layout):
         return None

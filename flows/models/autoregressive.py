@@ -18,7 +18,7 @@ from flows.transformers import Affine, Gated, Inverse
 from flows.transformers.mixture import along, apart
 
 BOUND = 10.0  # of the log-scales of a mixture, in nats
-MAF_SQUASH = 5.0  # at 3, as of the others, MAF lost 0.1 nats of 7 columns of galaxies; inverses of few layers are precise at 5
+MAF_SQUASH = 5.0  # at 3, as in the others, MAF lost 0.1 nats of 7 columns of galaxies; inverses of few layers are precise at 5
 PUBLISHED, DEEP_SQUASH = 10, 2.0  # errors of an inverse grow with depth: of 20 layers, 2 keeps rows far out that 5 loses
 
 
@@ -50,7 +50,7 @@ def MAF(
             as they go.
 
     Params:
-        A tuple over layers and what follows each; those of a loop are stacked.
+        A tuple over layers and what follows each; params of a loop are stacked.
 
     Cost:
         Direct: a pass of each network. Inverse: two passes of each.
@@ -95,7 +95,7 @@ def IAF(
         plain: affine updates, x_i = y_i exp(s_i) + m_i, |s| < 2, instead of gated ones.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers; params of a loop are stacked.
 
     Cost:
         Direct: two passes of each network. Inverse: a pass of each.
@@ -122,7 +122,7 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
     """Each feature a mixture of normals, whose parameters a masked network makes of the features before it.
 
     log p(x) = sum_i logsumexp_k(log w_ik - log s_ik - (x_i - m_ik)^2 / (2 s_ik^2)) - d / 2 log(2 pi), in nats, with w, m and s
-    made of x_<i and the context. A distribution of its own, and a base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.
+    made of x_<i and the context. It is a distribution, and can be a base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.
 
     Args:
         num_components: components for each feature.
@@ -130,8 +130,8 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
         activation: as in `MLP`.
 
     Params:
-        Those of `MaskedMLP`; `{"theta": (3 num_components,)}` for one feature without a context. The outputs are raw weights,
-        means, offset by -1 .. 1 so that the components start apart, and log-scales, within +-10.
+        The params of `MaskedMLP`; `{"theta": (3 num_components,)}` for one feature without a context. The outputs are raw
+        weights, means, offset by -1 .. 1 so that the components start apart, and log-scales, within +-10.
 
     Errors:
         FlowsError: an argument is outside its range; an event of several axes.
@@ -164,27 +164,27 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
             return jax.nn.log_softmax(logits, axis=0), m + along(offsets, m), log_s
 
         def log_pdf(params, x, context=None):
-            def of_finite(x: Array) -> Array:
+            def log_p_finite(x: Array) -> Array:
                 x = x.T
                 log_w, m, log_s = parts(network.run(params, x, context).reshape(3 * num, d, x.shape[1]))
                 z = (x[None] - m) * jnp.exp(-log_s)
                 return (logsumexp(log_w - log_s - 0.5 * jnp.square(z)) - 0.5 * LOG_2PI).sum(0)
 
-            return honest_far_out(of_finite, x)
+            return honest_far_out(log_p_finite, x)
 
         def find(feature: Array, theta: Array, noise: tuple[Array, Array]) -> tuple[Array, tuple]:
             """A component by the first noise, and its value by the second."""
             log_w, m, log_s = parts(theta)
             below = jnp.cumsum(jnp.exp(log_w), axis=0)[:-1]
             k = (noise[0][None] > below).sum(0)[None]
-            m, log_s = (jnp.take_along_axis(each, k, axis=0)[0] for each in (m, log_s))
+            m, log_s = (jnp.take_along_axis(array, k, axis=0)[0] for array in (m, log_s))
             return m + jnp.exp(log_s) * noise[1], ()
 
         def sample(rng, params, num_samples, context=None):
             keys, dtype = jax.random.split(rng), jax.tree.leaves(params)[0].dtype
             noise = jax.random.uniform(keys[0], (d, num_samples), dtype), jax.random.normal(keys[1], (d, num_samples), dtype)
             if network.solve is None:
-                theta = network.run(params, noise[1], context)  # of which it sees nothing
+                theta = network.run(params, noise[1], context)  # which it does not see
                 return find(jnp.zeros((), int), theta[:, None], noise)[0].T
             return network.solve(params, context, noise, find)[0].T
 

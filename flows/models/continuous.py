@@ -28,17 +28,17 @@ def FFJORD(
         num_layers: continuous layers.
         hidden: widths of each network.
         activation: as in `MLP`.
-        trace, solver, steps, tolerance: as of `Continuous`.
+        trace, solver, steps, tolerance: as in `Continuous`.
         scan: one compiled loop (`Repeat`) over the layers, by default beyond 10.
 
     Params:
-        A tuple over layers; of a loop those of its layers, stacked.
+        A tuple over layers; for a loop the params of its layers, stacked.
 
     Cost:
         Direct: an evaluation of the network and its trace at each stage of each step. Inverse: without the trace.
 
     Errors:
-        FlowsError and ImportError: as of `Continuous`.
+        FlowsError and ImportError: as in `Continuous`.
 
     Source:
         Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, "FFJORD: Free-form Continuous Dynamics for Scalable Reversible
@@ -73,17 +73,17 @@ def RNODE(
     in favour of the data, by 0.1 nats a row.
 
     Args:
-        num_layers, hidden, activation, trace, solver, steps, tolerance, scan: as of `FFJORD`.
-        kinetic, jacobian: the weights of both integrals, as of `Continuous`.
+        num_layers, hidden, activation, trace, solver, steps, tolerance, scan: as in `FFJORD`.
+        kinetic, jacobian: the weights of both integrals, as in `Continuous`.
 
     Params:
-        Those of `FFJORD`.
+        The params of `FFJORD`.
 
     Cost:
         Direct: an evaluation of the network and its trace at each stage of each step. Inverse: without the trace.
 
     Errors:
-        FlowsError and ImportError: as of `Continuous`.
+        FlowsError and ImportError: as in `Continuous`.
 
     Source:
         Finlay, Jacobsen, Nurbekyan and Oberman, "How to Train Your Neural ODE: the World of Jacobian and Kinetic

@@ -81,7 +81,7 @@ def RealNVP(
         squash: how far out the networks see their inputs as they are, as in `Coupling`; None for as far as they go.
 
     Params:
-        As of `NICE`.
+        As in `NICE`.
 
     Cost:
         Direct: a pass of each network. Inverse: the same.
@@ -125,7 +125,7 @@ def Glow(
         plain: without activation normalisation.
 
     Params:
-        A tuple over layers; those of a loop are stacked. The normalisation is set by `init_inputs`.
+        A tuple over layers; params of a loop are stacked. The normalisation is set by `init_inputs`.
 
     Cost:
         Direct: a pass of each network. Inverse: the same.

@@ -25,9 +25,9 @@ def NICEImage(
     activation: Activation = "relu",
     scan: bool | None = None,
 ):
-    """NICE as of images: additive couplings of every second pixel, by dense networks, then a scale for each pixel.
+    """NICE for images: additive couplings of every second pixel, by dense networks, then a scale for each pixel.
 
-    y = s f_n(... f_1(x)) of the pixels in a row; the layers keep those of odd and of even number in turns. log|det J| =
+    y = s f_n(... f_1(x)) of the pixels in a row; the layers keep the odd and the even pixels in turns. log|det J| =
     sum(log s). The base of the paper is logistic: `flows.Flow(flows.NICEImage(), flows.Logistic())`. A context is a vector.
 
     Args:
@@ -37,7 +37,7 @@ def NICEImage(
         scan: one compiled loop (`Repeat`) over pairs of layers, by default beyond 4 layers.
 
     Params:
-        A tuple over layers, that of the reshaping first; of a loop those of a pair, stacked.
+        A tuple over layers, the reshaping first; for a loop the params of a pair, stacked.
 
     Cost:
         Direct: a pass of each network. Inverse: the same.
@@ -68,7 +68,7 @@ def RealNVPImage(
     norm: str | None = "batch",
     scan: bool | None = None,
 ):
-    """RealNVP as of images: couplings of checkerboards, then of channels, at several scales.
+    """RealNVP for images: couplings of checkerboards, then of channels, at several scales.
 
     At each scale `num_layers` affine couplings whose network sees every second pixel; then `Squeeze`, as many couplings that
     see half of the channels, and half of these leave (`FactorOut`). The last scale has one coupling of checkerboards more, and
@@ -83,13 +83,13 @@ def RealNVPImage(
         scan: one compiled loop (`Repeat`) over pairs of couplings, by default beyond 4.
 
     Params:
-        A tuple over layers; those of later scales are within that of `FactorOut`.
+        A tuple over layers; later scales are within the params of `FactorOut`.
 
     Cost:
         Direct: a pass of each network. Inverse: the same.
 
     Errors:
-        FlowsError: an argument is outside its range; an event that is no image, or of other sides.
+        FlowsError: an argument is outside its range; an event that is not an image, or of other sides.
 
     Source:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, sections 3.4 to 3.7.
@@ -129,10 +129,10 @@ def GlowImage(
     reversible: bool = False,
     scan: bool | None = None,
 ):
-    """Glow as of images: steps of activation normalisation, an invertible 1x1 convolution and a coupling, at several scales.
+    """Glow for images: steps of activation normalisation, an invertible 1x1 convolution and a coupling, at several scales.
 
     At each scale `Squeeze`, then `num_layers` steps; between scales half of the channels leave, after a coupling that makes
-    their mean and scale of those that stay (the split prior). The networks are `ConvNet`; log-scales are those of a sigmoid. Of
+    their mean and scale from the channels that stay (the split prior). The networks are `ConvNet`; scales are sigmoids. For
     pixels 0 .. 255: `flows.fit(0, flows.Flow(flows.GlowImage()), images, dequantize=1.0, support=(0, 255))`.
 
     Args:
@@ -150,13 +150,13 @@ def GlowImage(
         scan: one compiled loop (`Repeat`) over the steps of a scale, by default beyond 4.
 
     Params:
-        A tuple over layers; those of later scales are within that of `FactorOut`.
+        A tuple over layers; later scales are within the params of `FactorOut`.
 
     Cost:
         Direct: a pass of each network. Inverse: the same.
 
     Errors:
-        FlowsError: an argument is outside its range; an event that is no image, or of other sides; `class_prior` without a
+        FlowsError: an argument is outside its range; an event that is not an image, or of other sides; `class_prior` without a
             context, or with one of images.
 
     Source:
@@ -197,7 +197,7 @@ def NSFImage(
     reversible: bool = False,
     scan: bool | None = None,
 ):
-    """Neural spline flows as of images: the steps of Glow with rational-quadratic splines and residual networks.
+    """Neural spline flows for images: the steps of Glow with rational-quadratic splines and residual networks.
 
     At each scale `Squeeze`, `num_layers` steps of `ActNorm`, `InvertibleLinear` and a coupling by `ConvResidual` with batch
     norm, and one more `InvertibleLinear`; between scales half of the channels leave, if it is `multi_scale`.
@@ -217,13 +217,13 @@ def NSFImage(
         scan: one compiled loop (`Repeat`) over the steps of a scale, by default beyond 3.
 
     Params:
-        A tuple over layers; those of later scales are within that of `FactorOut`.
+        A tuple over layers; later scales are within the params of `FactorOut`.
 
     Cost:
         Direct: a pass of each network. Inverse: the same.
 
     Errors:
-        FlowsError: an argument is outside its range; an event that is no image, or of other sides.
+        FlowsError: an argument is outside its range; an event that is not an image, or of other sides.
 
     Source:
         Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 5.3.

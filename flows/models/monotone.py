@@ -32,7 +32,7 @@ def NAF(
         num_units: sigmoids of each transformer.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers; params of a loop are stacked.
 
     Cost:
         Direct: a pass of each network. Inverse: two passes of each, and roots.
@@ -66,7 +66,7 @@ def BNAF(num_layers: int = 5, hidden: tuple[int, ...] = (10,), scan: bool | None
         scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers; params of a loop are stacked.
 
     Cost:
         Direct: a pass of each network. Inverse: roots for each feature in turn.
@@ -114,7 +114,7 @@ def UMNN(
 
     Params:
         A tuple over layers and the reversals that follow them; of a layer "conditioner" and "transformer", the weights of g;
-        those of a loop are stacked.
+        params of a loop are stacked.
 
     Cost:
         Direct: a pass of each network, and an integral for each feature. Inverse: two passes of each, and roots of integrals.
@@ -160,7 +160,7 @@ def SOS(
         degree: the degree of each p_k.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers; params of a loop are stacked.
 
     Cost:
         Direct: a pass of each network. Inverse: two passes of each, and roots.
@@ -199,7 +199,7 @@ def GaussianizationFlow(
         scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers; params of a loop are stacked.
 
     Cost:
         Direct: O(d components) for each layer. Inverse: the same, and roots.

@@ -37,7 +37,7 @@ class Preset(NamedTuple):
         distribution: a constructor's value, of whole numbers 0 .. levels - 1.
         input_dim: the images that it was published for.
         fit: keywords of `flows.fit`, for as many images as were published.
-        source: whose it is.
+        source: the authors of the model.
     """
 
     distribution: DistributionInit
@@ -66,10 +66,10 @@ def _glow(num_layers: int, num_scales: int, side: int, additive: bool = False, c
     return Preset(model, (side, side, 3), _trained(optimizer, 512 * 32**2 // side**2, 1_000, average), GLOW)
 
 
-def _nsf(num_scales: int, side: int, images: int, steps: int, batch: int, colours: int, **given: Any) -> Preset:
+def _nsf(num_scales: int, side: int, images: int, steps: int, batch: int, colours: int, **settings: Any) -> Preset:
     epochs = -(-steps // (int(images * (1 - HELD_OUT)) // batch))
     fit = _trained(optax.adam(optax.cosine_decay_schedule(5e-4, steps)), batch, epochs)
-    return Preset(_pixels(colours, NSFImage(num_scales=num_scales, squash=None, **given)), (side, side, 3), fit, NSF)
+    return Preset(_pixels(colours, NSFImage(num_scales=num_scales, squash=None, **settings)), (side, side, 3), fit, NSF)
 
 
 def _realnvp(side: int, num_scales: int, width: int, num_blocks: int, epochs: int, flips: bool = False) -> Preset:

@@ -30,10 +30,10 @@ def IResNet(
         scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers; params of a loop are stacked.
 
     Cost:
-        Direct: that of each `ResidualBlock`. Inverse: that of each `ResidualBlock`.
+        Direct: the cost of each `ResidualBlock`. Inverse: the cost of each `ResidualBlock`.
 
     Errors:
         FlowsError: an argument is outside its range; an event of several axes.
@@ -71,10 +71,10 @@ def ResidualFlow(
         log_det: "unbiased" or "exact".
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers; params of a loop are stacked.
 
     Cost:
-        Direct: that of each `ResidualBlock`. Inverse: that of each `ResidualBlock`.
+        Direct: the cost of each `ResidualBlock`. Inverse: the cost of each `ResidualBlock`.
 
     Errors:
         FlowsError: an argument is outside its range; an event of several axes.

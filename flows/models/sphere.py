@@ -33,7 +33,7 @@ def SphereFlow(
         scan: one compiled loop (`Repeat`) over the layers, by default beyond 3.
 
     Params:
-        A tuple over layers; of a loop those of its layers, stacked.
+        A tuple over layers; for a loop the params of its layers, stacked.
 
     Cost:
         Direct: a pass of each network. Inverse: the same.

@@ -66,14 +66,14 @@ def NSF(
             rotation at the start, where the paper's is a permutation).
         squash: how far out the networks see their inputs as they are, as in `Coupling`: by default 3, and 1.5 where there are
             more than 8 layers; None for as far as they go.
-        min_bin, min_slope: the least width and height of a bin in units of 2 bound, and the least slope, as of the splines
+        min_bin, min_slope: the least width and height of a bin in units of 2 bound, and the least slope, as in the splines
             themselves; by default 0.2 / num_bins and 0.05 for rational-quadratic ones, twice as much beyond 8 layers, and
-            those of the others. With `squash` they keep the inverses of deep flows precise far from the data
+            the defaults of the other splines. With `squash` they keep the inverses of deep flows precise far from the data
             (`benchmarks/stability.py`).
         scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers; params of a loop are stacked.
 
     Cost:
         Direct: a pass of each network. Inverse: two passes of each; of couplings the same as direct.
@@ -97,10 +97,10 @@ def NSF(
         raise FlowsError(f"NSF: spline is {spline!r:.60}; expected one of {', '.join(SPLINES)}")
     floor, num_bins = 2 if deep else 1, positive_int(num_bins, "NSF: num_bins")
     safe = {"min_bin": 0.2 * floor / num_bins, "min_slope": 0.05 * floor} if spline == "rational_quadratic" else {}
-    given = {name: each for name, each in (("min_bin", min_bin), ("min_slope", min_slope)) if each is not None}
+    limits = {name: value for name, value in (("min_bin", min_bin), ("min_slope", min_slope)) if value is not None}
     if min_slope is not None and spline in WITHOUT_SLOPES:
         raise FlowsError(f"NSF: min_slope was given, but the {spline} spline has no such argument; leave it out")
-    transformer = SPLINES[spline](num_bins=num_bins, bound=bound, **safe | given)
+    transformer = SPLINES[spline](num_bins=num_bins, bound=bound, **safe | limits)
     if plain:
         net = (MaskedMLP if autoregressive else MLP)(*hidden, activation=activation, dropout=dropout)
     else:

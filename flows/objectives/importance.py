@@ -1,4 +1,4 @@
-"""Importance sampling with a distribution, and what its weights say of themselves."""
+"""Importance sampling with a distribution, and how far its weights can be trusted."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ ROUNDING = float(np.sqrt(np.finfo(np.float32).eps))
 def importance_samples(
     params: Any, distribution: Any, log_density: Callable, rng: Any, num_samples: int, *, context: Any = None
 ) -> tuple[Array, Array]:
-    """Draws x of q and log w(x) = log_density(x) - log q(x), in nats: means under p are those under q with weights w.
+    """Draws x of q and log w(x) = log_density(x) - log q(x), in nats: means under p are means under q with weights w.
 
     Args:
         params: of the distribution.

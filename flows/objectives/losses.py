@@ -61,7 +61,7 @@ def reverse_kl(
     In the mean it is at least -log Z, and equal to it where q = p; a draw where p is 0 leaves it not finite. Estimators
     have the same value and differ in their gradient:
 
-    - "total": that of -log w(x) as it is, through the draws and through log q.
+    - "total": the gradient of -log w(x) as it is, through the draws and through log q.
     - "sticking_the_landing": through the draws alone, -(d log w / dx) dx/dparams. What it leaves out has mean 0, but not
       variance 0. It is exactly 0 at q = p. "path" is another name for it: the path gradient of the reverse KL is the same.
     - "score": at fixed draws, (log w - mean of the others' log w) times -d log q / dparams. It has the most variance, but asks
@@ -71,7 +71,7 @@ def reverse_kl(
     Args:
         params: of the distribution, what is trained.
         distribution: its triple `(params, log_pdf, sample)`.
-        log_density: the target. What it depends on besides x is trained along, with the gradient of "total", if traced.
+        log_density: the target. If it depends on traced arrays, these are trained along, with the gradient of "total".
         rng: key or seed.
         num_samples: draws. Each costs one `sample` and one `log_pdf`, and so does any estimator's gradient.
         estimator: see above.
@@ -132,14 +132,14 @@ def forward_kl(
     order 1 / n. Estimators have the same value and differ in their gradient:
 
     - "score": -sum_i v_i d log q(x_i) / dparams, at fixed draws and weights.
-    - "path": -sum_i v_i (1 - v_i) (d log w / dx) dx/dparams, through the draws of q; proposals other than q have no such path.
-      It is exactly 0 at q = p, where that of "score" is not. The path gradient of the forward KL has v_i in the place of
-      v_i (1 - v_i), which differs by order 1 / n; with the latter, as Tucker et al. have it, the mean is just that of "score".
+    - "path": -sum_i v_i (1 - v_i) (d log w / dx) dx/dparams, through the draws of q; other proposals have no such path.
+      It is exactly 0 at q = p, where the gradient of "score" is not. The path gradient of the forward KL has v_i in place of
+      v_i (1 - v_i), which differs by order 1 / n; with the latter, as in Tucker et al., its mean is the mean of "score".
 
     Args:
         params: of the distribution, what is trained.
         distribution: its triple `(params, log_pdf, sample)`.
-        log_density: the target. No gradient goes to what it depends on.
+        log_density: the target. No gradient goes to arrays that it depends on.
         rng: key or seed.
         num_samples: draws, n.
         proposal: r, a triple with the params to draw with; by default q. It is handed the context if its functions name it.
@@ -177,14 +177,14 @@ def forward_kl(
         x, log_w, slope = problem.paths(params, key, n)
         v = jax.nn.softmax(log_w)
         return stop_gradient(weighted_sum(v, log_w) - log_mean(log_w)) - along(x, slope, v * (1 - v))
-    source, own = problem, params
+    source, draw_params = problem, params
     if proposal is not None:
         names = named_by(functions("forward_kl: proposal", proposal)[1], ("context",))
         source = Problem("forward_kl: proposal", proposal, log_density, problem.context if names else None)
-        own = proposal[0]
-    x = stop_gradient(source.draw(stop_gradient(own), key, n))
+        draw_params = proposal[0]
+    x = stop_gradient(source.draw(stop_gradient(draw_params), key, n))
     log_p, log_q = stop_gradient(problem.log_p(x)), problem.log_q(params, x)
-    log_w = stop_gradient(log_p - (log_q if proposal is None else source.log_q(own, x)))
+    log_w = stop_gradient(log_p - (log_q if proposal is None else source.log_q(draw_params, x)))
     return weighted_sum(jax.nn.softmax(log_w), log_p - log_q) - log_mean(log_w)
 
 
@@ -210,11 +210,11 @@ def importance_weighted_bound(
     Args:
         params: of the distribution, what is trained.
         distribution: its triple `(params, log_pdf, sample)`.
-        log_density: the target, called with num_samples points at a time. What it depends on besides x is trained along, with
-            the gradient of "total", if traced: a decoder.
+        log_density: the target, called with num_samples points at a time. If it depends on traced arrays, such as a decoder's,
+            these are trained along, with the gradient of "total".
         rng: key or seed.
         num_samples, num_inner: num_samples K draws are made in all.
-        estimator: see above. As of `reverse_kl`, neither trains what a draw chooses, the weights of a `Mixture`.
+        estimator: see above. As in `reverse_kl`, neither trains what a draw chooses, the weights of a `Mixture`.
         context: shared by all draws, or (num_samples, *context), K draws for each.
 
     Errors:

@@ -30,7 +30,7 @@ def flow_matching(
 
     x_t = (1 - t) x_0 + t x, with x_0 drawn from the base and t uniform in [0, 1], and the loss is the mean over rows of
     |v(x_t, t) - (x - x_0)|^2. Its minimum is the velocity of a flow from the base to the data; what is left there is the
-    variance of x - x_0 given x_t, so the value itself says little, and is not in nats.
+    variance of x - x_0 given x_t, so the value alone says little, and is not in nats.
 
     It trains the velocity of the one `Continuous` of a `Flow`, which is the last before the base. Layers before it are run, and
     must not train: `Standardize`, `Whiten`, `Dequantize`, `Logit` and their like. In `flows.fit` it is
@@ -58,7 +58,7 @@ def flow_matching(
     Source:
         Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow Matching for Generative Modeling", 2023, arXiv:2210.02747; pairs: Tong et
         al., "Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport", 2024, arXiv:2302.00482;
-        what a context does to them: arXiv:2503.10636.
+        pairs with a context: arXiv:2503.10636.
 
     Example:
         >>> import flows, jax, jax.numpy as jnp
@@ -87,26 +87,26 @@ def flow_matching(
             f"flow_matching: pairing={pairing!r} with {'a context' if context is not None else 'weights'}: noise would depend "
             "on it; leave pairing out"
         )
-    of_layers, of_noise, of_time = jax.random.split(as_key(rng), 3)
-    end, velocity, draw = path(params, x, context, of_layers)
+    layer_key, noise_key, time_key = jax.random.split(as_key(rng), 3)
+    end, velocity, draw = path(params, x, context, layer_key)
     n = end.shape[0]
     if n == 0:
         raise FlowsError("flow_matching: x has no rows; expected at least one")
-    start = draw(of_noise)
+    start = draw(noise_key)
     if pairing is not None:
         start = paired(start, end)
     # One time in each n-th of [0, 1], in the order of the rows, which is a random one: less variance than of independent times.
-    t = (jax.random.uniform(of_time, (), end.dtype) + jnp.arange(n, dtype=end.dtype)) / n
+    t = (jax.random.uniform(time_key, (), end.dtype) + jnp.arange(n, dtype=end.dtype)) / n
     wide = t.reshape(-1, *(1,) * (end.ndim - 1))
     error = velocity(t, (1 - wide) * start + wide * end) - (end - start)
-    of_rows = jnp.square(error).sum(tuple(range(1, end.ndim)))
-    return mean_of_rows("flow_matching", of_rows, weights)
+    squares = jnp.square(error).sum(tuple(range(1, end.ndim)))
+    return mean_of_rows("flow_matching", squares, weights)
 
 
 def paired(start: Array, end: Array) -> Array:
     """Rows of noise in an order in which each group is assigned to its rows of data at the least cost."""
 
-    def of_group(start: Array, end: Array) -> Array:
+    def assigned(start: Array, end: Array) -> Array:
         a, b = end.reshape(len(end), -1), start.reshape(len(start), -1)
         cost = jnp.square(a[:, None] - b[None]).sum(2)
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -115,7 +115,7 @@ def paired(start: Array, end: Array) -> Array:
 
     n, whole = len(end), len(end) // GROUP * GROUP
     groups = [points[:whole].reshape(-1, GROUP, *points.shape[1:]) for points in (start, end)]
-    pieces = [jax.lax.map(lambda pair: of_group(*pair), tuple(groups)).reshape(whole, *start.shape[1:])] if whole else []
+    pieces = [jax.lax.map(lambda pair: assigned(*pair), tuple(groups)).reshape(whole, *start.shape[1:])] if whole else []
     if n > whole:
-        pieces.append(of_group(start[whole:], end[whole:]))
+        pieces.append(assigned(start[whole:], end[whole:]))
     return jnp.concatenate(pieces)

@@ -26,10 +26,10 @@ class Problem:
         self.context = None if context is None else as_array(context, f"{name}: context")
 
     def draw(self, params: Any, key: Array, n: int) -> Array:
-        return self.sample(key, params, n, **_given(self.context))
+        return self.sample(key, params, n, **_keywords(self.context))
 
     def log_q(self, params: Any, x: Array) -> Array:
-        return self.log_pdf(params, x, **_given(self.context))
+        return self.log_pdf(params, x, **_keywords(self.context))
 
     def log_p(self, x: Array) -> Array:
         try:
@@ -56,29 +56,29 @@ class Problem:
     def paths(self, params: Any, key: Array, n: int) -> tuple[Array, Array, Array]:
         """Draws as functions of params; log w, with a gradient to what the target alone depends on; and d log w / dx."""
         x = self.draw(params, key, n)
-        held, given = stop_gradient(params), _given(stop_gradient(self.context))
-        log_w, pull = jax.vjp(lambda x: self.log_p(x) - self.log_pdf(held, x, **given), stop_gradient(x))
+        held, keywords = stop_gradient(params), _keywords(stop_gradient(self.context))
+        log_w, pull = jax.vjp(lambda x: self.log_p(x) - self.log_pdf(held, x, **keywords), stop_gradient(x))
         return x, log_w, pull(jnp.ones_like(log_w))[0]
 
 
-def _given(context: Any) -> dict[str, Any]:
+def _keywords(context: Any) -> dict[str, Any]:
     return {} if context is None else {"context": context}
 
 
-def mean_of_rows(name: str, of_rows: Array, weights: Any) -> Array:
+def mean_of_rows(name: str, values: Array, weights: Any) -> Array:
     """The mean over rows, by their weights if there are any."""
     if weights is None:
-        return of_rows.mean()
-    w = as_array(weights, "weights").astype(of_rows.dtype)
-    if w.shape != of_rows.shape:
-        raise FlowsError(f"{name}: weights have shape {w.shape}, expected {of_rows.shape}, one for each row")
+        return values.mean()
+    w = as_array(weights, "weights").astype(values.dtype)
+    if w.shape != values.shape:
+        raise FlowsError(f"{name}: weights have shape {w.shape}, expected {values.shape}, one for each row")
     if not isinstance(w, jax.core.Tracer) and not (0 < np.sum(w) < np.inf and np.min(w) >= 0):
         raise FlowsError(f"{name}: weights are to be finite and not negative, with at least one above 0")
-    return weighted_sum(w, of_rows) / w.sum()
+    return weighted_sum(w, values) / w.sum()
 
 
 def weighted_sum(w: Array, x: Array) -> Array:
-    """The sum of w x, in which what has no weight may be infinite."""
+    """The sum of w x, in which x may be infinite where w is 0."""
     return jnp.where(w == 0, 0.0, w * x).sum()
 
 

@@ -1,8 +1,8 @@
 """Files of tensors under a header of JSON, each one safetensors file, written whole or not at all.
 
 `__metadata__` of the safetensors header has one key, "flows", a JSON text `{"file_sha256": ..., "header": {...}}`. The digest
-is of the whole file, with 64 zeros in its own place. That place is the same in every file, so damage anywhere is found
-before anything is parsed. Nothing in a file is run.
+is of the whole file, with 64 zeros in place of the digest. That place is the same in every file, so damage anywhere is
+found before anything is parsed. Nothing in a file is run.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.
 INTEGERS = {"BOOL": np.bool_, "I32": np.int32, "I64": np.int64, "U8": np.uint8, "U32": np.uint32}
 START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
 DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
-# Bytes of a model's header, which has the constructor alone; and of a checkpoint's, which has the losses of all epochs.
+# Bytes of a model's header, which has the constructor alone; and of a checkpoint's header, which has the losses of all epochs.
 MAX_HEADER, MAX_RECORD = 2**20, 100_000_000
 OLD = 60.0  # seconds after which a temporary file is no longer being written
 TEMPORARY = ".flows-", ".tmp"  # how the name of a file begins and ends while it is written
@@ -40,7 +40,7 @@ class Content(io.BytesIO):
 
 
 def write(path: str | BinaryIO, header: dict[str, Any], tensors: dict[str, np.ndarray], most: int = MAX_HEADER) -> None:
-    """Write one file beside its place, synced and renamed; one that is open gets all at once."""
+    """Write one file, whole or not at all; a file that is open gets all at once."""
     text = json.dumps({"file_sha256": "0" * 64, "header": header}, sort_keys=True, separators=(",", ":"))
     data = bytearray(safetensors.numpy.save(tensors, {"flows": text}))
     if not data.startswith(START, 8) or int.from_bytes(data[:8], "little") > most:
@@ -50,7 +50,7 @@ def write(path: str | BinaryIO, header: dict[str, Any], tensors: dict[str, np.nd
         )
     data[DIGEST] = _digest(data)
     if isinstance(path, str):
-        with beside(path, f", with room for {len(data):,} bytes") as file:
+        with replacement(path, f", with room for {len(data):,} bytes") as file:
             file.write(data)
         return
     try:
@@ -72,7 +72,7 @@ def read(path: str | Content, most: int = MAX_HEADER) -> tuple[Any, dict[str, np
     if not data.startswith(START, 8):
         raise FlowsError(f"{path!r} is not a file that flows wrote, or its start is {'damaged' if data else 'missing'}")
     if _digest(data) != data[DIGEST]:
-        raise FlowsError(f"{path!r} is damaged or cut short: its sha256 is not that of the file saved. Use another copy")
+        raise FlowsError(f"{path!r} is damaged or cut short: its sha256 is not the sha256 of the file saved. Use another copy")
     with blamed_on(f"{path!r} is not a file that this version of flows can read"):
         if (length := int.from_bytes(data[:8], "little")) > most:
             raise FlowsError(f"its header has {length:,} bytes, expected at most {most:,}")
@@ -99,11 +99,11 @@ def _digest(data: bytes | bytearray) -> bytes:
 
 
 @contextmanager
-def beside(path: str, room: str = "") -> Iterator[BinaryIO]:
+def replacement(path: str, room: str = "") -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` once it is whole, and synced: a failure leaves what was there before.
 
     Args:
-        room: for errors, how much is needed.
+        room: the space that is needed, for errors.
     """
     temporary, folder = "", ""
     try:
@@ -139,7 +139,7 @@ def beside(path: str, room: str = "") -> Iterator[BinaryIO]:
 
 @contextmanager
 def blamed_on(what: str) -> Iterator[None]:
-    """Turn whatever content from outside makes a parser or a constructor raise into an error that says whose it is."""
+    """Turn any error that content from outside raises in a parser or a constructor into one that names the content."""
     try:
         yield
     except Exception as error:

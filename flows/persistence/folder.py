@@ -1,7 +1,7 @@
 """The folder in which programs are kept.
 
-A program that is read back is run. So the folder is its owner's alone, what is damaged is thrown away before JAX reads it, and
-so is what XLA would not survive to read.
+A program that is read back is run. So the folder is its owner's alone, and programs that are damaged, or that XLA would not
+survive to read, are deleted before JAX reads them.
 """
 
 import importlib
@@ -22,7 +22,7 @@ MOST_KERNELS = 600
 KERNEL = b"\x7fELF", b"\xcf\xfa\xed\xfe"  # with which the machine code of one begins, on Linux and macOS
 PROGRAM = re.compile(r".+-[0-9a-f]{64}-cache")  # JAX's names; nothing else is touched
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
-LOOKED = ".looked"  # a file whose time is that of the last look
+LOOKED = ".looked"  # a file whose time is the time of the last look
 OURS = re.compile(  # what JAX, XLA and this module write into the folder
     rf"{PROGRAM.pattern}|.+-[0-9a-f]{{64}}-atime|\.lockfile|xla_gpu_\w+|{re.escape(LOOKED)}(-\d+)?"
 )
@@ -32,10 +32,10 @@ class ProgramFolder:
     """The programs of a folder, each of which is looked at once: later ones go by the time of the last look."""
 
     def __init__(self, folder: Path):
-        self.folder, self.seen, self.changed, self.looked = folder, set[str](), 0, _time(folder / LOOKED)
+        self.folder, self.checked, self.changed, self.looked = folder, set[str](), 0, _time(folder / LOOKED)
 
     def look_first(self) -> int:
-        """Do as `look`, and note when."""
+        """Look, and note when."""
         now = self.folder / f"{LOOKED}-{os.getpid()}"
         now.touch()  # by the clock of the folder, and before the look: what is written meanwhile is looked at again
         damaged = self.look()
@@ -43,20 +43,20 @@ class ProgramFolder:
         return damaged
 
     def look(self) -> int:
-        """Delete, of the programs that were written since the last look, those that must not be read; and return how many of
-        these were damaged."""
+        """Delete programs that were written since the last look and must not be read; and return how many of these were
+        damaged."""
         changed, damaged = _time(self.folder), 0
         if changed == self.changed:
             return 0
         for entry in self.programs():
-            if entry.name not in self.seen:
-                self.seen.add(entry.name)
+            if entry.name not in self.checked:
+                self.checked.add(entry.name)
                 with suppress(FileNotFoundError):  # others delete, too
                     if entry.stat().st_mtime_ns >= self.looked:
                         kernels = kernels_of(Path(entry).read_bytes())
                         damaged += kernels is None
                         if kernels is None or kernels > MOST_KERNELS:
-                            self.seen.discard(entry.name)
+                            self.checked.discard(entry.name)
                             os.unlink(entry)
         self.changed = changed
         return damaged
@@ -82,16 +82,16 @@ class ProgramFolder:
 
 
 def kernels_of(program: bytes) -> int | None:
-    """How many kernels a program has, as JAX wrote it; None where it is damaged."""
+    """The number of kernels of a program, as JAX wrote it; None where it is damaged."""
     try:
         code = unpacked(program)
-    except Exception:  # of whichever library; a checksum finds what is cut short or has changed
+    except Exception:  # of either library; a checksum finds a program that is cut short or has changed
         return None
     return sum(map(code.count, KERNEL))
 
 
 def unpacked(program: bytes) -> bytes:
-    """As JAX compresses it: by Zstandard where Python has that, by zlib otherwise."""
+    """The bytes that JAX compressed: by Zstandard where Python has that, by zlib otherwise."""
     if not program.startswith(ZSTANDARD):
         return zlib.decompress(program)
     for name in ("compression.zstd", "zstandard"):
@@ -101,15 +101,15 @@ def unpacked(program: bytes) -> bytes:
 
 
 def _time(path: Path) -> int:
-    """When a file or what a folder lists was changed, in nanoseconds; 0 if it is not there."""
+    """The time when a file or the list of a folder was changed, in nanoseconds; 0 if it is not there."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
 
 
-def own_folder(folder: str | os.PathLike[str] | None) -> Path:
-    """The folder, made where it is not there. Symbolic links are followed: what they lead to is judged, and used."""
+def private_folder(folder: str | os.PathLike[str] | None) -> Path:
+    """The folder, made where it is not there. Symbolic links are followed: their target is judged, and used."""
     path = (user_folder() if folder is None else Path(folder)).expanduser().absolute()
     modes = sys.platform != "win32"
     if modes:
@@ -175,7 +175,7 @@ def is_private(group: int) -> bool:
 
 
 def user_folder() -> Path:
-    """Where this system keeps what programs of the user can make again."""
+    """The folder where this system keeps files that programs of the user can make again."""
     configured = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(configured):
         caches = Path(configured)

@@ -45,16 +45,16 @@ from flows.core import (
 )
 from flows.persistence.container import DTYPES, Content, blamed_on, read, write
 
-FORMAT = 7  # that of 0.1.0, and the first that loads for good; lower ones were never released
+FORMAT = 7  # of 0.1.0, and the first that loads for good; lower ones were never released
 FILES = 20  # times the bytes of its file: what a model may take without being asked
 LEAST_BYTES = 2**22  # bytes that a model may take, however small its file
-BESIDE = "result:"  # how names of tensors begin that are no params
-TEXT = "text"  # the name, behind BESIDE, of the tensor that holds text
+PREFIX = "result:"  # with which names of tensors begin that are not params
+TEXT = "text"  # the name, behind PREFIX, of the tensor that holds text
 PathLike = str | os.PathLike | BinaryIO
 
 
 class Loaded(NamedTuple):
-    """A model from a file, and what stands beside it there: arrays by name, and what its text says."""
+    """A model from a file, and what else is there: arrays by name, and the text."""
 
     init_fun: ModelValue
     part: Part
@@ -78,14 +78,14 @@ def save(
 ) -> None:
     """Write a model to one file: how it was made, and its params. Equal models make equal files.
 
-    The file is written beside its place, synced and renamed: a failure leaves what was there before.
+    The file is written under another name, synced and renamed: a failure leaves what was there before.
 
     Args:
         path: the file; one that exists is replaced. Or a binary file that is open, such as io.BytesIO.
         init_fun: a bijection or a distribution, the value of a constructor.
         params: its params; bfloat16, float16, float32 and float64 are kept.
-        input_dim, context_dim: what it was made for, ints or tuples.
-        metadata: a dict of your own (columns, units, a date) that JSON can hold.
+        input_dim, context_dim: the event and the context that it was made for, ints or tuples.
+        metadata: your dict (columns, units, a date) that JSON can hold.
         allow_nan: write params that are NaN, of a training that failed, to look at them later.
 
     Errors:
@@ -115,8 +115,8 @@ def save_model(
     allow_nan: bool,
     more: Callable[[], dict[str, Any]] = dict,
 ) -> None:
-    """`save`, with more beside the model: arrays by name, and under TEXT a dict for JSON. It is asked for once all else is
-    checked."""
+    """Write a model as `save` does, and more: arrays by name, and under TEXT a dict for JSON. `more` is called once all else
+    is checked."""
     target = _as_path(path, "save", "write")
     boolean(allow_nan, "save: allow_nan")
     if not isinstance(init_fun, ModelValue):
@@ -126,27 +126,27 @@ def save_model(
     part, like = _abstract(init_fun, event, context)
     check_structure(params, shapes_of(like), f"save: {part.name}")
     names = _names(params)
-    if len({*names, "__metadata__"}) <= len(names) or any(name.startswith(BESIDE) for name in names):
+    if len({*names, "__metadata__"}) <= len(names) or any(name.startswith(PREFIX) for name in names):
         raise FlowsError(
-            f"save: params have one name twice, or one of the file's own, in {names}; use keys without '/', and neither "
-            f"'__metadata__' nor '{BESIDE}...'"
+            f"save: params have one name twice, or a name that the file uses, in {names}; use keys without '/', and neither "
+            f"'__metadata__' nor '{PREFIX}...'"
         )
     tensors = {name: _as_numpy(name, leaf) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)}
     if not allow_nan and (lost := [name for name, array in tensors.items() if np.isnan(array.astype(np.float64)).any()]):
         raise FlowsError(
-            f"save: params are NaN in {', '.join(lost[:3])}{' and more' * (len(lost) > 3)}: a training that failed. Save those "
-            "from before it, or give allow_nan=True"
+            f"save: params are NaN in {', '.join(lost[:3])}{' and more' * (len(lost) > 3)}: a training that failed. Save the "
+            "params from before, or give allow_nan=True"
         )
     text = dict[str, Any]()
     if not isinstance(metadata, dict | None) or metadata:
         text["metadata"] = _checked_metadata(metadata)
-    beside = dict(more())
-    text |= beside.pop(TEXT, {})
-    if init_fun.likelihood != _label_of(description):  # `describe` has to know it without constructors of the user's own
+    extra = dict(more())
+    text |= extra.pop(TEXT, {})
+    if init_fun.likelihood != _label_of(description):  # `describe` has to know it without constructors of the user
         text["likelihood"] = init_fun.likelihood
     if text:
         as_json = json.dumps(text, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        beside[TEXT] = np.frombuffer(as_json.encode(), np.uint8)
+        extra[TEXT] = np.frombuffer(as_json.encode(), np.uint8)
     header = {
         "constructor": description,
         "context": context,
@@ -154,7 +154,7 @@ def save_model(
         "flows": sys.modules["flows"].__version__,  # not imported: `flows` imports this file
         "format": FORMAT,
     }
-    write(target, header, tensors | {BESIDE + name: np.asarray(array, order="C") for name, array in beside.items()})
+    write(target, header, tensors | {PREFIX + name: np.asarray(array, order="C") for name, array in extra.items()})
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
         if got != expected:
             names = sorted({name for name, _ in got.items() ^ expected.items()})[:3]
             wrong = "; ".join(f"{name} has shape {got.get(name)}, expected {expected.get(name)}" for name in names)
-            raise FlowsError(f"its params are not those of {init_fun!r:.200}: {wrong}")
+            raise FlowsError(f"its params are not the params of {init_fun!r:.200}: {wrong}")
         wide = [name for name in expected if tensors[name].dtype == np.float64]
         narrowed = wide and not jax.config.jax_enable_x64  # type: ignore[attr-defined]
         if narrowed:
@@ -194,7 +194,7 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
 
 
 def describe(path: PathLike) -> dict[str, Any]:
-    """Describes a file that `save` wrote, verified against its digest. Your own constructors are not needed.
+    """Describe a file that `save` wrote, verified against its digest. Your own constructors are not needed.
 
     Args:
         path: a file that `save` wrote, or a binary one that is open.
@@ -202,9 +202,9 @@ def describe(path: PathLike) -> dict[str, Any]:
     Returns:
         A dict: `code` and `constructor`, the model as code and as JSON; `event` and `context` (None if there is none);
         `likelihood`, what its log-density is ('exact', 'unbiased' or 'lower bound'); `flows`, the version that wrote it;
-        `format`; `metadata`; `columns`, names of those that were fitted to, or None; `num_params`, the count of numbers;
-        `tensors`, those of params by name; `training_rows`, how many rows of the
-        training data are among them (those of a `KernelDensity`).
+        `format`; `metadata`; `columns`, the names of the fitted columns, or None; `num_params`, the count of numbers;
+        `tensors`, shapes and dtypes of params by name; `training_rows`, the number of rows of the
+        training data among params (the points of a `KernelDensity`).
 
     Errors:
         FlowsError: a file that is missing, damaged or foreign.
@@ -263,11 +263,11 @@ def rows_held(description: Any) -> int:
 
 
 def _label_of(description: Any) -> str | None:
-    """Return what a model in JSON that is all the library's own says of its log-density."""
+    """Return the `likelihood` of a model in JSON; None where it has layers of the user."""
     try:
         with within(LEAST_BYTES):
             return from_json(description).likelihood
-    except Exception:  # layers of the user's own, or none
+    except Exception:  # layers of the user, or not a model
         return None
 
 
@@ -303,7 +303,7 @@ def _constructor_json(init_fun: ModelValue) -> Any:
 
 
 def foreign_constructors(init_fun: ModelValue) -> list[Callable]:
-    """Constructors of the user's that a model is made with."""
+    """Constructors of the user that a model is made with."""
     used = [value.constructor for value in (init_fun, *init_fun.values_within())]
     return [constructor for constructor in dict.fromkeys(used) if not in_library(constructor)]
 
@@ -330,7 +330,7 @@ def _checked_constructors(constructors: Any) -> tuple[Callable, ...]:
 
 
 def _read(path: str | Content) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
-    """Header and tensors of a model, and the arrays and the text beside them."""
+    """Header and tensors of a model, and the other arrays and the text of the file."""
     header, tensors = read(path)
     with blamed_on(f"{path!r} is not a model that this version of flows can read"):
         if header.get("kind") == "fit":
@@ -345,12 +345,12 @@ def _read(path: str | Content) -> tuple[dict[str, Any], dict[str, np.ndarray], d
             )
         if set(header) != {"constructor", "context", "event", "flows", "format"}:
             raise FlowsError(f"its header has {sorted(header)}")
-        beside = [name for name in tensors if name.startswith(BESIDE)]
-        more = {name.removeprefix(BESIDE): tensors.pop(name) for name in beside}
+        others = [name for name in tensors if name.startswith(PREFIX)]
+        more = {name.removeprefix(PREFIX): tensors.pop(name) for name in others}
         tensor = more.pop(TEXT, None)
         text = {} if tensor is None else json.loads(tensor.tobytes())
         if tensor is not None and (tensor.dtype != np.uint8 or not isinstance(text, dict)):
-            raise FlowsError("its text is none")
+            raise FlowsError("its text is not one")
         if (
             not isinstance(header["flows"], str)
             or not isinstance(text.get("metadata", {}), dict)

@@ -10,7 +10,7 @@ import jax
 import jax.monitoring
 
 from flows.core import FlowsError, shortened, warn_user
-from flows.persistence.folder import ProgramFolder, own_folder
+from flows.persistence.folder import ProgramFolder, private_folder
 
 ENABLED = "jax_enable_compilation_cache"  # JAX's setting: whether it keeps programs
 DIRECTORY = "jax_compilation_cache_dir"  # JAX's setting: in which folder
@@ -29,8 +29,8 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
     """Keep compiled programs on disk, so that the next process reads them instead of compiling.
 
     Most of a first fit, first score or first draw is compiling, in every process again. After this call, which belongs at the
-    top of a script, JAX writes each program that it compiles to a folder, and looks there before it compiles. Programs are told
-    apart by what they compute, the versions of jax and XLA, and the processor; results are the same, bit for bit.
+    top of a script, JAX writes each program that it compiles to a folder, and looks there before it compiles. A program is
+    known by what it computes, the versions of jax and XLA, and the processor; results are the same, bit for bit.
 
     Where JAX keeps programs already (`JAX_COMPILATION_CACHE_DIR`), it goes on doing so there: of its settings only the
     threshold of compile time becomes 0, unless it was set. It is 0 in a folder of ours, too, as a fit is many short programs.
@@ -38,21 +38,21 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
     A program that is read back is run: whoever can write to the folder can run code as you. It is made readable and writable
     for you alone, and refused where it belongs to others, others may write to it or put another in its place, or others may
     read it and it holds other files, whose mode is not ours to change. At each call the programs that were not
-    used for longest are deleted until the rest is less than 500 MB; what was cut short, by a full disk or a kill, is deleted
-    and made anew. A program of more than 600 kernels, such as of a deep model that is not a loop, is compiled each time: XLA
-    may end a process that reads one twice as large.
+    used for longest are deleted until the rest is less than 500 MB; a program that was cut short, by a full disk or a kill,
+    is deleted and compiled again. A program of more than 600 kernels, such as a deep model that is not a loop, is compiled
+    each time: XLA may end a process that reads one twice as large.
 
     Args:
-        folder: of this machine; by default `jax-flows/programs` in the user's cache folder, which is `$XDG_CACHE_HOME`, or else
+        folder: on this machine; by default `jax-flows/programs` in the user's cache folder, which is `$XDG_CACHE_HOME`, or else
             `~/.cache`, `~/Library/Caches` or `%LOCALAPPDATA%` by the system. It is made where it is not there. A later call
             with another one keeps programs there from then on.
 
     Returns:
         The folder in which programs are kept. None where there is none: a warning says why, or JAX keeps programs in a store
-        that is no folder, such as `gs://...`.
+        that is not a folder, such as `gs://...`.
 
     Errors:
-        TypeError: folder is no path. FlowsError: it is an address or no name of a folder; it is refused, as told above.
+        TypeError: folder is not a path. FlowsError: it is an address, or not the name of a folder; it is refused, as above.
 
     Example:
         >>> import flows
@@ -82,12 +82,12 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
             )
         return None if "://" in configured else Path(configured)
     try:
-        path = still if still is not None and folder is None else own_folder(folder)
+        path = still if still is not None and folder is None else private_folder(folder)
         programs = ProgramFolder(path)
         damaged = programs.look_first()
         programs.shrink()
     except (OSError, RuntimeError) as error:  # RuntimeError: no home is known
-        instead = "every process compiles anew" if still is None else f"JAX goes on keeping them in {still}"
+        instead = "every process compiles again" if still is None else f"JAX goes on keeping them in {still}"
         warn_user(
             f"keep_programs: no programs are kept there, and {instead}: {error}. Make the folder writable, or name another: "
             "flows.keep_programs('programs')"
@@ -95,7 +95,7 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         return still
     if damaged:
         warn_user(
-            f"keep_programs: {damaged} of the programs in {path} were damaged; they are deleted, and made anew when needed"
+            f"keep_programs: {damaged} of the programs in {path} were damaged; they are deleted, and compiled again when needed"
         )
     if _in_use is None:
         jax.monitoring.register_event_listener(_look_before_reading)
@@ -152,7 +152,7 @@ def _look_before_reading(event: str, **_: Any) -> None:
 
 
 def seconds_of_compiling() -> float:
-    """How long this process has compiled since this was called first."""
+    """The seconds that this process has compiled since the first call."""
     global _compiled
 
     def count(event: str, duration_secs: float, **_: Any) -> None:
@@ -166,7 +166,7 @@ def seconds_of_compiling() -> float:
 
 
 def advice(seconds: float) -> str | None:
-    """Return what to say, once in a process, of these seconds of compiling; None where programs are kept, or it was no time."""
+    """Return what to say, once in a process, of these seconds of compiling; None where programs are kept, or time is short."""
     global _advised
     if _advised or setting(DIRECTORY) or not setting(ENABLED) or seconds <= LONG:
         return None

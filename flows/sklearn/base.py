@@ -1,4 +1,4 @@
-"""Parts that the estimators share: a fit of one table, scores that do not depend on the rows beside, and pickles."""
+"""Parts that the estimators share: a fit of one table, scores that do not depend on other rows, and pickles."""
 
 import io
 from typing import Any
@@ -15,8 +15,8 @@ from flows.results.pieces import by_pieces
 from flows.sklearn.inputs import fitted_frame, frame_like_fitted, is_nameless
 from flows.tables.infer import schema_of_numbers
 
-ROWS = 256  # that are scored together: the same program for any number of rows, so that scores do not depend on it
-MOST_BYTES = 2**62  # of a model that was pickled, as its own file
+ROWS = 256  # that are scored together: one program for any number of rows, so that scores do not depend on that number
+MOST_BYTES = 2**62  # of a pickled model, whose file is trusted
 
 
 class TableEstimator(BaseEstimator):
@@ -75,7 +75,7 @@ class TableEstimator(BaseEstimator):
         return frame_like_fitted(self, X)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fitted table as the bytes of its own file."""
+        """The state, with the fitted table as the bytes of a file."""
         state = dict(super().__getstate__())
         if "table_" in state:
             warn_of_rows(self.table_)
@@ -108,33 +108,33 @@ def seed_of(random_state: Any) -> int:
 
 
 def log_prob(table: tables.TableResult, frame: Any, *, outside: bool = False) -> np.ndarray:
-    """log p of each row, (rows,), in nats: the same, whatever other rows there are.
+    """log p of each row, (rows,), in nats, whatever the other rows are.
 
     Args:
-        outside: whether rows with a value that is none of its column have -inf, rather than being refused.
+        outside: give -inf to rows with a value that its column cannot have, instead of refusing them.
     """
     if outside:
         _refuse_gaps(table.schema, frame)
-    found = list[np.ndarray]()
+    parts = list[np.ndarray]()
     for rows in table.schema.pieces(frame, 2**16, errors="coerce" if outside else "raise"):
         inside, scores = ~rows.outside, np.full(len(rows.x), -np.inf)
         scores[inside] = in_chunks(table, rows.x[inside], None if rows.context is None else rows.context[inside])
-        found.append(scores)
-    return np.concatenate(found)
+        parts.append(scores)
+    return np.concatenate(parts)
 
 
 def log_prob_of_each(table: tables.TableResult, frame: Any, contexts: np.ndarray) -> np.ndarray:
     """log p of each row given each of several contexts, (rows, contexts), in nats. Rows are encoded once, which takes longer
-    than small models do; what they hold of the condition is not looked at."""
+    than small models do; columns of the condition are not read."""
     parts = [rows.x for rows in table.schema.pieces(frame, 2**16)]
-    of_each = [[in_chunks(table, x, np.tile(context, (len(x), 1))) for context in contexts] for x in parts]
-    return np.concatenate([np.stack(scores, 1) for scores in of_each])
+    blocks = [[in_chunks(table, x, np.tile(context, (len(x), 1))) for context in contexts] for x in parts]
+    return np.concatenate([np.stack(scores, 1) for scores in blocks])
 
 
 def in_chunks(table: tables.TableResult, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     """log p of encoded rows, ROWS at once."""
-    with np.errstate(over="ignore"):  # what float32 does not hold is far from all rows, and scored as such
-        scores = by_pieces(lambda x, given: table.result.log_prob(x, context=given), x, context, sizes=(ROWS,))
+    with np.errstate(over="ignore"):  # numbers beyond float32 are far from all rows, and scored as such
+        scores = by_pieces(lambda x, context: table.result.log_prob(x, context=context), x, context, sizes=(ROWS,))
     return scores.astype(np.float64)
 
 
@@ -155,7 +155,7 @@ def _iterations(table: tables.TableResult) -> int:
 
 
 def warn_of_rows(table: tables.TableResult) -> None:
-    """A model may be made of rows of the data, which go where it goes."""
+    """Warn of a model that is made of rows of the data, which go where it goes."""
     model: Any = table.result.init_fun
     if rows := rows_held(to_json(model)):
         warn_user(

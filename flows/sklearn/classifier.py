@@ -23,22 +23,22 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
     """A classifier by Bayes' rule, for scikit-learn: one density of rows given their label.
 
     log P(label | x) = log p(x | label) + log P(label) - log sum_k p(x | k) P(k), with p(x | label) by
-    `flows.tables.fit(condition=label)`. Columns may be of all kinds that tables have: see `NormalizingFlow`. One that is
-    constant in all rows tells nothing of labels, and is not read.
+    `flows.tables.fit(condition=label)`. Columns may be of all kinds that tables have: see `NormalizingFlow`. A column
+    that is constant in all rows says nothing about labels, and is not read.
 
     Args:
-        model: of the numbers given the label, as of `tables.fit`; "auto" for what `flows.select` compares, and stacks.
+        model: of the numbers given the label, as in `tables.fit`; "auto" for what `flows.select` compares, and stacks.
         priors: (classes,), the probability of each class, in the order of `classes_`; None for the weighted share of its rows.
-        schema, max_epochs, minutes, random_state: as of `NormalizingFlow`; labels are no column of the schema.
+        schema, max_epochs, minutes, random_state: as in `NormalizingFlow`; labels are not a column of the schema.
 
     Attributes:
         classes_: the labels, sorted.
         priors_: their probabilities, (classes,).
         table_: the fitted `TableResult`, whose condition is the place of the label in `classes_`.
-        n_iter_, n_features_in_, feature_names_in_: as of `NormalizingFlow`.
+        n_iter_, n_features_in_, feature_names_in_: as in `NormalizingFlow`.
 
     Errors:
-        FlowsError, TypeError: one class, a class of one row, priors that do not fit; as of `NormalizingFlow`.
+        FlowsError, TypeError: one class, a class of one row, priors that do not fit; as in `NormalizingFlow`.
 
     Source:
         Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017, arXiv:1705.07057,
@@ -146,9 +146,9 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         if len(classes) < 2:
             raise FlowsError(f"y has 1 class, {classes.tolist()[0]!r}; expected 2 or more, each of {LEAST_ROWS} rows at least")
         if len(few):
-            of_weight = "" if weights is None else " with a weight above 0"
+            condition = "" if weights is None else " with a weight above 0"
             raise FlowsError(
-                f"the class {classes.tolist()[few[0]]!r} has {counts[few[0]]} rows{of_weight}; expected {LEAST_ROWS} or more. "
+                f"the class {classes.tolist()[few[0]]!r} has {counts[few[0]]} rows{condition}; expected {LEAST_ROWS} or more. "
                 "Drop it, or put it together with another"
             )
 

@@ -20,16 +20,16 @@ KEY = "estimator"  # of the metadata of a file
 class NormalizingFlow(DensityMixin, TableEstimator):
     """The density of rows, for scikit-learn: `flows.tables.fit` with `fit`, `score_samples` and `sample`.
 
-    Columns of a frame are taken for what their dtypes and values say: numbers, counts, categories, dates. Those of an array are
-    numbers, with the step to which they are rounded, if that shows, and never categories; so are those of a frame without
-    names, whose columns are 0, 1, ... Arrays give arrays, frames give frames of their library.
+    Columns of a frame are taken for what their dtypes and values say: numbers, counts, categories, dates. Columns of an
+    array are numbers, with the step to which they are rounded, if that shows, and never categories; so are columns of a
+    frame without names, which has 0, 1, ... for names. Arrays give arrays, frames give frames of their library.
 
     Args:
-        model: of the numbers, as of `tables.fit`: a distribution, such as `flows.Flow(flows.NSF())`, a list or a dict of
-            several, or "auto" for what `flows.select` compares, and stacks, for so many rows and columns.
-        schema: a `tables.Schema` of the columns, which are "0", "1", ... in an array; by default they are looked at.
-        max_epochs: the epochs of each model; by default as of `flows.fit`.
-        minutes: for all that is fitted, after which the fit that runs ends with its epoch.
+        model: of the numbers, as in `tables.fit`: a distribution, such as `flows.Flow(flows.NSF())`, a list or a dict of
+            several, or "auto" for what `flows.select` compares, and stacks, for this number of rows and columns.
+        schema: a `tables.Schema` of the columns, which are "0", "1", ... in an array; by default it is inferred.
+        max_epochs: the epochs of each model; by default as in `flows.fit`.
+        minutes: for all fits together, after which the fit that runs ends with its epoch.
         random_state: None, an int or a `numpy.random.RandomState`. Two fits with one int are equal bit for bit, where no limit
             of time ended them.
 
@@ -39,7 +39,7 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         n_features_in_, feature_names_in_: of the columns; the latter where all have names.
 
     Errors:
-        FlowsError, TypeError: rows or options that do not fit, by what was given, expected, and what to do.
+        FlowsError, TypeError: rows or options that do not fit; the message says what is expected, and what to do.
 
     Example:
         >>> import numpy as np
@@ -55,7 +55,7 @@ class NormalizingFlow(DensityMixin, TableEstimator):
 
         Args:
             X: a frame, or an array (rows, columns).
-            y: is not looked at.
+            y: is not used.
             sample_weight: (rows,), 0 or more.
 
         Returns:
@@ -75,50 +75,50 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         The `score` of scikit-learn's KernelDensity is the sum.
 
         Args:
-            X: as of `fit`.
-            y: is not looked at.
+            X: as in `fit`.
+            y: is not used.
             sample_weight: (rows,), how much each counts.
         """
         scores = self.score_samples(X)
         return float(np.average(scores, weights=weights_of(X, sample_weight)))
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """Draws of rows, like those fitted to, without the columns that a schema ignores; rows alone, where GaussianMixture
-        gives a pair.
+        """Draws of rows like the training rows, without the columns that a schema ignores; rows alone, where GaussianMixture
+        returns a pair.
 
         Args:
             n_samples: how many.
-            random_state: None for others in each call, an int or a `numpy.random.RandomState`.
+            random_state: None for other draws in each call, an int or a `numpy.random.RandomState`.
         """
         check_is_fitted(self)
         frame = self.table_.draw(seed_of(random_state), positive_int(n_samples, "sample: n_samples"))
         return frame.to_numpy() if self._fitted_to_array else frame
 
     def anomaly(self, X: Any) -> np.ndarray:
-        """How usual each row is, (rows,): see `TableResult.anomaly`. Of rows like those fitted to, a share a has at most the
-        value a."""
+        """Return how usual each row is, (rows,): see `TableResult.anomaly`. A share a of rows like the training rows has at
+        most the value a."""
         frame = self._frame(X)
         return self.table_.anomaly(frame)
 
     def contributions(self, X: Any) -> Any:
-        """log p(x_j | all other columns) of each row and column, in nats: see `TableResult.contributions`. What makes a row odd
-        is the column furthest below what is usual for it, such as its median over other rows, as units of columns differ.
+        """log p(x_j | all other columns) of each row and column, in nats: see `TableResult.contributions`. A row is odd by
+        the column furthest below its usual value, such as its median over other rows, as units of columns differ.
 
         Returns:
-            A frame with the columns that are modelled; of an array an array (rows, columns), 0 where a column is constant or
+            A frame with the columns that are modelled; for an array an array (rows, columns), 0 where a column is constant or
             ignored.
         """
         frame = self._frame(X)
-        found = self.table_.contributions(frame, verbose=0)
+        values = self.table_.contributions(frame, verbose=0)
         if not self._fitted_to_array:
-            return found
-        columns = {name: np.asarray(found[name]) for name in map(str, found.columns)}
+            return values
+        columns = {name: np.asarray(values[name]) for name in map(str, values.columns)}
         return np.stack([columns.get(str(j), np.zeros(len(frame))) for j in range(self.n_features_in_)], 1)
 
     def save(self, path: Any) -> None:
         """Write the fitted estimator to one file, for `NormalizingFlow.load`, and for `flows.tables.load`, which gives its
-        `table_`. It has no row of the data, unless the model is made of them as a `KernelDensity` is, of which a warning tells.
-        A `random_state` that is no int is not kept.
+        `table_`. It has no row of the data, unless the model is made of rows, as a `KernelDensity` is, which brings a warning.
+        A `random_state` that is not an int is not saved.
 
         Args:
             path: a file name, or a binary file that is open.
@@ -126,7 +126,7 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         check_is_fitted(self)
         warn_of_rows(self.table_)
         names = getattr(self, "feature_names_in_", None)
-        told = {
+        state = {
             "model": _described(self.model),
             "schema": None if self.schema is None else self.schema.to_json(),
             "max_epochs": None if self.max_epochs is None else int(self.max_epochs),
@@ -137,7 +137,7 @@ class NormalizingFlow(DensityMixin, TableEstimator):
             "features": self.n_features_in_,
             "names": None if names is None else list(names),
         }
-        self.table_.save(path, {**self.table_.metadata, KEY: told})
+        self.table_.save(path, {**self.table_.metadata, KEY: state})
 
     @classmethod
     def load(cls, path: Any, constructors: Iterable[Callable] = ()) -> "NormalizingFlow":
@@ -145,49 +145,49 @@ class NormalizingFlow(DensityMixin, TableEstimator):
 
         Args:
             path: a file name, or a binary file that is open.
-            constructors: your own ones that the model was made with.
+            constructors: your constructors that the model was made with.
 
         Errors:
             FlowsError: a file that `flows.tables.load` refuses, or that holds no such estimator.
         """
         constructors = tuple(constructors)
         table = tables.load(path, constructors)
-        told = table.metadata.get(KEY)
-        if told is None:
+        state = table.metadata.get(KEY)
+        if state is None:
             raise FlowsError(f"{str(path)!r} holds a table, and no estimator; read it by flows.tables.load")
         with blamed_on(f"{str(path)!r} holds no estimator that can be read"), within(LEAST_BYTES):
-            schema = None if told["schema"] is None else tables.Schema.from_json(told["schema"])
-            estimator = cls(_model(told["model"], constructors), schema=schema, **_options(told))
-            estimator.n_features_in_, estimator._fitted_to_array = _columns(told, table.schema)
-            if told["names"] is not None:
-                estimator.feature_names_in_ = np.array(told["names"], object)
-            estimator.n_iter_, estimator._any_dtype = _whole(told, "iterations", 0), schema is not None
+            schema = None if state["schema"] is None else tables.Schema.from_json(state["schema"])
+            estimator = cls(_model(state["model"], constructors), schema=schema, **_options(state))
+            estimator.n_features_in_, estimator._fitted_to_array = _columns(state, table.schema)
+            if state["names"] is not None:
+                estimator.feature_names_in_ = np.array(state["names"], object)
+            estimator.n_iter_, estimator._any_dtype = _whole(state, "iterations", 0), schema is not None
         estimator.table_ = table
         return estimator
 
 
-def _options(told: dict[str, Any]) -> dict[str, Any]:
-    """Options of a file, each of its type."""
-    options = {name: None if told[name] is None else _whole(told, name, 0) for name in ("max_epochs", "random_state")}
-    minutes = told["minutes"]
+def _options(state: dict[str, Any]) -> dict[str, Any]:
+    """Options of a file, checked for their types."""
+    options = {name: None if state[name] is None else _whole(state, name, 0) for name in ("max_epochs", "random_state")}
+    minutes = state["minutes"]
     if minutes is not None and (type(minutes) is not float or not minutes > 0):
         raise FlowsError(f"its minutes are {minutes!r:.60}; expected a number above 0, or null")
     return {**options, "minutes": minutes}
 
 
-def _columns(told: dict[str, Any], schema: tables.Schema) -> tuple[int, bool]:
-    """How many columns X has, and whether it is an array."""
-    count, names, array = _whole(told, "features", 1), told["names"], told["array"]
+def _columns(state: dict[str, Any], schema: tables.Schema) -> tuple[int, bool]:
+    """The number of columns of X, and whether X is an array."""
+    count, names, array = _whole(state, "features", 1), state["names"], state["array"]
     read = [name for name in schema if not isinstance(schema[name], tables.Ignored)]
     named = isinstance(names, list) and all(isinstance(name, str) for name in names)
     fits = names is None or (named and len(names) == count == len(set(names)) and set(read) <= set(names))
     if not fits or type(array) is not bool or not len(read) <= count <= len(schema):
-        raise FlowsError(f"its columns, {names!r:.80} of {count}, are not those of its table, {', '.join(read[:5])}")
+        raise FlowsError(f"its columns, {names!r:.80} of {count}, are not the columns of its table, {', '.join(read[:5])}")
     return count, array
 
 
-def _whole(told: dict[str, Any], name: str, least: int) -> int:
-    value = told[name]
+def _whole(state: dict[str, Any], name: str, least: int) -> int:
+    value = state[name]
     if type(value) is not int or not least <= value < 2**62:
         raise FlowsError(f"its {name} is {value!r:.60}; expected a whole number")
     return value
@@ -203,7 +203,7 @@ def _described(model: Any) -> Any:
 
 
 def _model(described: Any, constructors: tuple[Callable, ...]) -> Any:
-    """Return the model that `_described` tells of."""
+    """Return the model that `_described` describes."""
     if isinstance(described, str):
         return described
     if isinstance(described, list):

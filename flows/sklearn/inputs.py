@@ -11,7 +11,7 @@ from flows.results.frames import SHOWN, collected, frame_of, header_of, looked_a
 
 
 def is_nameless(frame: Any) -> bool:
-    """Tell whether a frame is an array of numbers but for its type, as pandas makes of an array: its columns are 0, 1, ..."""
+    """Tell whether a frame is an array of numbers in all but its type, as pandas makes one: its columns are 0, 1, ..."""
     labels = header_of(frame).labels  # type: ignore[union-attr]
     return labels == tuple(range(len(labels))) and all(dtype.kind in "iuf" for dtype in frame.dtypes)
 
@@ -21,7 +21,7 @@ def fitted_frame(estimator: Any, X: Any) -> Any:
     X = collected(X, "fit: X")
     estimator._fitted_to_array = header_of(X) is None
     if estimator._fitted_to_array:
-        return of_array(_checked(estimator, X, reset=True, ensure_min_samples=2))
+        return array_frame(_checked(estimator, X, reset=True, ensure_min_samples=2))
     labels = looked_at(X, "fit").header.labels
     estimator.n_features_in_ = len(labels)
     if hasattr(estimator, "feature_names_in_"):
@@ -35,7 +35,7 @@ def frame_like_fitted(estimator: Any, X: Any) -> Any:
     """Rows like those fitted to as a frame."""
     X = collected(X, "X")
     if estimator._fitted_to_array:
-        return of_array(_checked(estimator, X, reset=False))
+        return array_frame(_checked(estimator, X, reset=False))
     if header_of(X) is None:
         names = list(estimator.table_.schema)
         raise FlowsError(
@@ -67,7 +67,7 @@ def _check_columns(estimator: Any, labels: tuple[Any, ...]) -> None:
     raise FlowsError("\n".join([*said, ""]))
 
 
-def of_array(X: np.ndarray) -> Any:
+def array_frame(X: np.ndarray) -> Any:
     """An array as a frame, whose columns are "0", "1", ..."""
     library = "pandas" if importlib.util.find_spec("pandas") else "polars"
     series = module_of(library).Series
@@ -76,13 +76,13 @@ def of_array(X: np.ndarray) -> Any:
 
 
 def _checked(estimator: Any, X: Any, reset: bool, ensure_min_samples: int = 1) -> np.ndarray:
-    """An array of finite numbers; of whatever a schema tells to be there, where one is given."""
+    """An array of finite numbers; of the values of a schema, where there is one."""
     if isinstance(X, np.ma.MaskedArray):
         raise TypeError("X is a masked array; expected one without a mask, or a frame, where a gap in a category is a value")
     if reset:
         estimator._any_dtype = estimator.schema is not None
-    of_kinds = {"dtype": None, "ensure_all_finite": False} if estimator._any_dtype else {"dtype": "numeric"}
-    X = validate_data(estimator, X, reset=reset, ensure_min_samples=ensure_min_samples, **of_kinds)
+    settings = {"dtype": None, "ensure_all_finite": False} if estimator._any_dtype else {"dtype": "numeric"}
+    X = validate_data(estimator, X, reset=reset, ensure_min_samples=ensure_min_samples, **settings)
     X = native(X)
     if X.dtype.kind in "OUS":
         return X.astype(object)

@@ -26,21 +26,21 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
     and by the mixture that scores new rows. The same rows decide when training stops, and how models of a stack are weighted,
     which with few of them lets the rate rise by a little [30 rows, two columns, a flow of 100 epochs: 0.28 for 0.25].
 
-    Values that are out of bounds, unknown categories of a frame, and other values than the one of a constant column have
-    log p = -inf, and are outliers. A row held out whose value would have been such a one without it, as no other row has it,
-    counts as an outlier among the scores, too: otherwise new rows like those fitted raised more alarms than promised.
+    Values that are out of bounds, unknown categories of a frame, and values of a constant column other than its constant have
+    log p = -inf, and are outliers. A row held out that alone has such a value counts as an outlier among the scores,
+    too: otherwise new rows like the training rows would raise more alarms than promised.
 
     Args:
         alarm_rate: above 0, and at most 0.5.
-        model, schema, max_epochs, minutes, random_state: as of `NormalizingFlow`.
+        model, schema, max_epochs, minutes, random_state: as in `NormalizingFlow`.
 
     Attributes:
-        offset_: the score below which a row is an outlier; -inf where so few rows were held out that no rate as low can be kept
-            but by no alarm, of which a warning tells.
-        table_, n_iter_, n_features_in_, feature_names_in_: as of `NormalizingFlow`.
+        offset_: the score below which a row is an outlier; -inf, and a warning, where so few rows were held out that no rate
+            as low can be kept except by no alarm at all.
+        table_, n_iter_, n_features_in_, feature_names_in_: as in `NormalizingFlow`.
 
     Errors:
-        FlowsError, TypeError: an alarm rate outside (0, 0.5]; as of `NormalizingFlow`.
+        FlowsError, TypeError: an alarm rate outside (0, 0.5]; as in `NormalizingFlow`.
 
     Source:
         Bates, Candès, Lei, Romano and Sesia, "Testing for Outliers with Conformal p-values", 2021, arXiv:2104.08279,
@@ -74,7 +74,7 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
 
         Args:
             X: a frame, or an array (rows, columns).
-            y: is not looked at.
+            y: is not used.
             sample_weight: (rows,), 0 or more.
 
         Returns:
@@ -88,23 +88,23 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         folds = FOLDS if enough and isinstance(self.model, ModelValue) else None
         self._fit(frame, schema, weights, folds)
         result = self.table_.result
-        kept = cast(Kept, result.kept).x.reshape(-1, len(self.table_.schema.columns))
+        held_out = cast(Kept, result.kept).x.reshape(-1, len(self.table_.schema.columns))
         # As new rows are scored, to the last digit: in a table of categories many rows have one score.
-        scores = np.fmin(np.ravel(result.scores), in_chunks(self.table_, kept.astype(np.float64), None))
-        scores[self._alone(kept, frame, weights)] = -np.inf
+        scores = np.fmin(np.ravel(result.scores), in_chunks(self.table_, held_out.astype(np.float64), None))
+        scores[self._alone(held_out, frame, weights)] = -np.inf
         self.offset_ = offset(scores, result.score_weights, float(rate))
         return self
 
-    def _alone(self, kept: np.ndarray, frame: Any, weights: np.ndarray | None) -> np.ndarray:
-        """Tell which of the rows held out alone have a category, or alone keep a column from being constant."""
+    def _alone(self, held_out: np.ndarray, frame: Any, weights: np.ndarray | None) -> np.ndarray:
+        """Tell which of the rows held out are the only ones with a category, or with a second value of a column."""
         schema = self.table_.schema
         x = schema.rows(frame).x
         x = x if weights is None else x[weights > 0]
-        alone = np.zeros(len(kept), bool)
+        alone = np.zeros(len(held_out), bool)
         for j in range(x.shape[1]):
             levels, counts = np.unique(x[:, j], return_counts=True)
             if j < len(schema.codes) or len(levels) == 2:
-                alone |= np.isin(kept[:, j], levels[counts == 1].astype(kept.dtype))
+                alone |= np.isin(held_out[:, j], levels[counts == 1].astype(held_out.dtype))
         return alone
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -121,7 +121,7 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         """-1 for outliers, 1 for other rows, (rows,). Rows whose log p is NaN are outliers, and a warning counts them."""
         decision = self.decision_function(X)
         if unknown := int(np.isnan(decision).sum()):
-            warn_user(f"log p of {unknown} of {len(decision)} rows is NaN; they are told to be outliers. See table_.verify")
+            warn_user(f"log p of {unknown} of {len(decision)} rows is NaN; they count as outliers. See table_.verify")
         return np.where(decision >= 0, 1, -1)
 
 
@@ -130,19 +130,19 @@ def offset(scores: np.ndarray, score_weights: np.ndarray | None, rate: float) ->
     `FitResult.anomaly`; -inf, and a warning, where there is none."""
     weights = np.ones(scores.shape) if score_weights is None else np.ravel(score_weights)
     order, total = np.argsort(scores), weights.sum()
-    of_x = np.square(weights).sum() / total
-    lower = np.concatenate([[0.0], np.cumsum(weights[order])[:-1]])  # the weight of those below each
-    usual = (of_x + lower) / (of_x + total)
+    new_weight = np.square(weights).sum() / total
+    lower = np.concatenate([[0.0], np.cumsum(weights[order])[:-1]])  # the weight of the scores below each
+    usual = (new_weight + lower) / (new_weight + total)
     able = np.flatnonzero(usual <= rate * (1 + SLACK))
     if len(able):
-        found = float(scores[order[able[-1]]])
-        if found == -np.inf:
+        score = float(scores[order[able[-1]]])
+        if score == -np.inf:
             share = weights[scores == -np.inf].sum() / total
             warn_user(
                 f"of the rows held out, {share:.2%} have a value that no other row has, such as a category, and rows like them "
                 f"are outliers whatever their score: more than alarm_rate={rate:.3g}. Raise it, or ignore such columns"
             )
-        return found
+        return score
     warn_user(
         f"no row can raise an alarm at alarm_rate={rate:.3g}, as {len(scores)} rows were held out; the least rate at which one "
         f"can is {usual[0]:.3g}. Raise it, or fit more rows"

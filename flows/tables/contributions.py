@@ -1,4 +1,4 @@
-"""How usual each column of a row is, given the others: log p(x) less the log of the sum, or of the integral, over that column.
+"""log p(x_j | the other columns) of rows: log p(x) less the log of its sum, or of its integral, over column j.
 
 The panels of an integral begin at quantiles of draws, at the value of the row, and at values of the draws that are nearest to
 it in the other columns. `integrals.py` halves them.
@@ -22,7 +22,7 @@ from flows.training.options import bar_or_none
 USUAL_POINTS = 160  # of an integral, for the time that the bar shows at first
 DRAWS = 2_048
 NEAREST = 8  # draws
-BATCHES = (8_208, 1_040)  # rows whose density is asked for at once: few sizes, as each is compiled, and none is filled up
+BATCHES = (8_208, 1_040)  # rows whose density is computed at once: few sizes, as each is compiled, and none is filled up
 PIECE = 512  # rows whose panels are held at once, and fewer where the distances to draws would be more numbers than this:
 NUMBERS = 2**24
 PENDING = 65_536  # rows whose condition is encoded at once
@@ -32,20 +32,20 @@ def contributions(result: FitResult, schema: Schema, frame: Any, errors: str, ve
     """A frame of log p(x_j | the others), as `TableResult.contributions` says."""
     bar_or_none(verbose, "contributions: verbose")
     table, columns = looked_at(frame, "contributions"), schema.columns
-    found = list[np.ndarray]()
+    parts = list[np.ndarray]()
     unsolved, counted = np.zeros(len(columns), int), np.zeros(2, int)
     with tqdm(total=table.rows, desc="contributions", unit="row", disable=not verbose) as bar:
         for part in schema.pieces(table, PENDING, errors=errors):
             values, sound = _without_density(schema, part)
             if len(sound):
                 contexts = None if part.context is None else part.context[sound]
-                values[sound] = _of_sound_rows(result, schema, part.x[sound], contexts, table.rows, bar)
+                values[sound] = _scores(result, schema, part.x[sound], contexts, table.rows, bar)
             unsolved += np.isnan(values[sound]).sum(0)
             counted += [part.outside.sum(), (part.gaps & ~part.outside).sum()]
-            found.append(values)
+            parts.append(values)
     _warn(columns, unsolved, counted, table.rows)
     order = sorted(range(len(columns)), key=lambda j: table.places[columns[j]])
-    labels, whole = [table.header.labels[table.places[columns[j]]] for j in order], np.concatenate(found)
+    labels, whole = [table.header.labels[table.places[columns[j]]] for j in order], np.concatenate(parts)
     framed_values = frame_of(table.header.library, labels, [whole[:, j] for j in order], len(whole))
     if table.header.library == "pandas":
         framed_values.index = table.native.index
@@ -56,7 +56,7 @@ def _warn(columns: tuple[str, ...], unsolved: np.ndarray, counted: np.ndarray, r
     if counted.any():
         warn_user(
             f"contributions: {counted[0]} of {rows} rows have an unknown category or a value out of bounds, which has -inf; "
-            f"{counted[1]} have a gap. What else is in these rows has NaN"
+            f"{counted[1]} have a gap. Their other values have NaN"
         )
     if unsolved.any():
         by_column = ", ".join(f"{name!r} in {count}" for name, count in zip(columns, unsolved, strict=True) if count)
@@ -67,7 +67,7 @@ def _warn(columns: tuple[str, ...], unsolved: np.ndarray, counted: np.ndarray, r
 
 
 def _without_density(schema: Schema, part: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """NaN for all values, but -inf for those that are none of their column; and the places of rows that have a density."""
+    """NaN for all values, but -inf for values that their column cannot have; and the places of rows that have a density."""
     values = np.full(part.x.shape, np.nan)
     codes, angles = len(schema.codes), len(schema.angles)
     with np.errstate(invalid="ignore"):
@@ -81,17 +81,17 @@ def _without_density(schema: Schema, part: Rows) -> tuple[np.ndarray, np.ndarray
     return values, np.flatnonzero(~(part.outside | part.gaps))
 
 
-def _of_sound_rows(result: FitResult, schema: Schema, x: np.ndarray, contexts: Any, rows: int, bar: tqdm) -> np.ndarray:
+def _scores(result: FitResult, schema: Schema, x: np.ndarray, contexts: Any, rows: int, bar: tqdm) -> np.ndarray:
     """log p(x_j | the others) of rows that have a density, (rows, columns)."""
     axes = axes_of(schema)
-    drawn, given = _draws(result, contexts)
+    drawn, conditions = _draws(result, contexts)
     axes = [axis.spread(drawn[:, j]) for j, axis in enumerate(axes)]
     score = _Densities(result, x, contexts)
     if not bar.disable:
         points = sum(axis.classes if isinstance(axis, Codes) else USUAL_POINTS for axis in axes)
         bar.set_description(f"contributions, about {score.seconds(points * rows):.2g} s")
-    known = _Neighbours(axes, drawn, given)
-    found = np.empty(x.shape)
+    known = _Neighbours(axes, drawn, conditions)
+    values = np.empty(x.shape)
     piece = max(min(PIECE, NUMBERS // (len(axes) * len(drawn) or 1)), 1)
     for start in range(0, len(x), piece):
         places = np.arange(start, min(start + piece, len(x)))
@@ -99,26 +99,26 @@ def _of_sound_rows(result: FitResult, schema: Schema, x: np.ndarray, contexts: A
         distances = known.distances(x[places], None if contexts is None else contexts[places])
         for j, axis in enumerate(axes):
 
-            def of_column(some: np.ndarray, t: np.ndarray, j: int = j, places: np.ndarray = places) -> np.ndarray:
+            def log_density(some: np.ndarray, t: np.ndarray, j: int = j, places: np.ndarray = places) -> np.ndarray:
                 return score(places[some], j, t)
 
             near = known.nearest(j, distances, x[places, j])
-            found[places, j] = log_p - axis.log_total(of_column, x[places, j], near, score.rounding)
+            values[places, j] = log_p - axis.log_total(log_density, x[places, j], near, score.rounding)
         bar.update(len(places))
-    return found
+    return values
 
 
 def _draws(result: FitResult, contexts: Any) -> tuple[np.ndarray, Any]:
-    """Draws of the model, and what each was given: of some of the rows, evenly spaced."""
+    """Draws of the model, and their conditions: the conditions of some rows, evenly spaced."""
     if contexts is None:
-        drawn, given = np.asarray(result.draw(0, DRAWS), np.float64), None
+        drawn, conditions = np.asarray(result.draw(0, DRAWS), np.float64), None
     else:
         some = contexts[np.linspace(0, len(contexts) - 1, min(len(contexts), DRAWS)).astype(int)]
-        each = -(-DRAWS // len(some))
-        drawn = np.asarray(result.draw(0, each, context=some), np.float64).reshape(len(some) * each, -1)
-        given = np.repeat(some, each, 0)
+        count = -(-DRAWS // len(some))
+        drawn = np.asarray(result.draw(0, count, context=some), np.float64).reshape(len(some) * count, -1)
+        conditions = np.repeat(some, count, 0)
     finite = np.isfinite(drawn).all(1)
-    return drawn[finite], None if given is None else given[finite]
+    return drawn[finite], None if conditions is None else conditions[finite]
 
 
 class _Densities:
@@ -129,14 +129,14 @@ class _Densities:
         self.rounding = 0.0  # of log p, relative; of the dtype that it comes in
 
     def __call__(self, places: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
-        def of_piece(places: np.ndarray, values: np.ndarray) -> Any:
+        def log_density(places: np.ndarray, values: np.ndarray) -> Any:
             rows = self.x[places]
             rows[:, j] = values
             log_p = self.result.log_prob(rows, context=None if self.contexts is None else self.contexts[places])
             self.rounding = float(np.finfo(log_p.dtype).eps)
             return log_p
 
-        return by_pieces(of_piece, places, values, sizes=BATCHES).astype(float)
+        return by_pieces(log_density, places, values, sizes=BATCHES).astype(float)
 
     def seconds(self, points: int) -> float:
         """About how long these points take, once the density is compiled."""
@@ -151,26 +151,26 @@ class _Densities:
 class _Neighbours:
     """The draws that are nearest to rows in all columns but one, where the others may have modes that quantiles do not show."""
 
-    def __init__(self, axes: list[Any], drawn: np.ndarray, given: Any):
+    def __init__(self, axes: list[Any], drawn: np.ndarray, conditions: Any):
         self.axes, self.drawn = axes, drawn
-        given = np.zeros((len(drawn), 0)) if given is None else given
-        self.scale = np.where(given.std(0) > 0, given.std(0), 1.0)
-        self.blocks, self.given = [axis.seen(drawn[:, j]) for j, axis in enumerate(axes)], given / self.scale
+        conditions = np.zeros((len(drawn), 0)) if conditions is None else conditions
+        self.scale = np.where(conditions.std(0) > 0, conditions.std(0), 1.0)
+        self.blocks, self.conditions = [axis.features(drawn[:, j]) for j, axis in enumerate(axes)], conditions / self.scale
 
     def distances(self, x: np.ndarray, contexts: Any) -> list[np.ndarray]:
-        """Squared, (rows, draws), by column; the last is over all columns and the condition."""
-        found = [_squared(axis.seen(x[:, j]), self.blocks[j]) for j, axis in enumerate(self.axes)]
-        whole = found[0].copy()
-        for one in found[1:]:
-            whole += one
+        """Squared distances, (rows, draws), by column; the last is over all columns and the condition."""
+        squares = [_squared(axis.features(x[:, j]), self.blocks[j]) for j, axis in enumerate(self.axes)]
+        whole = squares[0].copy()
+        for square in squares[1:]:
+            whole += square
         if contexts is not None:
-            whole = whole + _squared(contexts / self.scale, self.given)
-        return [*found, whole]
+            whole = whole + _squared(contexts / self.scale, self.conditions)
+        return [*squares, whole]
 
-    def nearest(self, j: int, distances: list[np.ndarray], own: np.ndarray) -> np.ndarray:
-        """Values of column j in these draws, (rows, NEAREST)."""
+    def nearest(self, j: int, distances: list[np.ndarray], values: np.ndarray) -> np.ndarray:
+        """Values of column j in the nearest draws, (rows, NEAREST)."""
         if len(self.drawn) <= NEAREST:
-            return np.repeat(own[:, None], NEAREST, 1)
+            return np.repeat(values[:, None], NEAREST, 1)
         places = np.argpartition(distances[-1] - distances[j], NEAREST, 1)[:, :NEAREST]
         return self.drawn[places, j]
 

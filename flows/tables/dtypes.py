@@ -11,11 +11,9 @@ import numpy as np
 from flows.core import FlowsError
 from flows.results.frames import module_of
 
-Dtype = str | dict[str, Any]  # of categorical ones also the categories
+Dtype = str | dict[str, Any]  # of a categorical dtype also its categories
 
-OF_POLARS = re.compile(
-    r"(U?Int\d+|Float\d+|String|Boolean|Date|Datetime|Duration|Decimal|Categorical|Object|Null)(?:\((.*)\))?"
-)
+POLARS = re.compile(r"(U?Int\d+|Float\d+|String|Boolean|Date|Datetime|Duration|Decimal|Categorical|Object|Null)(?:\((.*)\))?")
 ZONE = re.compile(r"datetime64\[\w+, (.+)\]|arrow\[timestamp\[\w+, tz=(.+)\]\]|.*time_zone='(.+)'\)")
 DECIMAL = re.compile(r"(decimal\d+)\((\d+), (-?\d+)\)")
 WHOLE = re.compile(r"(u?)int(8|16|32|64)", re.IGNORECASE)
@@ -24,14 +22,14 @@ WHOLE = re.compile(r"(u?)int(8|16|32|64)", re.IGNORECASE)
 def described(column: Any) -> Dtype:
     """The dtype of a column of narwhals."""
     native = column.to_native()
-    return _of_pandas(native.dtype) if column.implementation.is_pandas() else _of_polars(native.dtype)
+    return _described_pandas(native.dtype) if column.implementation.is_pandas() else _described_polars(native.dtype)
 
 
-def _of_pandas(dtype: Any) -> Dtype:
+def _described_pandas(dtype: Any) -> Dtype:
     name = type(dtype).__name__
     if name == "CategoricalDtype":
         categories = dtype.categories
-        return {"categories": categories.tolist(), "of": _of_pandas(categories.dtype), "ordered": bool(dtype.ordered)}
+        return {"categories": categories.tolist(), "of": _described_pandas(categories.dtype), "ordered": bool(dtype.ordered)}
     if name == "StringDtype":
         return "str" if dtype.na_value is np.nan else f"string[{dtype.storage}]"
     if name == "ArrowDtype":
@@ -39,7 +37,7 @@ def _of_pandas(dtype: Any) -> Dtype:
     return str(dtype)
 
 
-def _of_polars(dtype: Any) -> Dtype:
+def _described_polars(dtype: Any) -> Dtype:
     if type(dtype).__name__ == "Enum":
         return {"categories": dtype.categories.to_list(), "of": "Enum"}
     if type(dtype).__name__ == "Categorical":
@@ -49,31 +47,31 @@ def _of_polars(dtype: Any) -> Dtype:
 
 def whole_range(dtype: Dtype) -> tuple[int, int] | None:
     """The least and the largest number of a dtype of whole numbers; None for any other."""
-    found = WHOLE.search(dtype) if isinstance(dtype, str) and not dtype.startswith(("date", "time")) else None
-    if found is None:
+    match = WHOLE.search(dtype) if isinstance(dtype, str) and not dtype.startswith(("date", "time")) else None
+    if match is None:
         return None
-    info = np.iinfo(f"{found[1].lower()}int{found[2]}")
+    info = np.iinfo(f"{match[1].lower()}int{match[2]}")
     return max(int(info.min), -(2**63)), min(int(info.max), 2**63 - 1)
 
 
 def zone_in(dtype: Dtype | None) -> str | None:
     """The time zone of a dtype of times; None where it has none."""
-    found = ZONE.fullmatch(dtype) if isinstance(dtype, str) else None
-    return next(filter(None, found.groups())) if found else None
+    match = ZONE.fullmatch(dtype) if isinstance(dtype, str) else None
+    return next(filter(None, match.groups())) if match else None
 
 
 def is_single(dtype: Dtype) -> bool:
-    """Tell whether numbers of it have the digits of float32."""
+    """Tell whether a dtype holds numbers of float32."""
     return isinstance(dtype, str) and dtype.lower() in ("float32", "arrow[float]")
 
 
 def is_date(dtype: Dtype) -> bool:
-    """Tell whether it is one of dates or times."""
+    """Tell whether a dtype holds dates or times."""
     return isinstance(dtype, str) and dtype.lower().startswith(("date", "arrow[date", "arrow[timestamp"))
 
 
 def is_duration(dtype: Dtype) -> bool:
-    """Tell whether it is one of durations."""
+    """Tell whether a dtype holds durations."""
     return isinstance(dtype, str) and dtype.lower().startswith(("timedelta", "duration", "arrow[duration"))
 
 
@@ -93,7 +91,7 @@ def holds_times(column: Any) -> bool:
 
 
 def without_zone(column: Any, zone: str | None = None) -> tuple[Any, Any]:
-    """Times with a zone as such without: by Universal Time, and by the clock of a zone, their own by default."""
+    """Times with a zone as times without: by Universal Time, and by the clock of a zone, by default the zone of the column."""
     if not column.implementation.is_pandas():
         local = column if zone is None else column.dt.convert_time_zone(zone)
         return column.dt.convert_time_zone("UTC").dt.replace_time_zone(None), local.dt.replace_time_zone(None)
@@ -114,7 +112,7 @@ def gaps_of(column: Any) -> np.ndarray:
 
 
 def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
-    """For each row the place of its value among those that occur, -1 for a gap; and these values, as Python has them."""
+    """The place of each row's value among the values that occur, -1 for a gap; and these values, as Python has them."""
     native = column.to_native()
     if column.implementation.is_pandas():
         places, values = module_of("pandas").factorize(native)
@@ -161,14 +159,14 @@ def _pandas(pandas: Any, dtype: Dtype, values: Any) -> Any:
 def _pandas_dtype(pandas: Any, dtype: Dtype, values: Any) -> Any:
     if isinstance(dtype, dict):
         categories = _with_others(dtype, values)
-        of = pandas.Index(categories, dtype=_pandas_dtype(pandas, dtype["of"], ()))
-        return pandas.CategoricalDtype(of, ordered=bool(dtype.get("ordered", False)))
+        index = pandas.Index(categories, dtype=_pandas_dtype(pandas, dtype["of"], ()))
+        return pandas.CategoricalDtype(index, ordered=bool(dtype.get("ordered", False)))
     if dtype.startswith("arrow["):
         arrow, name = importlib.import_module("pyarrow"), dtype[6:-1]
         if name.startswith("dictionary<values="):
             return pandas.ArrowDtype(arrow.dictionary(arrow.int32(), arrow.string()))
-        if (found := DECIMAL.fullmatch(name)) is not None:
-            return pandas.ArrowDtype(getattr(arrow, found[1])(int(found[2]), int(found[3])))
+        if (match := DECIMAL.fullmatch(name)) is not None:
+            return pandas.ArrowDtype(getattr(arrow, match[1])(int(match[2]), int(match[3])))
         if name in ("string", "large_string"):
             return pandas.ArrowDtype(getattr(arrow, name)())
         return pandas.ArrowDtype.construct_from_string(f"{name}[pyarrow]")
@@ -184,11 +182,11 @@ def _with_others(dtype: dict[str, Any], values: Any) -> list[Any]:
 def _polars(polars: Any, dtype: Dtype, values: Any) -> Any:
     if isinstance(dtype, dict):
         return polars.Series(values, dtype=polars.Enum(_with_others(dtype, values)))
-    found = OF_POLARS.fullmatch(dtype)
-    if found is None:
+    match = POLARS.fullmatch(dtype)
+    if match is None:
         raise FlowsError(f"{dtype!r:.60} is not a dtype of polars that a schema knows; expected one such as 'Int64'")
-    target = getattr(polars, found[1])
-    if found[2]:
+    target = getattr(polars, match[1])
+    if match[2]:
         call = ast.parse(dtype, mode="eval").body
         target = target(**{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})  # type: ignore[attr-defined]
     if isinstance(values, list):

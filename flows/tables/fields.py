@@ -1,6 +1,4 @@
-"""A column of a schema: its kind, and what was learnt of it from the frame that the schema was fitted to; and columns of a
-frame side by side, as numbers.
-"""
+"""Columns of a schema: the kind of each, and what the schema learnt of it from a frame; and columns of a frame as numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +15,7 @@ from flows.training.options import one_of
 
 
 class CellError(FlowsError):
-    """A value that is none of its column.
+    """A value that its column cannot have.
 
     Attributes:
         column, row: its place, counted from 0.
@@ -30,7 +28,7 @@ class CellError(FlowsError):
 
     @classmethod
     def at(cls, what: str, column: str, row: int, said: str, remedy: str) -> "CellError":
-        """Made so that it can be pickled as any other."""
+        """Return the error, which can be pickled as any other."""
         error = cls(f"{what}: column {column!r}, row {row}, {said}. {remedy}")
         error.column, error.row, error.said = column, row, said
         return error
@@ -47,8 +45,8 @@ class Field:
         least: the least value, of dates as text of ISO 8601, from which numbers count; None where they have a low bound.
         largest: the largest date, which shows the cycles that dates went through.
         origin: a value that lies on the steps.
-        digits: after the point, that hold all values; None where more than float64 has would be needed.
-        why: it is of this kind, for people.
+        digits: the number of digits after the point that hold all values; None where float64 has too few.
+        why: the reason for this kind, for people.
     """
 
     kind: Kind
@@ -62,7 +60,7 @@ class Field:
 
     @property
     def complete(self) -> bool:
-        """Tells whether everything that encoding needs is known."""
+        """Tell whether all that encoding needs is known."""
         return isinstance(self.kind, Ignored) or (self.dtype is not None and self.kind.is_learnt(self))
 
     @property
@@ -82,7 +80,7 @@ class Field:
         return self.kind.ends(self)
 
     def replacing(self, old: "Field") -> "Field":
-        """Return the column with what is known of it whatever its kind is: values of one sort stay what they are."""
+        """Return the column with the facts of an old one that stay true: values of one sort stay what they are."""
         if not self.kind.sort or self.kind.sort != old.kind.sort:
             return self
         origin = old.origin if self.step and self.step == old.step else None
@@ -120,7 +118,7 @@ class Field:
         return entries
 
     def check(self, name: str, column: Any, entries: Entries, what: str, gaps: bool = True) -> None:
-        """Refuse the first value that is none of its column, and the first gap where there may be none."""
+        """Refuse the first value that the column cannot have, and the first gap where gaps are not allowed."""
         if entries.outside.any():
             row, count = int(entries.outside.argmax()), int(entries.outside.sum())
             value = as_plain(column.item(row))
@@ -142,9 +140,9 @@ class Rows(NamedTuple):
 
     Attributes:
         x: (rows, d), the modelled columns: codes, angles, numbers. NaN where there is a gap, -1 for an unknown category.
-        context: (rows, context_dim), what a model sees of the condition; None where there is none.
-        outside: which rows have a value that is none of its column, (rows,).
-        gaps: which rows have a gap in a column that has no value for gaps, (rows,).
+        context: (rows, context_dim), what a model sees of the condition; None without one.
+        outside: (rows,), True where a row has a value that its column cannot have.
+        gaps: (rows,), True where a row has a gap in a column that has no value for gaps.
     """
 
     x: np.ndarray
@@ -161,7 +159,7 @@ def encoded_rows(
     errors: str = "raise",
     constants: Sequence[str] = (),
 ) -> Rows:
-    """Return these columns as numbers; of constants it is checked that they are the same as before."""
+    """Return columns as numbers; constants are checked to have the value that they had before."""
     one_of("raise", "coerce")(errors, "errors")
     x = np.empty((table.rows, len(names)))
     outside, gaps = np.zeros(table.rows, bool), np.zeros(table.rows, bool)

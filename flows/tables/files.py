@@ -17,7 +17,7 @@ def load(path: Any, constructors: Iterable[Callable] = (), *, max_bytes: int | N
     """The `TableResult` that `TableResult.save` wrote.
 
     Args:
-        path, constructors, max_bytes: as of `flows.load`.
+        path, constructors, max_bytes: as in `flows.load`.
 
     Errors:
         FlowsError: a file that `flows.load` refuses, that holds no table, or whose schema does not fit its model.
@@ -38,14 +38,14 @@ def load(path: Any, constructors: Iterable[Callable] = (), *, max_bytes: int | N
         )
     region = support(result.init_fun, result.input_dim, result.context_dim).inputs
     others = [0] * (sizes[0] - len(schema.codes))
-    for name, of_schema, of_model in (
+    for name, in_schema, in_model in (
         ("categories", [*schema.classes, *others], region.classes),
         ("periods", [*[0] * len(schema.codes), *schema.periods, *[0] * len(schema.numbers)], region.period),
     ):
-        if not np.allclose(of_schema, of_model):
-            j = int(np.argmin(np.isclose(of_schema, of_model)))
+        if not np.allclose(in_schema, in_model):
+            j = int(np.argmin(np.isclose(in_schema, in_model)))
             raise FlowsError(
                 f"{str(path)!r} has a schema whose {name} differ from its model: column {schema.columns[j]!r} has "
-                f"{of_schema[j]:.6g}, and {of_model[j]:.6g} there"
+                f"{in_schema[j]:.6g}, and {in_model[j]:.6g} there"
             )
     return TableResult(schema, result)

@@ -60,24 +60,24 @@ def fit(
     Args:
         rng: key or seed.
         frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected.
-        schema: what its columns hold; by default what `infer_schema` says of them. It is completed by the frame.
-        model: of the numbers: a distribution, such as `flows.Flow(flows.NSF())`; a list or a dict of several, of which
-            `flows.select` takes the best, or their stack; "auto" for the list that `flows.select` has for a table of this
-            size. Of categories alone, "auto" compares a linear model with a network.
-        condition: names of columns that are given, on which the others depend. They have no density.
+        schema: what the columns hold; by default what `infer_schema` suggests. The frame completes it.
+        model: the model of the numbers: a distribution, such as `flows.Flow(flows.NSF())`; a list or a dict of several, from
+            which `flows.select` takes the best, or their stack; "auto" for the list that `flows.select` has for a table of this
+            size. For categories alone, "auto" compares a linear model with a network.
+        condition: names of the columns on which the others depend. The condition itself has no density.
         weights: (rows,), 0 or more, or the name of a column, which is then not modelled.
         gaps: "refuse" a row without a number, an angle or a date, or "drop" it. A gap in a category is a value like others.
         validation: the share of rows that are held out, or a frame to validate on.
-        batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, mesh, verbose: as of `flows.fit`.
-        folds, checkpoint, callbacks: the same, for a single model.
-        total_minutes: as of `flows.select`; of a single model the limit, too.
+        batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, mesh, verbose: as in `flows.fit`.
+        folds, checkpoint, callbacks: as in `flows.fit`, for a single model.
+        total_minutes: as in `flows.select`; for a single model it is a limit, too.
 
     Returns:
         A `TableResult`.
 
     Errors:
         FlowsError, TypeError: a frame that does not fit the schema; the row, the column, the value, and what to do. An option
-            that a choice among several models does not have. As of `flows.fit`.
+            that a choice among several models does not have. As in `flows.fit`.
 
     Source:
         Uria, Murray and Larochelle, "RNADE", 2013, arXiv:1306.0186, for densities one column after the other.
@@ -97,15 +97,15 @@ def fit(
     with devices_of(keywords.get("mesh"), "tables.fit"), ExitStack() as units:
         names = names_of([condition] if isinstance(condition, str) else condition)
         table = looked_at(frame, "tables.fit")
-        of_rows = weights_of(table, weights, names)
+        row_weights = weights_of(table, weights, names)
         schema = completed(table, schema, names, weights)
         if gaps == "drop":
-            table, of_rows = _without_gaps(table, schema, of_rows)
+            table, row_weights = _without_gaps(table, schema, row_weights)
         rows = schema.rows(table)
         models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
         if validation is not None and not np.isscalar(validation):
             validation = _validation(validation, schema)
-        shared: Any = {"context": rows.context, "weights": of_rows, **keywords, **_cells(schema)}
+        shared: Any = {"context": rows.context, "weights": row_weights, **keywords, **_cells(schema)}
         units.enter_context(less_offsets(schema.offsets))
         data = frame_of(
             library_of(table.native), schema.columns, list(rows.x.T), len(rows.x)
@@ -129,10 +129,10 @@ def fit(
 
 
 def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], weights: Any) -> Schema:
-    """The schema of a frame: what it says itself where none was given; with the condition, and without a column of weights."""
-    of_weights = isinstance(weights, str)
+    """The schema of a frame, inferred where there is none; with the condition, and without a column of weights."""
+    in_frame = isinstance(weights, str)
     if schema is None:
-        schema = infer_schema(table.without(weights) if of_weights else table, names)
+        schema = infer_schema(table.without(weights) if in_frame else table, names)
     elif not isinstance(schema, Schema):
         raise TypeError(f"tables.fit: schema is a {type(schema).__name__}; expected a tables.Schema, or None")
     elif names and schema.condition and names != schema.condition:
@@ -141,7 +141,7 @@ def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], weigh
         )
     elif names and not schema.condition:
         schema = Schema(schema.kinds, names)
-    schema = (schema.ignoring(weights, "weights") if of_weights else schema).fitted(table)
+    schema = (schema.ignoring(weights, "weights") if in_frame else schema).fitted(table)
     if not schema.columns:
         raise FlowsError(
             "tables.fit: no column is left to model, as all are constant, ignored or of the condition; expected one at least:\n"
@@ -160,7 +160,9 @@ def weights_of(table: Frame, weights: Any, condition: Sequence[str]) -> Any:
     if not isinstance(weights, str):
         return weights
     if weights not in table.places:
-        raise FlowsError(f"tables.fit: weights is {weights!r:.60}, no column of the frame; it has {listed(list(table.places))}")
+        raise FlowsError(
+            f"tables.fit: weights is {weights!r:.60}, which is not a column of the frame; it has {listed(list(table.places))}"
+        )
     if weights in condition:
         raise FlowsError(f"tables.fit: weights is {weights!r:.60}, which is a column of the condition; expected another one")
     return numbers_of(table.column(weights).to_frame().to_native(), "tables.fit: weights")[:, 0]
@@ -216,23 +218,25 @@ def models_of(schema: Schema, model: Any, numbers: np.ndarray, conditional: bool
         known = conditional or bool(schema.codes or schema.angles)
         model = suggested(rows, (columns,), known, mostly_whole(numbers))
     if isinstance(model, Mapping):
-        return {str(name): joined(schema, of_numbers) for name, of_numbers in model.items()}
+        return {str(name): joined(schema, number_model) for name, number_model in model.items()}
     if isinstance(model, str) or not (callable(model) or isinstance(model, Sequence)):
         raise TypeError(f'tables.fit: model is {model!r:.80}; expected a distribution of the numbers, several, or "auto"')
     if isinstance(model, Sequence):
-        return _named([(repr(of_numbers), joined(schema, of_numbers)) for of_numbers in model])
+        return _named([(repr(number_model), joined(schema, number_model)) for number_model in model])
     return joined(schema, model)
 
 
-def joined(schema: Schema, of_numbers: DistributionLike | None = None, hidden: tuple[int, ...] = (64, 64)) -> DistributionInit:
+def joined(
+    schema: Schema, number_model: DistributionLike | None = None, hidden: tuple[int, ...] = (64, 64)
+) -> DistributionInit:
     """The distribution of all columns: of the codes, of the angles given these, and of the numbers given both."""
     blocks = list[tuple[Any, int]]()
     if schema.codes:
         blocks.append((Categorical(*schema.classes, hidden=hidden), len(schema.codes)))
     if schema.angles:
         blocks.append((angles(schema.periods), len(schema.angles)))
-    if of_numbers is not None:
-        blocks.append((of_numbers, len(schema.numbers)))
+    if number_model is not None:
+        blocks.append((number_model, len(schema.numbers)))
     distributions, sizes = zip(*blocks, strict=True)
     return distributions[0] if len(blocks) == 1 else ChainRule(*distributions, sizes=sizes)
 
@@ -246,7 +250,7 @@ def angles(periods: Sequence[float]) -> DistributionInit:
 
 
 def _without_numbers(schema: Schema, model: Models) -> DistributionInit | dict[str, Any]:
-    """The model of codes and angles alone: of codes alone a linear one and a network are compared."""
+    """The model of codes and angles alone: for codes alone a linear model and a network are compared."""
     if model != "auto":
         kinds = "categories and angles" if schema.angles else "categories"
         raise FlowsError(
@@ -254,7 +258,7 @@ def _without_numbers(schema: Schema, model: Models) -> DistributionInit | dict[s
         )
     if schema.angles:
         return joined(schema)
-    return _named([(repr(each := joined(schema, hidden=hidden)), each) for hidden in WIDTHS])
+    return _named([(repr(candidate := joined(schema, hidden=hidden)), candidate) for hidden in WIDTHS])
 
 
 def _named(models: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -22,9 +22,9 @@ MOST_OF_ROWS = 0.5  # the same, as a share of the rows
 MOST_LEVELS = 20  # numbers that are categories, each in this many rows or more:
 ROWS_OF_LEVEL = 5
 FAR_ABOVE = 100  # times the least value that the largest is, where 0 may be the end
-MOST_WHOLE = 2.0**53  # below which float64 tells whole numbers apart
+MOST_WHOLE = 2.0**53  # below which float64 has all whole numbers
 LONG = 8  # digits after the point from which a step is not a decimal
-SLACK = 1e-6  # of it, by which one with all digits may differ
+SLACK = 1e-6  # of a step, by which the step with all digits may differ
 
 
 def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
@@ -34,17 +34,17 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
       values, or of more than half as many as there are rows, is `Ignored`. An ordered dtype of pandas is an `Ordinal`.
     - Whole numbers that span 2^60 or more, or reach 2^63, as identifiers and hashes do, are names: `Ignored`, or a `Category`
       where there are at most 20.
-    - Numbers of at most 20 values, each in 5 rows or more, are a `Category` too. Other whole numbers are `Integer`, others
-      `Real`, with the step to which they are rounded, if that shows. Durations are `Real`, in seconds.
+    - Numbers of at most 20 values, each in 5 rows or more, are a `Category` too. Other whole numbers are `Integer`, other
+      numbers `Real`, with the step to which they are rounded, if that shows. Durations are `Real`, in seconds.
     - `low=0` where nothing is negative, the least value is at most a hundredth of the largest, and 0 itself occurs only if
       there is a step. No other bound is guessed, and never an angle: `schema.replace({name: tables.Circular(360)})`.
-    - Dates and times are `DateTime`. What has one value in all rows is a `Constant`; what is none of these is `Ignored`.
+    - Dates and times are `DateTime`. A column of one value is a `Constant`; any other column is `Ignored`.
 
     A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, brings a warning (`DataWarning`).
 
     Args:
         frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected.
-        condition: names of columns given which the others have their density.
+        condition: names of columns on which the density of the others depends.
 
     Errors:
         FlowsError: columns of one name, no rows, a number that is not finite, a condition that is not a column. TypeError: not
@@ -84,7 +84,7 @@ def _fitted(table: Frame, guesses: Mapping[str, "Guess"], condition: Sequence[An
         more = f" and {len(spikes) - SHOWN} columns more" if len(spikes) > SHOWN else ""
         warn_user(
             f"{what}: {'; '.join(spikes[:SHOWN])}{more}, and shows no step. A density is unbounded on values that "
-            "repeat, so a better fit may be no better model. Give the step to which values are to be rounded: "
+            "repeat, so a better fit may not be a better model. Give the step to which values are to be rounded: "
             "schema.replace({name: tables.Real(step=...)})",
             DataWarning,
         )
@@ -109,7 +109,7 @@ def _guessed(name: str, column: Any) -> Guess:
         return Guess(Ignored(), f"holds {dtype}")
     try:
         places, values = factorized(column)
-    except TypeError:  # of objects that cannot be told apart
+    except TypeError:  # objects that cannot be compared
         return Guess(Ignored(), f"holds {dtype}")
     gaps = bool((places < 0).any())
     if len(values) + gaps == 1:
@@ -118,7 +118,7 @@ def _guessed(name: str, column: Any) -> Guess:
         return Guess(DateTime(), "times")
     if dtype.startswith("Duration"):
         return _number(name, column)
-    return _of_values(name, column, places, values, gaps)
+    return _guessed_by_values(name, column, places, values, gaps)
 
 
 def _constant(value: Any) -> Guess:
@@ -127,8 +127,8 @@ def _constant(value: Any) -> Guess:
     return Guess(Constant(value), "no value in any row" if value is None else "one value in all rows")
 
 
-def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], gaps: bool) -> Guess:
-    """Guess what a column holds whose dtype does not tell that it is one of numbers or of times."""
+def _guessed_by_values(name: str, column: Any, places: np.ndarray, values: list[Any], gaps: bool) -> Guess:
+    """Guess what a column holds by its values, as its dtype is neither one of numbers nor one of times."""
     odd = next((value for value in values if not isinstance(value, PLAIN)), None)
     if odd is not None and not isinstance(odd, decimal.Decimal):
         return Guess(Ignored(), f"holds {type(odd).__name__}")

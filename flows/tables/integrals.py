@@ -13,11 +13,11 @@ from flows.tables.schema import Schema
 
 TOLERANCE = 1e-3  # nats, by which two levels of an integral may differ
 ROUNDINGS = 2.0  # the same, in roundings of the largest log p
-COARSEST = 0.1  # nats, by which levels may differ for these: where a peak was not found yet, they differ by about 1
+COARSEST = 0.1  # nats, the most that this allows: levels that miss a peak differ by about 1
 MOST_POINTS = 4_096  # of an integral
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)  # of the draws, below the ends of panels
 FAR = 4.0  # standard deviations, beyond which rows are equally far from the draws
-# Of a panel of 5 equidistant points: Boole's rule, which follows from two levels of Simpson's, on three of them and on all; by
+# For a panel of 5 equidistant points: Boole's rule, which follows from two levels of Simpson's, on three of them and on all; by
 # how much these differ; and a third difference, as they may agree by chance where a panel is too wide.
 RULES = np.array(
     [[7 / 90, 32 / 90, 12 / 90, 32 / 90, 7 / 90], np.array([-1, 4, -6, 4, -1]) / 12, np.array([-1, 2, 0, -2, 1]) / 50]
@@ -25,8 +25,8 @@ RULES = np.array(
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # log p of rows, by their places, with values in one column
 
 
-# Each axis is a column that is moved. `spread` returns it with what it needs of draws; `seen` are numbers, (rows, k), by which
-# values are near or far; `log_total` is the log of the sum, or of the integral, of exp(score) over the column, (rows,).
+# Each axis is a column that is moved. `spread` returns it with what it needs of draws; `features` are numbers, (rows, k), by
+# which values are near or far; `log_total` is the log of the sum, or of the integral, of exp(score) over the column, (rows,).
 class Codes(NamedTuple):
     """Codes 0, 1, ..., all of which are summed over."""
 
@@ -35,11 +35,11 @@ class Codes(NamedTuple):
     def spread(self, drawn: np.ndarray) -> "Codes":
         return self
 
-    def seen(self, t: np.ndarray) -> np.ndarray:
+    def features(self, t: np.ndarray) -> np.ndarray:
         return (t[:, None] == np.arange(self.classes)).astype(np.float64)
 
-    def log_total(self, score: Score, own: np.ndarray, near: np.ndarray, rounding: float) -> np.ndarray:
-        rows, codes = np.repeat(np.arange(len(own)), self.classes), np.tile(np.arange(float(self.classes)), len(own))
+    def log_total(self, score: Score, x: np.ndarray, near: np.ndarray, rounding: float) -> np.ndarray:
+        rows, codes = np.repeat(np.arange(len(x)), self.classes), np.tile(np.arange(float(self.classes)), len(x))
         return np.asarray(logsumexp(score(rows, codes).reshape(-1, self.classes), axis=1))
 
 
@@ -53,16 +53,16 @@ class Angle(NamedTuple):
         inner = np.quantile(drawn % self.period, SHARES) if len(drawn) else np.linspace(0.1, 0.9, 8) * self.period
         return Angle(self.period, np.array([0.0, *inner, self.period]))
 
-    def seen(self, t: np.ndarray) -> np.ndarray:
+    def features(self, t: np.ndarray) -> np.ndarray:
         turns = 2 * np.pi * t / self.period
         return np.stack([np.cos(turns), np.sin(turns)], 1)
 
-    def log_total(self, score: Score, own: np.ndarray, near: np.ndarray, rounding: float) -> np.ndarray:
-        return log_integral(score, knots_of(self.ends, own[:, None] % self.period, near % self.period), rounding)
+    def log_total(self, score: Score, x: np.ndarray, near: np.ndarray, rounding: float) -> np.ndarray:
+        return log_integral(score, knots_of(self.ends, x[:, None] % self.period, near % self.period), rounding)
 
 
 class Line(NamedTuple):
-    """A number between bounds, or on the line. It is taken to the line as `flows.Unconstrain` does, and that to s in (-2, 2),
+    """A number between bounds, or on the line. `flows.Unconstrain` takes it to the line, and `to_s` takes that to (-2, 2),
     linear between the extremes of the draws at -1 and 1."""
 
     low: float
@@ -81,24 +81,24 @@ class Line(NamedTuple):
         line = self._replace(centre=(least + most) / 2, half=half, std=max(float(u.std()), half / len(u)))
         return line._replace(ends=np.array([-2, -1.3, -1, *line.to_s(np.quantile(u, SHARES)), 1, 1.3, 2]))
 
-    def seen(self, t: np.ndarray) -> np.ndarray:
+    def features(self, t: np.ndarray) -> np.ndarray:
         return np.clip((self._unbounded(t) - self.centre) / self.std, -FAR, FAR)[:, None]
 
-    def log_total(self, score: Score, own: np.ndarray, near: np.ndarray, rounding: float) -> np.ndarray:
-        def of_s(rows: np.ndarray, s: np.ndarray) -> np.ndarray:
+    def log_total(self, score: Score, x: np.ndarray, near: np.ndarray, rounding: float) -> np.ndarray:
+        def density(rows: np.ndarray, s: np.ndarray) -> np.ndarray:
             t, log_slope = self._from_s(s)
             log_f = np.full(len(s), -np.inf)
             with np.errstate(over="ignore"):
-                seen, low, high = np.float32(t), np.float32(self.low), np.float32(self.high)
-            within = np.isfinite(seen) & (seen > low) & (seen < high)  # what is rounded to an end has no density
+                single, low, high = np.float32(t), np.float32(self.low), np.float32(self.high)
+            within = np.isfinite(single) & (single > low) & (single < high)  # a value rounded to an end has no density
             log_f[within] = score(rows[within], t[within]) + log_slope[within]
             return log_f
 
-        own, near = (self.to_s(self._unbounded(t)) for t in (own[:, None], near))
-        return log_integral(of_s, knots_of(self.ends, own, near), rounding)
+        x, near = (self.to_s(self._unbounded(t)) for t in (x[:, None], near))
+        return log_integral(density, knots_of(self.ends, x, near), rounding)
 
     def _unbounded(self, t: np.ndarray) -> np.ndarray:
-        """On the line; draws that were rounded to the end of a box, or beyond it, inside."""
+        """Values on the line; draws that were rounded to the end of a box, or beyond it, are moved inside."""
         if not np.isfinite([self.low, self.high]).any():
             return t
         infinity = np.float32(np.inf)
@@ -129,23 +129,23 @@ class Line(NamedTuple):
 
 
 def axes_of(schema: Schema) -> list[Codes | Angle | Line]:
-    """The columns; cells of steps reach beyond bounds by half a step."""
+    """The axes of all columns; cells of steps reach beyond bounds by half a step."""
     lines = [Line(low - step / 2, high + step / 2) for (low, high), step in zip(schema.supports, schema.steps, strict=True)]
     return [*map(Codes, schema.classes), *map(Angle, schema.periods), *lines]
 
 
-def knots_of(ends: np.ndarray, *of_rows: np.ndarray) -> np.ndarray:
+def knots_of(ends: np.ndarray, *points: np.ndarray) -> np.ndarray:
     """The ends of panels of each row, in order."""
-    rows = len(of_rows[0])
-    return np.sort(np.clip(np.concatenate([np.tile(ends, (rows, 1)), *of_rows], 1), ends[0], ends[-1]), 1)
+    rows = len(points[0])
+    return np.sort(np.clip(np.concatenate([np.tile(ends, (rows, 1)), *points], 1), ends[0], ends[-1]), 1)
 
 
 def log_integral(log_f: Score, knots: np.ndarray, rounding: float) -> np.ndarray:
     """The log of the integral of exp(log_f) between the first and the last of the knots of each row, (rows,); NaN where that
-    needs more than MOST_POINTS, or where log_f is NaN, or -inf at all of them.
+    needs more than MOST_POINTS, or where log_f is NaN, or -inf at all points.
 
     Args:
-        log_f: of the places of rows and of points, both (n,).
+        log_f: a function of the places of rows and of points, both (n,).
         knots: (rows, panels + 1), in order.
         rounding: of log_f, relative: levels agree to no less.
     """
@@ -154,10 +154,10 @@ def log_integral(log_f: Score, knots: np.ndarray, rounding: float) -> np.ndarray
     inner = starts[:, :, None] + widths[:, :, None] * np.arange(4) / 4
     points = np.concatenate([inner.reshape(count, -1), knots[:, -1:]], 1)
     known = log_f(np.repeat(np.arange(count), points.shape[1]), points.ravel()).reshape(points.shape)
-    # Of each panel in play: its row, where it starts, how wide it is, and log_f at its five points.
+    # For each panel in play: its row, where it starts, how wide it is, and log_f at its five points.
     values = np.concatenate([known[:, :-1].reshape(count, panels, 4), known[:, 4::4, None]], 2).reshape(-1, 5)
     rows, starts, widths = np.repeat(np.arange(count), panels), starts.ravel(), widths.ravel()
-    found, used = np.full(count, np.nan), np.full(count, points.shape[1])
+    result, used = np.full(count, np.nan), np.full(count, points.shape[1])
     while len(rows):
         peak, panels_of = np.full(count, -np.inf), np.bincount(rows, minlength=count)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -167,16 +167,16 @@ def log_integral(log_f: Score, knots: np.ndarray, rounding: float) -> np.ndarray
             total, missed = np.bincount(rows, best, count), np.bincount(rows, error, count)
             allowed = (TOLERANCE + np.minimum(ROUNDINGS * rounding * np.abs(peak), COARSEST)) * total
             solved = missed <= allowed  # not where there is NaN
-            found = np.where(solved & (panels_of > 0), np.log(total) + peak, found)
+            result = np.where(solved & (panels_of > 0), np.log(total) + peak, result)
             halved = ~solved[rows] & (error > allowed[rows] / (2 * panels_of[rows]))
         used += 4 * np.bincount(rows, halved, count).astype(int)
         goes_on = ~solved & np.isfinite(missed) & (used <= MOST_POINTS)
         stays, halved = goes_on[rows] & ~halved, goes_on[rows] & halved
-        of, start, half = rows[halved], starts[halved], widths[halved] / 2
-        between = log_f(np.repeat(of, 4), (start[:, None] + half[:, None] * np.arange(1, 8, 2) / 4).ravel())
-        both = np.empty((len(of), 9))
+        row, start, half = rows[halved], starts[halved], widths[halved] / 2
+        between = log_f(np.repeat(row, 4), (start[:, None] + half[:, None] * np.arange(1, 8, 2) / 4).ravel())
+        both = np.empty((len(row), 9))
         both[:, ::2], both[:, 1::2] = values[halved], between.reshape(-1, 4)
-        rows = np.concatenate([rows[stays], of, of])
+        rows = np.concatenate([rows[stays], row, row])
         starts, widths = np.concatenate([starts[stays], start, start + half]), np.concatenate([widths[stays], half, half])
         values = np.concatenate([values[stays], both[:, :5], both[:, 4:]])
-    return found
+    return result

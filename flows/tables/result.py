@@ -1,4 +1,4 @@
-"""The result of a fit to a table, which a file gives back: scores and draws of frames, in the units of the data."""
+"""The result of a fit to a table, which can be saved: scores and draws of frames, in the units of the data."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class TableResult:
     Attributes:
         schema: what the columns hold, a `Schema`.
         result: the `FitResult` of the rows as the schema encodes them.
-        selection: the `Selection` that the model came from, where there were several to choose from; no file has it.
+        selection: the `Selection` that the model came from, where there were several to choose from; files do not have it.
     """
 
     schema: Schema
@@ -41,16 +41,16 @@ class TableResult:
 
     @property
     def likelihood(self) -> str:
-        """'exact', 'unbiased' or 'lower bound', as the model has it."""
+        """'exact', 'unbiased' or 'lower bound': what the model's log-density is."""
         return getattr(self.result.init_fun, "likelihood", "exact")
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """A dict of your own, from a file or for one."""
+        """Your dict of metadata, from a file or for one."""
         return {key: value for key, value in self.result.metadata.items() if key != TABLE}
 
     def log_prob(self, frame: Any, *, draws: int | None = None, errors: str = "raise") -> np.ndarray:
-        """log p of each row, (rows,), in nats: the density of the numbers, angles and dates, in their units in the frame (of
+        """log p of each row, (rows,), in nats: the density of the numbers, angles and dates, in the units of the frame (of
         dates a second), times the mass of the codes; given the condition, if there is one.
 
         Args:
@@ -67,24 +67,24 @@ class TableResult:
         moves = self._points_of_cells(draws)
 
         def score(x: np.ndarray, **keywords: Any) -> np.ndarray:
-            of_points = [np.asarray(self.result.log_prob(x + move, **keywords), float) for move in moves]
-            return logsumexp(of_points, axis=0) - np.log(len(moves))
+            log_p = [np.asarray(self.result.log_prob(x + move, **keywords), float) for move in moves]
+            return logsumexp(log_p, axis=0) - np.log(len(moves))
 
-        return self._of_rows(score, frame, errors, -np.inf)
+        return self._scored(score, frame, errors, -np.inf)
 
     def draw(self, rng: Any, n: int = 1, given: Any = None) -> Any:
-        """Draws, a frame like the one fitted to: its library, columns, order and dtypes; no ignored columns.
+        """Draw rows: a frame with the library, columns, order and dtypes of the fitted one; no ignored columns.
 
         Values lie on their steps, within their bounds and among the known categories. A row with a value beyond the largest of
-        float32, as of the exponential of a long tail, is drawn again.
+        float32, such as the exponential of a long tail, is drawn again.
 
         Args:
             rng: key or seed.
-            n: how many; of a frame given, for each of its rows.
+            n: the number of draws; where `given` is a frame, for each of its rows.
             given: the condition: a dict of values, for all draws, or a frame.
 
         Errors:
-            FlowsError: a condition that lacks, or is given to a model without one.
+            FlowsError: a condition that is missing, or that the model does not have.
         """
         key, n, condition = as_key(rng), positive_int(n, "draw: n"), self.condition_of(given)
         if condition is None:
@@ -93,35 +93,35 @@ class TableResult:
         return self.schema.decode(self._finite(key, n, contexts), given=self.schema.given(condition, n))
 
     def anomaly(self, frame: Any, *, errors: str = "raise") -> np.ndarray:
-        """How usual each row is, (rows,), as `FitResult.anomaly`: of rows like those fitted to, a share a has at most the value
-        a, whatever the model; small values are anomalies. With errors="coerce" a row without a density has the least value,
-        and one with a gap NaN.
+        """Return how usual each row is, (rows,), as `FitResult.anomaly`: a share a of rows like the training rows has at most
+        the value a, whatever the model; small values are anomalies. With errors="coerce" a row without a density has the
+        least value, and a row with a gap NaN.
 
         Args:
-            frame, errors: as of `log_prob`.
+            frame, errors: as in `log_prob`.
         """
-        return self._of_rows(self.result.anomaly, frame, errors, self._least())
+        return self._scored(self.result.anomaly, frame, errors, self._least())
 
     def log_prob_and_anomaly(self, frame: Any, *, errors: str = "raise") -> tuple[np.ndarray, np.ndarray]:
         """`log_prob` and `anomaly` of rows, both (rows,), for the cost of one of them.
 
         Args:
-            frame, errors: as of `log_prob`.
+            frame, errors: as in `log_prob`.
         """
 
         def both(x: np.ndarray, **keywords: Any) -> np.ndarray:
             return np.stack(self.result.log_prob_and_anomaly(x, **keywords))
 
-        log_p, usual = self._of_rows(both, frame, errors, np.array([[-np.inf], [self._least()]]))
+        log_p, usual = self._scored(both, frame, errors, np.array([[-np.inf], [self._least()]]))
         return log_p, usual
 
     def contributions(self, frame: Any, *, errors: str = "raise", verbose: int = 1) -> Any:
-        """Tells which column makes a row odd: log p(x_j | all other columns), a frame with a column for each that is modelled.
+        """Tell which column makes a row odd: log p(x_j | all other columns), a frame with the columns that are modelled.
 
         log p(x_j | others) = log p(x) - log Z_j, in nats, where Z_j is the sum over the codes, or the integral over the numbers
         or angles, of p with x_j moved, given the condition if there is one. Of a category it is a log mass; of a number, an
-        angle or a date a log density in its units in the frame, also where values lie on steps. So columns are not compared
-        with each other but each with what is usual for it, such as its median over other rows.
+        angle or a date a log density in the units of the frame, also where values lie on steps. So a column is not compared
+        with other columns but with its usual value, such as its median over other rows.
 
         Args:
             frame: rows with the columns of the schema, in any order.
@@ -130,17 +130,17 @@ class TableResult:
             verbose: 1 for a bar that shows about how long it will take, 0 for none.
 
         Returns:
-            A frame of the library, the names and the order of the one given, in pandas with its index.
+            A frame with the library, the names and the order of the frame above; in pandas also with its index.
 
         Cost:
             One density for each class of a category, and 100 to 200 for each number and angle of a row, by Simpson's rule on
-            panels that begin at quantiles of draws, at the row's own value and at values of draws like it elsewhere. Panels are
-            halved until two levels agree to 1e-3, or to two roundings of log p where that is more. NaN, and a warning, where an
-            integral needs more than 4,096 points. Modes may be missed that are several, far from the row's own value, and far
-            narrower than the panels, eight of which lie between quantiles of draws.
+            panels that begin at quantiles of draws, at the value of the row, and at values of draws like the row in the other
+            columns. Panels are halved until two levels agree to 1e-3, or to two roundings of log p where that is more. NaN, and
+            a warning, where an integral needs more than 4,096 points. One of several modes may be missed, if it is far from the
+            value of the row and far narrower than the panels, eight of which lie between quantiles of draws.
 
         Errors:
-            FlowsError, TypeError: as of `log_prob`; verbose that is neither 0 nor 1.
+            FlowsError, TypeError: as in `log_prob`; verbose that is neither 0 nor 1.
         """
         return contributions(self.result, self.schema, frame, errors, verbose)
 
@@ -151,52 +151,52 @@ class TableResult:
             frame: rows with the columns of the schema, in any order.
 
         Errors:
-            FlowsError: several columns, or one that has no order; as of `log_prob`.
+            FlowsError: several columns, or one that has no order; as in `log_prob`.
         """
         answers, rows = self._answers("cdf"), self.schema.rows(frame)
         return np.asarray(answers.cdf(rows.x, **({} if rows.context is None else {"context": rows.context})), float)
 
     def quantile(self, q: Any, given: Any = None) -> Any:
-        """The value below which a share q of the one column lies, in its units: of the shape of q, and (rows, *q.shape) of a
-        frame given. Of an `Ordinal` the least value with P(X <= value) >= q.
+        """The value below which a share q of the one column lies, in its units: of the shape of q, or (rows, *q.shape)
+        where `given` is a frame. Of an `Ordinal` the least value with P(X <= value) >= q.
 
         Args:
             q: between 0 and 1, a number or an array.
-            given: as of `draw`.
+            given: as in `draw`.
 
         Errors:
             FlowsError: several columns, or one that has no order.
         """
-        return self._of_one_column("quantile", given, q)
+        return self._answered("quantile", given, q)
 
     def interval(self, share: float, given: Any = None) -> Any:
-        """The central interval (low, high) that holds a share of the one column, in its units; of a frame given (rows, 2).
+        """The central interval (low, high) that holds a share of the one column, in its units; (rows, 2) for a frame `given`.
 
         Args:
             share: between 0 and 1.
-            given: as of `draw`.
+            given: as in `draw`.
 
         Errors:
             FlowsError: several columns, or one that has no order.
         """
-        return self._of_one_column("interval", given, share)
+        return self._answered("interval", given, share)
 
     def plot(self, rows: Any = None, columns: Any = None, n: int = 2_000, *, given: Any = None, rng: Any = 0) -> Any:
-        """Draws next to rows, as `FitResult.plot`, in the units of the frame: bars of the shares of categories, of more than 24
-        the 11 commonest and all others together, dates on their axis, the columns in the order of the frame; needs matplotlib.
+        """Plot draws next to rows, as `FitResult.plot`, in the units of the frame, with columns in its order. Categories are
+        bars of shares, beyond 24 the 11 commonest and the others together; dates have an axis of dates. Needs matplotlib.
 
         Args:
             rows: a frame; by default the rows held out, which a result has until it is saved.
-            columns: which to draw: names, or places among those that are modelled; by default all, of more than 6 the first 6.
-            n: draws; without `given`, at the conditions of the rows.
+            columns: names, or places among the modelled columns; by default all, of more than 6 the first 6.
+            n: the number of draws; without `given`, at the conditions of the rows.
             given: the condition, without rows: a dict of values, for all draws, or a frame.
-            rng: key or seed, of the draws and of which rows are drawn.
+            rng: key or seed, for the draws and the choice of rows.
 
         Returns:
-            A matplotlib Figure. Of one number given one column, the median and the central 90% against that column.
+            A matplotlib Figure. For one number given one column, the median and the central 90% against that column.
 
         Errors:
-            FlowsError: a column that there is not; a condition that lacks; rows and a condition; rows as of `log_prob`.
+            FlowsError: an unknown column; a missing condition; both rows and a condition; rows that `log_prob` refuses.
             ImportError: matplotlib is not installed.
 
         Example:
@@ -214,20 +214,20 @@ class TableResult:
         return picture(self, rows, columns, n, given, rng)
 
     def verify(self, frame: Any) -> RowReport:
-        """Tells which rows the model is not to be trusted on, as `FitResult.verify`."""
+        """Tell on which rows the model is not to be trusted, as `FitResult.verify`."""
         rows = self.schema.rows(frame)
         return self.result.verify(rows.x, **({} if rows.context is None else {"context": rows.context}))
 
     def save(self, path: Any, metadata: dict | None = None) -> None:
-        """Write model, scores and schema to one file, which has categories, bounds and offsets in it, and no row: for
-        `tables.load`, and for `flows.load`, which gives the `FitResult`.
+        """Write model, scores and schema to one file, for `tables.load`, or for `flows.load`, which returns the `FitResult`.
+        The file has categories, bounds and offsets in it, and no row.
 
         Args:
             path: a file name, or a binary file that is open.
-            metadata: a dict of your own, of what JSON has; by default its own.
+            metadata: your dict of values that JSON has; by default the metadata of the result.
 
         Errors:
-            FlowsError: metadata with the key "table", which the schema has.
+            FlowsError: metadata with the key "table", under which the schema is saved.
         """
         metadata = self.metadata if metadata is None else metadata
         if not isinstance(metadata, dict):
@@ -272,7 +272,7 @@ class TableResult:
         return replace(model, columns=columns_of(schema.columns, model.region, None, called), read=read, draw=draw)
 
     def _finite(self, key: Any, n: int, contexts: np.ndarray | None = None) -> np.ndarray:
-        """Draws as the schema encodes them: n, or n for each n of these contexts, which are alike."""
+        """Draws as the schema encodes them: n, or one for each of these contexts, of which n in a row are equal."""
         if contexts is None:
             drawn = np.asarray(self.result.draw(key, n), np.float64)
         else:
@@ -292,25 +292,25 @@ class TableResult:
         """The least value that `anomaly` has."""
         return float(self.result.anomaly_of(np.full((len(np.atleast_2d(self.result.scores)), 1), -np.inf))[0])
 
-    def _of_rows(self, function: Callable, frame: Any, errors: str, outside: Any) -> np.ndarray:
-        """A function of rows, (rows,) or several such, with a value for those that have no density, and NaN for those with
-        gaps."""
+    def _scored(self, function: Callable, frame: Any, errors: str, outside: Any) -> np.ndarray:
+        """Values of a function of rows, (rows,) or several of these, with `outside` for rows that have no density, and NaN for
+        rows with gaps."""
         values, refused, lacking = list[np.ndarray](), 0, 0
         for part in self.schema.pieces(frame, PIECE, errors=errors):
             keywords = {} if part.context is None else {"context": part.context}
-            found = np.asarray(function(part.x, **keywords), float)
+            scores = np.asarray(function(part.x, **keywords), float)
             gaps = part.gaps & ~part.outside
-            values.append(np.where(part.outside, outside, np.where(gaps, np.nan, found)))
+            values.append(np.where(part.outside, outside, np.where(gaps, np.nan, scores)))
             refused, lacking = refused + int(part.outside.sum()), lacking + int(gaps.sum())
         if refused or lacking:
             warn_user(
-                f"{refused} of {sum(each.shape[-1] for each in values)} rows have an unknown category or a value out of "
+                f"{refused} of {sum(part.shape[-1] for part in values)} rows have an unknown category or a value out of "
                 f"bounds, and no density; {lacking} have a gap, and NaN"
             )
         return np.concatenate(values, -1)
 
     def _points_of_cells(self, draws: int | None) -> np.ndarray:
-        """By how much rows move to each of `draws` points of the cell that was rounded to them."""
+        """The moves from a row to each of `draws` points of the cell that was rounded to it."""
         steps = steps_of(self.schema)
         count = 1 if draws is None else positive_int(draws, "log_prob: draws", most=MOST_DRAWS)
         if draws is None or not steps.any():
@@ -321,26 +321,26 @@ class TableResult:
         moves[:, steps > 0] = (qmc.Halton(int((steps > 0).sum()), seed=0).random(count) - 0.5) * steps[steps > 0]
         return moves
 
-    def condition_of(self, given: Any) -> Any:
-        # As a frame; None where there is none.
+    def condition_of(self, condition: Any) -> Any:
+        # As a frame; None without one.
         names = self.schema.condition
         if not names:
-            if given is not None:
+            if condition is not None:
                 raise FlowsError(
                     "given is there, and the table was fitted without a condition; leave it out, or name the columns on which "
                     "the others are to depend in tables.fit(condition=)"
                 )
             return None
-        if given is None:
+        if condition is None:
             raise FlowsError(f"given is missing; expected values of {', '.join(map(repr, names))}: a dict, or a frame")
-        return self.schema.given(given)
+        return self.schema.given(condition)
 
-    def _of_one_column(self, name: str, given: Any, *arguments: Any) -> Any:
+    def _answered(self, name: str, condition: Any, *arguments: Any) -> Any:
         schema, answers = self.schema, self._answers(name)
-        condition, keywords = self.condition_of(given), dict[str, Any]()
-        if condition is not None:
-            context = schema.context(condition)
-            keywords["context"] = context[0] if isinstance(given, Mapping) else context
+        frame, keywords = self.condition_of(condition), dict[str, Any]()
+        if frame is not None:
+            context = schema.context(frame)
+            keywords["context"] = context[0] if isinstance(condition, Mapping) else context
         return in_units(schema, np.asarray(getattr(answers, name)(*arguments, **keywords), np.float64))
 
     def _answers(self, name: str) -> Any:
@@ -360,13 +360,13 @@ def steps_of(schema: Schema) -> np.ndarray:
 
 
 def in_units(schema: Schema, values: np.ndarray) -> Any:
-    """Encoded values of the one column, of any shape, in the units of the data; infinite ones stay, of times they are none."""
+    """Encoded values of the one column, of any shape, in the units of the data; infinite values stay, and are gaps of times."""
     flat, finite = values.ravel(), np.isfinite(values.ravel())
     is_date = schema[schema.columns[0]].sort == "times"
     frame = plain(schema.decode(np.where(finite, flat, 0.0)[:, None]))
     (place,) = (i for i, name in enumerate(map(str, frame.columns)) if name == schema.columns[0])
     column = column_at(frame, place)
-    # NumPy has no zones: polars would tell such times by Universal Time; pandas hands on objects with theirs.
+    # NumPy has no zones: polars would give such times in Universal Time; pandas hands on objects with theirs.
     units = np.array(column.to_list(), object) if getattr(column.dtype, "time_zone", None) else column.to_numpy()
     if not finite.all():
         if units.dtype.kind in "mM":

@@ -20,26 +20,26 @@ class Schema:
     """A description of the columns of a table, and the way from a frame to numbers and back.
 
     A frame becomes an array with the modelled columns in the order codes, angles, numbers. Codes are 0, 1, ..., in the order of
-    the values of their `Category`; angles what they are beyond `low`, within a period; numbers count from an offset, their low
-    bound or else the least value, subtracted in float64; times are seconds since the least one. No log-det comes with that: a
-    density of the array is one of the frame. Columns that are a `Constant` or `Ignored` are left out.
+    the values of their `Category`; angles count from `low`, within a period; numbers count from an offset, their low
+    bound or else the least value, subtracted in float64; times are seconds since the least one. This has no log-det: a density
+    of the array is a density of the frame. Columns that are a `Constant` or `Ignored` are left out.
 
-    It has to be fitted to a frame, from which it learns what kinds leave open, and library, order and dtypes of the columns;
-    `infer_schema` does both. It keeps no rows: categories, bounds, offsets, the largest of dates, and formats.
+    A schema has to be fitted to a frame, from which it learns what kinds leave open, and the library, order and dtypes of the
+    columns; `infer_schema` does both. It keeps no rows, only categories, bounds, offsets, the largest dates, and formats.
 
     Args:
-        kinds: of each column of the table by name, such as `{"age": tables.Integer(low=0), "town": tables.Category()}`.
-        condition: names of columns given which the others have their density; they are read by `context`.
+        kinds: the kind of each column by name, such as `{"age": tables.Integer(low=0), "town": tables.Category()}`.
+        condition: names of columns on which the density of the others depends; `context` reads them.
 
     Attributes:
         kinds: by name, in the order of the frame.
         condition: names.
         codes, angles, numbers: names of the modelled columns of each block; `columns` are all of them, in this order.
-        classes: how many values each of the codes has.
+        classes: the number of values of each code.
         periods: of the angles, in the units of the data.
         supports: (low, high) of each of the numbers, less its offset; infinite where a side is open.
-        steps: of each of the numbers, 0 where it is continuous; `angle_steps` are the steps of the angles.
-        context_dim: how many numbers a model sees of the condition.
+        steps: of the numbers, 0 where they are continuous; `angle_steps` are the steps of the angles.
+        context_dim: the number of numbers that a model sees of the condition.
         fitted_to: the library of the frame it was fitted to; None before that.
 
     Errors:
@@ -78,7 +78,7 @@ class Schema:
         if len(set(condition)) < len(condition):
             raise FlowsError(f"Schema: condition is {condition!r}; expected each name once")
         self._fields, self.condition, self.fitted_to = fields, condition, library
-        # A condition in the order it was given in; modelled columns by block, each in the order of the frame.
+        # The condition is in the order of the user; modelled columns are by block, each in the order of the frame.
         self.codes, self.angles, self.numbers = map(self._in, ("codes", "angles", "numbers"))
 
     def _in(self, block: str) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ class Schema:
 
     @property
     def _key(self) -> tuple:
-        """Return what tells two schemas apart; not why kinds were guessed."""
+        """Return all that makes schemas unequal; the reasons for kinds do not."""
         fields = [(name, dataclasses.replace(field, why="")) for name, field in self._fields.items()]
         return fields, self.condition, self.fitted_to
 
@@ -169,10 +169,10 @@ class Schema:
         return "\n".join(f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {why}".rstrip() for name, kind, why in rows)
 
     def replace(self, kinds: Mapping[Any, Kind]) -> "Schema":
-        """Returns the schema with other kinds of some columns, which may leave something open that `fitted` has to learn.
+        """Return the schema with other kinds for some columns. What these leave open `fitted` has to learn.
 
         Args:
-            kinds: of these columns, by name.
+            kinds: the new kinds, by names of columns.
 
         Errors:
             FlowsError: a name that is not a column. TypeError: a value that is not a kind.
@@ -192,19 +192,19 @@ class Schema:
         return self.made({**self._fields, name: Field(Ignored(), label=name, why=why)}, self.condition, self.fitted_to)
 
     def fitted(self, frame: Any) -> "Schema":
-        """Returns the schema with what kinds leave open, learnt from a frame: values, least values, steps of dates, digits,
+        """Return the schema with what kinds leave open, learnt from a frame: values, least values, steps of dates, digits,
         dtypes, library and order. Known facts stay. Gaps are allowed here.
 
         Args:
             frame: with the columns of the schema, in any order.
 
         Errors:
-            FlowsError, TypeError: as of `encode`, but not for gaps.
+            FlowsError, TypeError: as in `encode`, but not for gaps.
         """
         what = "fitted"
         table = self._looked_at(frame, what, self._fields)
         order = list(self._fields)
-        if self.fitted_to is None:  # ignored columns may lack
+        if self.fitted_to is None:  # ignored columns may be missing
             order = [*table.places, *(name for name in order if name not in table.places)]
         library, fields = table.header.library, dict(self._fields)
         for name in order:
@@ -224,29 +224,29 @@ class Schema:
 
         Errors:
             FlowsError: columns that are missing, doubled or unknown; no rows; a value that is unknown, not finite, out of
-                bounds or missing, by its row and column. TypeError: no frame, or text among numbers; times with a
-                zone where there were none, or the other way round.
+                bounds or missing, by its row and column. TypeError: not a frame, or text among numbers; times with
+                a zone where the schema has none, or the other way round.
         """
         table = self._looked_at(frame, "encode", [*self.columns, *self.constants])
         return encoded_rows(self._fields, self.columns, table, "encode", constants=self.constants).x
 
     def context(self, frame: Any) -> np.ndarray:
-        """Returns what a model sees of the columns of the condition, in their order.
+        """Return the numbers that a model sees of the condition, column by column.
 
-        Codes become one-hot, angles their cosine and sine. A number with one bound is log(x - low) or -log(high - x), one with
-        two log((x - low) / (high - x)), as of `flows.Unconstrain`; with a step, bounds are half a step further out, where its
-        cells end. Other numbers are as they are encoded. Times are a trend, 0 at the least and 1 at the largest that the schema
-        was fitted to, and cosine and sine of the day, the week and the year, by the clock of their zone. A cycle is left
+        Codes become one-hot, angles their cosine and sine. A number with one bound is log(x - low) or -log(high - x), a number
+        with two log((x - low) / (high - x)), as in `flows.Unconstrain`; with a step, bounds are half a step further out, where
+        its cells end. Other numbers are as they are encoded. Times are a trend, 0 at the least and 1 at the largest of the
+        fitted frame, and cosine and sine of the day, the week and the year, by the clock of their zone. A cycle is left
         out if the times went through less than nine tenths of it, or if it has fewer than three steps.
 
         Args:
-            frame: with the columns of the condition; other columns of the schema are not looked at.
+            frame: with the columns of the condition; other columns of the schema are not read.
 
         Returns:
             float64, (rows, context_dim).
 
         Errors:
-            As of `encode`; FlowsError: the schema has no condition.
+            As in `encode`; FlowsError: the schema has no condition.
         """
         if not self.condition:
             raise FlowsError("context: the schema has no condition; name columns of it: infer_schema(frame, condition=[...])")
@@ -255,23 +255,23 @@ class Schema:
         return context_of(self._fields, self.condition, table, values, "context")
 
     def rows(self, frame: Any, *, errors: str = "raise") -> Rows:
-        """All of a frame as numbers: the modelled columns, and what a model sees of the condition.
+        """Return a frame as numbers: the modelled columns, and what a model sees of the condition.
 
         Args:
             frame: with all columns but ignored ones.
-            errors: "raise", or "coerce": rows with a value that is none of its column, or with a gap, are marked instead.
+            errors: "raise", or "coerce" to mark rows with a gap, or with a value that its column cannot have, instead.
 
         Errors:
-            As of `encode`.
+            As in `encode`.
         """
         return next(self.pieces(frame, sys.maxsize, errors=errors))
 
     def pieces(self, frame: Any, size: int, *, errors: str = "raise") -> Iterator[Rows]:
-        """Yield rows in pieces of this size, as what a model sees of a condition may be much; without one all at once.
+        """Yield rows in pieces of this size, as the context of many rows may be large; without a condition all at once.
 
         Args:
-            frame, errors: as of `rows`.
-            size: how many.
+            frame, errors: as in `rows`.
+            size: rows of a piece.
         """
         table = self._looked_at(frame, "encode", self._fields)
         rows = encoded_rows(self._fields, self.columns, table, "encode", errors, self.constants)
@@ -286,25 +286,25 @@ class Schema:
             yield Rows(rows.x[part], context, outside[part], gaps[part])
 
     def gaps(self, frame: Any) -> dict[str, np.ndarray]:
-        """Tell which rows have a gap, by the columns that have some and no value for them."""
+        """Tell which rows have a gap, for each column that has gaps and no value for them."""
         table = self._looked_at(frame, "gaps", self._fields)
-        found = {}
+        masks = {}
         for name in (*self.columns, *self.condition):
             if not self[name].gaps_are_values:
                 mask = self.complete(name).encoded(name, table, "gaps").gaps
                 if mask.any():
-                    found[name] = mask
-        return found
+                    masks[name] = mask
+        return masks
 
     def decode(self, array: Any, given: Any = None) -> Any:
         """Numbers as a frame of the library, the order and the dtypes that the schema was fitted to.
 
-        Values are rounded to their steps, or to the digits of those that the schema was fitted to, in float64; they lie inside
-        their bounds, and angles in [low, low + period). Columns of one value are filled in.
+        Values are rounded to their steps, or to the digits of the fitted frame, in float64; they lie inside their bounds,
+        and angles in [low, low + period). Columns of one value are filled in.
 
         Args:
             array: (rows, d), as `encode` returns them.
-            given: a frame with the columns of the condition, a row each, which are put in their places; None leaves them out.
+            given: a frame with the columns of the condition, a row for each row of the array; None leaves these columns out.
 
         Errors:
             FlowsError: an array of another shape, or with NaN or a number that is not a code, by its row and column.
@@ -314,19 +314,19 @@ class Schema:
         native = {name: self.native(name, values[:, j], library) for j, name in enumerate(self.columns)}
         native |= {name: self.native(name, np.zeros(rows), library) for name in self.constants}
         if given is not None:
-            native |= self._given(given, rows, library)
+            native |= self._decoded_condition(given, rows, library)
         names = [name for name in self._fields if name in native]
         return frame_of(library, [self._fields[name].label for name in names], [native[name] for name in names], rows)
 
     def given(self, values: Any, n: int = 1) -> Any:
-        """A frame of the condition, for `context` and `decode`: n rows for each of what is given.
+        """A frame of the condition, for `context` and `decode`, with n copies of each row.
 
         Args:
             values: a dict of one value for each column of the condition, or a frame with these columns.
             n: how often each row is repeated, one after the other.
 
         Errors:
-            As of `context`; FlowsError: a dict that lacks a column, or has another.
+            As in `context`; FlowsError: a dict that lacks a column, or has another.
         """
         if not self.condition:
             raise FlowsError("given: the schema has no condition; leave given out, or fit with condition=[...]")
@@ -337,19 +337,17 @@ class Schema:
         return taken_rows(table.native, np.repeat(np.arange(table.rows), n))
 
     def to_json(self) -> str:
-        """As text, which people may edit: a list of columns, each with its kind, the arguments of that, and what was learnt."""
+        """Return the schema as text, which people may edit: a list of columns, each with kind, arguments and learnt facts."""
         return written.to_json(self._fields, self.condition, self.fitted_to)
 
     @classmethod
     def from_json(cls, text: str) -> "Schema":
-        """The schema that such a text describes; `fitted` learns what it leaves open.
+        """The schema that a text of `to_json` describes; `fitted` learns what it leaves open.
 
         Errors:
             FlowsError: text that is not JSON, by line and column, or that has an unknown kind, argument or name.
         """
         return cls.made(*written.from_json(text))
-
-    # What is behind these.
 
     def dtype_of(self, name: str) -> Dtype:
         return self._fields[name].dtype or ""
@@ -373,10 +371,10 @@ class Schema:
     def native(self, name: str, values: np.ndarray, library: str) -> Any:
         return self[name].decoded(name, self.complete(name), values, library)
 
-    def _given(self, given: Any, rows: int, library: str) -> dict[str, Any]:
+    def _decoded_condition(self, condition: Any, rows: int, library: str) -> dict[str, Any]:
         if not self.condition:
             raise FlowsError("decode: given is a frame, but the schema has no condition; leave it out")
-        table = self._looked_at(given, "decode: given", self.condition)
+        table = self._looked_at(condition, "decode: given", self.condition)
         if table.rows != rows:
             raise FlowsError(f"decode: given has {table.rows} rows and the array {rows}; expected as many")
         return {

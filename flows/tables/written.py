@@ -1,4 +1,4 @@
-"""A schema as JSON, one column a line, which people may edit: what is wrong with such a text is said by its place."""
+"""A schema as JSON, one column a line, which people may edit: errors name the place in the text."""
 
 import dataclasses
 import json
@@ -30,32 +30,32 @@ def _text(value: Any) -> str:
 def _described(field: Field) -> dict[str, Any]:
     kind: Any = field.kind
     arguments = {entry.name: getattr(kind, entry.name) for entry in dataclasses.fields(kind)}
-    given = {name: value for name, value in arguments.items() if value is not None or name == "value"}
+    settings = {name: value for name, value in arguments.items() if value is not None or name == "value"}
     learnt = {name: getattr(field, name) for name in LEARNT}
     return {
         "name": _label(field.label),
         "kind": type(kind).__name__,
-        **given,
+        **settings,
         **{name: value for name, value in learnt.items() if value not in (None, "")},
     }
 
 
 def _label(label: Any) -> Any:
-    """A name of a column; of several levels a list."""
+    """A name of a column; a list where it has several levels."""
     if isinstance(label, tuple):
         return list(map(_label, label))
     return int(label) if hasattr(label, "__index__") and not isinstance(label, bool) else str(label)
 
 
 def from_json(text: str) -> tuple[dict[str, Field], tuple[str, ...], str | None]:
-    """Columns, condition and library of such a text."""
+    """Columns, condition and library of the text of a schema."""
     if not isinstance(text, str | bytes):
         raise TypeError(f"from_json: a {type(text).__name__} was given; expected text")
     try:
         read = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise FlowsError(f"from_json: line {error.lineno}, column {error.colno}: {error.msg}; expected JSON") from None
-    except (ValueError, RecursionError) as error:  # no text, a number of thousands of digits, brackets as deep
+    except (ValueError, RecursionError) as error:  # not text, a number of thousands of digits, brackets as deep
         raise FlowsError(f"from_json: the text cannot be read ({error}); expected JSON") from None
     _only(read, ("version", "library", "condition", "columns"), "the text")
     if read.get("version") != VERSION:

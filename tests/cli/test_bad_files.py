@@ -37,10 +37,13 @@ BAD_ROWS = {  # what is done to rows, and words of the error when they are score
     "a gap": ({"cells": [(4, 1, "NA"), (9, 1, "")]}, "row 4, column 'active_power_kw', is a gap, the first of 2"),
     "infinite": ({"cells": [(4, 1, "inf")]}, "row 4, column 'active_power_kw', is inf; expected a finite number"),
     "no whole number": ({"cells": [(4, 0, "1.5")]}, "row 4, column 'minute_of_day', is 1.5; expected a whole number"),
-    "an open quote": ({"cells": [(4, 1, '"1.5')]}, "row 4, which begins on line 5, is no CSV"),
+    "an open quote": ({"cells": [(4, 1, '"1.5')]}, "row 4, which begins on line 5, is not CSV"),
     "nothing": ({"text": ""}, "is empty; expected a header and rows"),
     "a header alone": ({"text": ",".join(NAMES) + "\n"}, "has a header and no rows"),
-    "no ending": ({"name": "rows.data"}, "the ending tells no format; expected .csv, .parquet or .npy, or give --format"),
+    "no ending": (
+        {"name": "rows.data"},
+        "the ending does not name a format; expected .csv, .parquet or .npy, or give --format",
+    ),
     "no Parquet": ({"name": "rows.parquet"}, "cannot be read as Parquet"),
     "no npy": ({"name": "rows.npy"}, "cannot be read as npy"),
 }
@@ -82,7 +85,7 @@ def test_bad_rows_to_fit(flows, rows, tmp_path):
     last = rows("last.csv", [(30, 1, "NA")])
     mistake(fit(last, "--rows", "20", "--seed", "1"), "row 30, column 'active_power_kw'")  # the number is that of the file
     for option in ("--condition", "--ignore", "--weights"):
-        mistake(fit(gap, option, "volts"), f"{option} is 'volts', no column of gap.csv")
+        mistake(fit(gap, option, "volts"), f"{option} is 'volts', which is not a column of gap.csv")
     mistake(fit(rows("one.csv", text="a\n1\n2\n"), "--ignore", "a"), "no column that is left to model")
     mistake(fit("gap.csv", "--minutes", "0"), "--minutes is 0; expected a number above 0")
     mistake(fit("gap.csv", "--rows", "0"), "--rows")
@@ -148,7 +151,10 @@ def test_bad_calls(model, flows, rows, tmp_path):
         (("sample", model, "--given", data), "the model has no condition; fit with --condition COL"),
         (("sample", model, "--json"), "give -o FILE, too"),
         (("score", model, data, "--json"), "give -o FILE, too"),
-        (("plot", model, "-o", "pairs.jpg"), "pairs.jpg: the ending tells no format of pictures; expected .png, .svg or .pdf"),
+        (
+            ("plot", model, "-o", "pairs.jpg"),
+            "pairs.jpg: the ending does not name a format of pictures; expected .png, .svg or .pdf",
+        ),
         (("plot", model, "-o", "pairs.png", "-n", "0"), "-n is 0; expected 1 or more"),
         (("plot", model, "-o", "pairs.png", "--columns", "volts"), "--columns names 'volts'; expected some of 'minute_of_day'"),
         (("score", model, data, "--oddest", "2"), "--oddest is 2; expected a share above 0"),
@@ -160,7 +166,10 @@ def test_bad_calls(model, flows, rows, tmp_path):
         (("sample", model, "--given", "rows.csv", "-o", "rows.csv", "--force"), "rows.csv is an input of this command"),
         (("score", model, data, "-o", "no/scored.csv"), "cannot write 'no/scored.csv': No such file or directory"),
         (("score", model, data, "-o", "/dev/full"), "cannot write '/dev/full': it is a folder, a device"),
-        (("score", model, data, "-o", "scored.xlsx"), "the ending tells no format to write; expected .csv, .tsv or .parquet"),
+        (
+            ("score", model, data, "-o", "scored.xlsx"),
+            "the ending does not name a format to write; expected .csv, .tsv or .parquet",
+        ),
         (("fit", data, "-o", "no/m.flows"), "cannot write 'no/m.flows'"),
         (("fit", data, "-o", "-"), "-o is -; expected a file"),
         (("fit", data), "Missing option"),

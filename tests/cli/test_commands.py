@@ -143,7 +143,7 @@ def test_show_and_compare(model, shell, flows, tmp_path, rows):
 def test_a_picture_of_draws_beside_rows(model, shell, flows, rows, tmp_path):
     chosen = ("--columns", "voltage_v", "--columns", "minute_of_day", "-n", 50)
     status, out, err = shell(tmp_path, "plot", model, POWER, "-o", "pairs.png", *chosen)
-    assert (status, err) == (0, "") and out == f"wrote pairs.png: 50 draws, beside 50 of 20,000 rows of {POWER}\n"
+    assert (status, err) == (0, "") and out == f"wrote pairs.png: 50 draws, next to 50 of 20,000 rows of {POWER}\n"
     assert (tmp_path / "pairs.png").read_bytes().startswith(b"\x89PNG")
     for name in ("a.svg", "b.svg", "a.pdf"):
         status, out, _ = flows("plot", model, "-o", name, *chosen, "--json", "--no-cache")
@@ -152,7 +152,7 @@ def test_a_picture_of_draws_beside_rows(model, shell, flows, rows, tmp_path):
     assert b"without rows" in (tmp_path / "a.svg").read_bytes() and (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     gap = rows("gap.csv", [(4, 1, "NA")])
     status, out, err = flows("plot", model, gap, "-o", "c.svg", *chosen, "--drop-gaps", "--no-cache")
-    assert status == 0 and "beside 29 of 29 rows of gap.csv" in out and "1 of 30 rows are left out" in err
+    assert status == 0 and "next to 29 of 29 rows of gap.csv" in out and "1 of 30 rows are left out" in err
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))

@@ -87,10 +87,10 @@ def test_text_in_parquet_and_objects_in_npy(model, flows, rows, tmp_path):
     mistake(flows("score", model, "text.parquet"), "text.parquet, column 'voltage_v', is of text; expected numbers")
     mistake(
         flows("fit", "rows.csv", "-o", "m.flows", "--format", "npy"),
-        "rows.csv cannot be read as npy: it holds no numbers alone",
+        "rows.csv cannot be read as npy: it does not hold numbers alone",
     )
     np.save(tmp_path / "objects.npy", np.array([[{}, 1]], object), allow_pickle=True)
-    mistake(flows("fit", "objects.npy", "-o", "m.flows"), "objects.npy cannot be read as npy: it holds no numbers alone")
+    mistake(flows("fit", "objects.npy", "-o", "m.flows"), "objects.npy cannot be read as npy: it does not hold numbers alone")
 
 
 def test_times_that_are_gaps_or_lack_a_zone(flows, rows, tmp_path):
@@ -101,7 +101,7 @@ def test_times_that_are_gaps_or_lack_a_zone(flows, rows, tmp_path):
     mistake(flows("score", "m.flows", gaps, "--no-cache"), "gaps.csv, row 1, column 'at', is a gap, the first of 2")
     assert flows("score", "m.flows", gaps, "--coerce", "--no-cache")[1].endswith(",1,,\n,2,,\n")
     plain = rows("plain.csv", text="at,b\n2024-01-01T00:00:00,1\n")
-    mistake(flows("score", "m.flows", plain), "plain.csv, column 'at': expected times with a zone, as those of the model")
+    mistake(flows("score", "m.flows", plain), "plain.csv, column 'at': expected times with a zone, as in the model")
 
 
 def test_schemas_of_editors(flows, rows, tmp_path):

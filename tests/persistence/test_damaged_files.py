@@ -224,7 +224,7 @@ def test_a_constructor_that_changed_since(path):
 
     for changed, message in [
         (older(lambda factor=1.0: tiny), "takes no argument"),
-        (older(lambda by, options: tiny), "its params are not those of"),
+        (older(lambda by, options: tiny), "its params are not the params of"),
         (older(lambda by, options: 1 / 0), "ZeroDivisionError"),
     ]:
         with pytest.raises(flows.FlowsError, match=message) as error:

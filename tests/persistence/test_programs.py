@@ -255,7 +255,7 @@ def test_what_cannot_be_kept_costs_a_warning(fresh, monkeypatch):
     (fresh / "file").write_text("no folder")
     for folder in (fresh / "file" / "programs", fresh / "file"):
         with pytest.warns(
-            UserWarning, match="every process compiles anew: .*Make the folder writable, or name another"
+            UserWarning, match="every process compiles again: .*Make the folder writable, or name another"
         ) as told:
             assert flows.keep_programs(folder) is None
         assert told[0].filename == __file__

@@ -10,7 +10,7 @@ from saved_models import drawn, tiny
 
 import flows
 from flows import describe, load, save
-from flows.persistence.container import TEMPORARY, beside
+from flows.persistence.container import TEMPORARY, replacement
 
 
 def test_paths_that_cannot_be_written(tmp_path, saved):
@@ -110,16 +110,16 @@ def test_what_a_killed_save_left_goes_at_the_next(tmp_path):
 
 def test_a_file_beside_takes_its_place_when_it_is_whole(tmp_path):
     path = tmp_path / "rows.csv"
-    with beside(str(path)) as file:
+    with replacement(str(path)) as file:
         file.write(b"first\n")
         assert not path.exists() and [name.endswith(TEMPORARY[1]) for name in os.listdir(tmp_path)] == [True]
         file.write(b"second\n")
     assert path.read_bytes() == b"first\nsecond\n"
-    with pytest.raises(KeyError), beside(str(path)) as file:
+    with pytest.raises(KeyError), replacement(str(path)) as file:
         file.write(b"other")
         raise KeyError
     message = r"cannot write .*: Disk full\. Expected a file name .* to, with room"
-    with pytest.raises(flows.FlowsError, match=message), beside(str(path), ", with room"):
+    with pytest.raises(flows.FlowsError, match=message), replacement(str(path), ", with room"):
         raise OSError("Disk full")
     assert path.read_bytes() == b"first\nsecond\n" and os.listdir(tmp_path) == ["rows.csv"]
 

@@ -180,7 +180,7 @@ def test_text_among_numbers_is_refused():
         schema.encode(pd.DataFrame(put("n", 2, "n/a")))
     with pytest.raises(TypeError, match=r"column 'town', row 1, is \(1, 2\), a tuple; expected text, a number"):
         schema.encode(pd.DataFrame(put("town", 1, (1, 2))))
-    with pytest.raises(TypeError, match="column 'town' holds values that cannot be told apart"):
+    with pytest.raises(TypeError, match="column 'town' holds values that cannot be compared"):
         schema.encode(pd.DataFrame(put("town", 1, [1, 2])))
 
 
@@ -240,7 +240,7 @@ def test_arrays_that_do_not_fit_are_refused():
         (lambda: Schema({}), "Schema: there are no columns"),
         (lambda: Schema({0: Real(), "0": Real()}), "kinds are of 0, '0'; expected names that are not alike as text"),
         (lambda: Schema({"x": Real()}, ["x", "x"]), "expected each name once"),
-        (lambda: Schema({"x": Real()}).replace({"y": Real()}), "replace: 'y' is no column; expected some of 'x'"),
+        (lambda: Schema({"x": Real()}).replace({"y": Real()}), "replace: 'y' is not a column; expected some of 'x'"),
         (lambda: Schema({"x": Real()}).fitted(pd.DataFrame({"x": [None, np.nan]})), "column 'x' holds no finite number"),
         (lambda: Schema({"x": DateTime()}).fitted(pd.DataFrame({"x": pd.to_datetime([None])})), "column 'x' holds gaps alone"),
     ],
@@ -314,7 +314,7 @@ def test_json_may_be_edited():
         ('"dtype": "int64"', '"dtype": 5', "column 'n': dtype is 5; expected text"),
         ('"name": "n"', '"name": "x"', "has the name 'x', as one before; expected each once"),
         ('"name": "n"', '"name": 1.5', "the name of a column is 1.5"),
-        ('["t"]', '["when"]', "the condition 'when' is no column"),
+        ('["t"]', '["when"]', "the condition 'when' is not a column"),
         ('["t"]', '"t"', "condition is 't'; expected a list"),
         ('"kind": "Integer"', '"kind": ["Integer"]', "has the kind ['Integer']; expected one of"),
         ('"digits": 1', '"digits": 1.0', "digits is 1.0; expected a whole number"),

@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_refused(library):
     assert error_of(lambda: infer_schema(library({"x": [1.5, np.inf]}))) == (
         "infer_schema: column 'x', row 1, is inf; expected finite numbers. Drop such rows, or make it a gap (None)"
     )
-    assert "the condition 'y' is no column" in error_of(lambda: infer_schema(library({"x": [1.5, 2.5]}), condition=["y"]))
+    assert "the condition 'y' is not a column" in error_of(lambda: infer_schema(library({"x": [1.5, 2.5]}), condition=["y"]))
     with pytest.raises(TypeError, match="condition is 'x'; expected a list of names"):
         infer_schema(library({"x": [1.5, 2.5]}), condition="x")
     message = "the condition 'x' is Ignored"

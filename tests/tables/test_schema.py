@@ -323,7 +323,7 @@ def test_names_need_not_be_text():
     assert list(schema) == ["0", "('a', 1)", "", 'a\nb "c"'] and len(schema) == 4
     schema = Schema.from_json(infer_schema(frame).to_json())
     same(schema.decode(schema.encode(frame)), frame)
-    with pytest.raises(flows.FlowsError, match="'b' is no column of the schema; its columns are '0'"):
+    with pytest.raises(flows.FlowsError, match="'b' is not a column of the schema; its columns are '0'"):
         schema["b"]
 
 

@@ -257,7 +257,7 @@ def test_gaps_weights_and_validation():
     np.testing.assert_array_equal(result.log_prob(complete), result.log_prob(complete.drop(columns="weight")))
     assert "weight" not in result.draw(1) and result.schema["weight"] == tables.Ignored()
     assert "of the condition" in error_of(lambda: tables.fit(0, frame, weights="kind", condition="kind"))
-    assert "no column of the frame" in error_of(lambda: tables.fit(0, frame, weights="size"))
+    assert "which is not a column of the frame" in error_of(lambda: tables.fit(0, frame, weights="size"))
     message = error_of(lambda: tables.fit(0, mixed(60), SCHEMA, validation=frame.drop(columns="weight"), **small))
     assert message.startswith("tables.fit: validation: ") and "column 'share', row 3, is a gap" in message
     for weights in (np.ones(58), np.ones(61)):

@@ -18,8 +18,8 @@ class Circular(Number):
 
     Args:
         period: after which values come again, in the units of the column, such as 360.
-        low: the least value that is decoded; they lie in [low, low + period). Any finite number is encoded.
-        step: the distance of neighbouring values, of which the period is a whole number; None where they are continuous.
+        low: the least decoded value; decoded values lie in [low, low + period). Any finite number can be encoded.
+        step: the distance of neighbouring values; the period is a whole number of steps. None where values are continuous.
 
     Errors:
         FlowsError: a period or a step that is not above 0, or a period that is not a whole number of steps.
@@ -69,8 +69,8 @@ class Circular(Number):
         turns = 2 * np.pi * values / self.period
         return np.stack([np.cos(turns), np.sin(turns)], 1)
 
-    def of_context(self, field: Any, seen: np.ndarray) -> np.ndarray:
-        return np.asarray(np.mod(np.arctan2(seen[:, 1], seen[:, 0]) / (2 * np.pi), 1.0) * self.period)
+    def from_context(self, field: Any, context: np.ndarray) -> np.ndarray:
+        return np.asarray(np.mod(np.arctan2(context[:, 1], context[:, 0]) / (2 * np.pi), 1.0) * self.period)
 
     def axis(self, field: Any, name: str) -> Column:
         return Column(name, low=float(self.low), high=float(self.low + self.period), period=float(self.period), step=field.step)
@@ -93,10 +93,10 @@ class Circular(Number):
         return np.where(numbers >= end, self.low, numbers)
 
     def _turned(self, field: Any, values: np.ndarray) -> np.ndarray:
-        """Angles as what they are beyond the low end, in [0, period)."""
+        """Angles from the low end on, in [0, period)."""
         angles = np.mod(values.astype(np.float64) - self.low, self.period)
         if self.step is None:
-            return np.where(angles >= self.period, 0.0, angles)  # what is a rounding error below 0 comes out as the period
+            return np.where(angles >= self.period, 0.0, angles)  # a rounding error below 0 becomes the period
         turns = round(self.period / self.step)
         first = np.mod((self.low if field.origin is None else field.origin) - self.low, self.step)
         first = first if first < (1 - ON_GRID) * self.step else 0.0

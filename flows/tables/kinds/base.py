@@ -26,8 +26,8 @@ class Entries(NamedTuple):
 
     Attributes:
         values: (rows,), NaN where there is a gap, -1 for a value that is not a known category.
-        outside: which are not values of the kind: unknown, infinite, not within the bounds.
-        gaps: which are missing, where the kind has no value for that.
+        outside: (rows,), True for values that the kind does not have: unknown, infinite, not within the bounds.
+        gaps: (rows,), True for missing values, where the kind has no value for gaps.
     """
 
     values: np.ndarray
@@ -38,14 +38,14 @@ class Entries(NamedTuple):
 class Kind:
     """The kind of a column. Its subclasses are all the kinds there are."""
 
-    block = ""  # of an encoded row, in which the column stands: "codes", "angles", "numbers"; "" where it is not modelled
+    block = ""  # part of an encoded row in which the column stands: "codes", "angles", "numbers"; "" where it is not modelled
     sort = ""  # of values: "numbers" or "times", of which facts stay known under another kind of the sort
     gaps_are_values, is_read = False, True
 
     def __repr__(self) -> str:
-        """As code, without the arguments that are at their default."""
-        given = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]  # type: ignore[arg-type]
-        shown = [f"{name}={shortened(value, 60)}" for name, value, default in given if value != default or value is True]
+        """Return code, without the arguments that are at their default."""
+        settings = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]  # type: ignore[arg-type]
+        shown = [f"{name}={shortened(value, 60)}" for name, value, default in settings if value != default or value is True]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     # What is asked of a kind, of a field that has it; `name`, `column` (of narwhals) and `what` are for errors, too.
@@ -53,7 +53,7 @@ class Kind:
     decoded: Any  # (name, field, values, library) -> a native column
     expected: Any  # (name, field, value) -> (what there should be in place of a value, what to do)
     context: Any  # (name, field, column, values, what) -> what a model sees of a column of the condition, (rows, width)
-    of_context: Any  # (field, seen) -> the same backwards
+    from_context: Any  # (field, context) -> values, the inverse of `context`
 
     def is_learnt(self, field: Any) -> bool:  # whether all is known that encoding needs
         return True
@@ -67,7 +67,7 @@ class Kind:
     def parsed_as(self, dtype: Any) -> str:  # what text is read as: numbers, times, true or false, or text
         return "text"
 
-    def parse(self, text: Any, dtype: Any) -> Any:  # text of polars as values, null where it is none; see parsers.py
+    def parse(self, text: Any, dtype: Any) -> Any:  # text of polars as values, null where it is not one; see parsers.py
         parser = PARSERS.get(self.parsed_as(dtype))
         return text if parser is None else parser(text)
 
@@ -80,7 +80,7 @@ class Kind:
     def ends(self, field: Any) -> tuple[float, float]:  # in encoded units; infinite where a side is open
         return -np.inf, np.inf
 
-    def answers(self, result: Any) -> Any:  # what has cdf, quantile and interval of a model of this column alone; None for none
+    def answers(self, result: Any) -> Any:  # cdf, quantile and interval of a model of this column alone, or None
         return result if self.block == "numbers" else None
 
     def axis(self, field: Any, name: str) -> Column:  # of a picture

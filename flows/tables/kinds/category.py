@@ -13,7 +13,7 @@ from flows.results.columns import Column
 from flows.tables.dtypes import column_of, factorized, holds_times
 from flows.tables.kinds.base import Entries, Kind, as_plain, checked_plain, one_of_values
 
-FEW_ROWS = 5  # a value of fewer is pooled, where `other` is given
+FEW_ROWS = 5  # a value in fewer is pooled, where `other` is given
 PLAIN = str | bool | int | float | np.generic  # what categories are
 
 
@@ -30,7 +30,7 @@ class Codes(Kind):
 
     @property
     def known(self) -> tuple[Any, ...]:
-        """All values, the one of the pool, too."""
+        """All values, with the value of the pool."""
         values = tuple(self.values or ())
         return values if self.other is None or self.other in values else (*values, self.other)
 
@@ -59,8 +59,8 @@ class Codes(Kind):
     def context(self, name: str, field: Any, column: Any, values: np.ndarray, what: str) -> np.ndarray:
         return (values[:, None] == np.arange(len(self.known))).astype(np.float64)
 
-    def of_context(self, field: Any, seen: np.ndarray) -> np.ndarray:
-        return seen.argmax(1).astype(float)
+    def from_context(self, field: Any, context: np.ndarray) -> np.ndarray:
+        return context.argmax(1).astype(float)
 
     def axis(self, field: Any, name: str) -> Column:
         return Column(name, low=-0.5, high=len(self.known) - 0.5, classes=len(self.known), called=self.called)
@@ -94,7 +94,7 @@ class Category(Codes):
     gaps_are_values = True
 
     def learnt(self, name: str, field: Any, column: Any, what: str) -> Any:
-        """A category with the values of a column: in their own order, a gap behind them, the pool last."""
+        """A category with the values of a column in their order, then a gap, and the pool last."""
         if self.other is not None:
             _check_other(name, field, self.other, column, what)
         if self.values is not None:
@@ -102,8 +102,8 @@ class Category(Codes):
         places, values = factorized_plain(name, column, what)
         counts = np.bincount(places + 1, minlength=len(values) + 1)
         gaps, least = counts[0], 1 if self.other is None else FEW_ROWS
-        kept = [value for value, count in zip(values, counts[1:], strict=True) if count >= least]
-        known = in_order(kept, field.dtype) + [None] * bool(gaps and gaps >= least)
+        frequent = [value for value, count in zip(values, counts[1:], strict=True) if count >= least]
+        known = in_order(frequent, field.dtype) + [None] * bool(gaps and gaps >= least)
         if self.other is not None and self.other not in known:
             known.append(self.other)
         return replace(field, kind=Category(tuple(known), self.other))
@@ -114,13 +114,13 @@ class Category(Codes):
         )
 
 
-def checked_values(kind: str, given: Any) -> tuple[Any, ...] | None:
+def checked_values(kind: str, entries: Any) -> tuple[Any, ...] | None:
     """Return values of a kind, each once; None for the values of a frame."""
-    if given is None:
+    if entries is None:
         return None
-    if isinstance(given, str | Set | Mapping) or not hasattr(given, "__iter__"):
-        raise FlowsError(f"{kind}: values is {given!r:.60}; expected a list of them, in the order of their codes")
-    values = tuple(checked_plain(kind, value) for value in given)
+    if isinstance(entries, str | Set | Mapping) or not hasattr(entries, "__iter__"):
+        raise FlowsError(f"{kind}: values is {entries!r:.60}; expected a list of them, in the order of their codes")
+    values = tuple(checked_plain(kind, value) for value in entries)
     if not values:
         raise FlowsError(f"{kind}: values is empty; expected one or more, or None for the values of the frame")
     if len(set(values)) < len(values):
@@ -130,7 +130,7 @@ def checked_values(kind: str, given: Any) -> tuple[Any, ...] | None:
 
 
 def sort_of_text(known: Sequence[Any]) -> str:
-    """Return what text is read as that stands for one of these values: numbers, true or false, or text."""
+    """Return the sort of values that text of these values is read as: numbers, true or false, or text."""
     sorts = {type(value) for value in known if value is not None}
     if sorts == {bool}:
         return "true or false"
@@ -161,7 +161,7 @@ def in_order(values: list[Any], dtype: Any) -> list[Any]:
 
 
 def codes_of(name: str, column: Any, known: Sequence[Any], other: Any, what: str, constant: bool = False) -> Entries:
-    """The codes of a column, the places of its values among those known; -1 for an unknown value."""
+    """The codes of a column, the places of its values among the known ones; -1 for an unknown value."""
     codes = {value: code for code, value in enumerate(known)}
     unknown = -1 if other is None else codes.get(other, -1)
     places, values = factorized_plain(name, column, what, constant)
@@ -190,7 +190,7 @@ def factorized_plain(name: str, column: Any, what: str, constant: bool = False) 
         places, values = factorized(column)
     except TypeError as error:
         raise TypeError(
-            f"{what}: column {name!r} holds values that cannot be told apart ({error}); give it the kind Ignored()"
+            f"{what}: column {name!r} holds values that cannot be compared ({error}); give it the kind Ignored()"
         ) from None
     plain = [as_plain(value) if constant or isinstance(value, PLAIN | decimal.Decimal) else value for value in values]
     odd = next((i for i, value in enumerate(plain) if not isinstance(value, PLAIN)), None)

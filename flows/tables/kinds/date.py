@@ -16,7 +16,7 @@ from flows.tables.kinds.category import taken
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
 NAMES = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
 NANOSECONDS = 1677, 2262  # the years that are not whole, at the ends of what int64 counts
-MOST_STEPS = 2**22  # which float32 tells apart, and the cells between them
+MOST_STEPS = 2**22  # that float32 can represent, with the cells between them
 DAY = 86_400.0
 CYCLES = {"day": DAY, "week": 604_800.0, "year": 365.2425 * DAY}  # seconds
 LEAST_OF_CYCLE = 0.9  # that dates went through, so that it differs from the trend
@@ -29,9 +29,9 @@ class DateTime(Kind):
 
     Args:
         step: in seconds, such as 60 or 86400, to which times are rounded; None for the coarsest of a second, a minute, an hour
-            and a day that all values have, counted from the least one. Where there were more than 2^22 steps, which is what
-            float32 tells apart, a schema takes the next of these that fits, and says so.
-        format: how dates are written that are held as text or as whole numbers, such as "%Y%m%d"; without a time zone.
+            and a day that all values have, counted from the least one. Beyond 2^22 steps, the most that float32 can
+            represent, a schema takes the next of these steps that fits, and says so.
+        format: the form of dates that are text or whole numbers, such as "%Y%m%d"; without a time zone.
 
     Errors:
         FlowsError: a step that is not above 0, a format without a %, or one with a time zone.
@@ -63,7 +63,7 @@ class DateTime(Kind):
         return not (field.least is None or field.largest is None or self.step is None)
 
     def learnt(self, name: str, field: Any, column: Any, what: str) -> Any:
-        """Dates with the least and the largest of a column, and a step that float32 tells apart over such a span."""
+        """Dates with the least and the largest of a column, and a step that float32 can represent over such a span."""
         times = ticks_of(name, field, column, what)
         ticks = times.ticks[~times.gaps]
         if not len(ticks):
@@ -125,12 +125,12 @@ class DateTime(Kind):
         times = ticks_of(name, field, column, what)
         wall = times.wall / _per_second(times.unit)
         turns = [2 * np.pi * (np.mod(wall, cycle) / cycle) for cycle in cycles_of(field)]
-        seen = np.stack([values / _span_of(field), *(entry for turn in turns for entry in (np.cos(turn), np.sin(turn)))], 1)
-        seen[times.gaps] = np.nan
-        return seen
+        features = np.stack([values / _span_of(field), *(entry for turn in turns for entry in (np.cos(turn), np.sin(turn)))], 1)
+        features[times.gaps] = np.nan
+        return features
 
-    def of_context(self, field: Any, seen: np.ndarray) -> np.ndarray:
-        return np.asarray(seen[:, 0] * _span_of(field))
+    def from_context(self, field: Any, context: np.ndarray) -> np.ndarray:
+        return np.asarray(context[:, 0] * _span_of(field))
 
     def axis(self, field: Any, name: str) -> Column:
         return Column(name, step=field.step / DAY, dates=True, zone=zone_in(field.dtype or ""))
@@ -148,7 +148,7 @@ class Ticks(NamedTuple):
     Attributes:
         ticks: (rows,), 0 where there is a gap.
         gaps: which are missing.
-        wall: the same by the clock of the zone that the schema was fitted to, by which days and weeks go.
+        wall: the same by the clock of the zone that the schema was fitted to, by which days and weeks begin.
         unit: of a tick, "us" or "ns".
         zoned: whether they have a time zone.
     """
@@ -167,7 +167,9 @@ def ticks_of(name: str, field: Any, column: Any, what: str) -> Ticks:
         ticks = _parsed(name, kind, column, what)
         return Ticks(ticks, gaps, ticks, "us", False)
     if kind.format is not None:
-        raise TypeError(f"{what}: column {name!r} holds {column.dtype}, no text; expected DateTime() without a format")
+        raise TypeError(
+            f"{what}: column {name!r} holds {column.dtype}, which is not text; expected DateTime() without a format"
+        )
     there, zoned = column.drop_nulls(), zone_of(column) is not None
     there, local = without_zone(there, zone_in(field.dtype)) if zoned else (there, there)
     unit = "ns" if getattr(local.dtype, "time_unit", "us") == "ns" and _has_nanoseconds(field.least) else "us"
@@ -206,7 +208,7 @@ def _parsed(name: str, kind: "DateTime", column: Any, what: str) -> np.ndarray:
 
 
 def _has_nanoseconds(least: str | None) -> bool:
-    """Tell whether a time, if there is one, can be counted in nanoseconds since 1970, which go 292 years far."""
+    """Tell whether a time, if there is one, can be counted in nanoseconds since 1970, which reach 292 years."""
     return least is None or NANOSECONDS[0] < _from_text(least, "Y") + 1970 < NANOSECONDS[1]
 
 
@@ -231,7 +233,7 @@ def _from_text(text: str, unit: str) -> int:
 
 
 def is_iso(text: Any) -> bool:
-    """Tell whether it is a time as a schema writes it."""
+    """Tell whether a text is a time as a schema writes it."""
     try:
         return isinstance(text, str) and not np.isnat(np.datetime64(text.removesuffix("Z"), "us"))
     except ValueError:
@@ -269,20 +271,20 @@ def _within_float32(field: Any, span: float) -> Any:
 def _check_zone(name: str, field: Any, times: Ticks, what: str) -> None:
     if times.zoned == str(field.least).endswith("Z"):
         return
-    given, expected = ("with", "without") if times.zoned else ("without", "with")
+    has, expected = ("with", "without") if times.zoned else ("without", "with")
     remedy = (
         "dt.tz_localize(None) of pandas, dt.replace_time_zone(None)"
         if times.zoned
         else "dt.tz_localize(zone) of pandas, dt.replace_time_zone(zone)"
     )
     raise TypeError(
-        f"{what}: column {name!r} holds times {given} a time zone; expected times {expected} one, as the schema was fitted to. "
+        f"{what}: column {name!r} holds times {has} a time zone; expected times {expected} one, as the schema was fitted to. "
         f"Turn them into such: {remedy} of polars"
     )
 
 
 def _written(time: dt.datetime, written: str) -> str:
-    """As `_parsed` reads it: years of four digits, which strftime does not write on all systems."""
+    """A time as `_parsed` reads it: years of four digits, which strftime does not write on all systems."""
     return time.strftime(written.replace("%Y", f"{time.year:04d}"))
 
 
@@ -292,11 +294,11 @@ def _start_of(field: Any) -> float:
 
 
 def _span_of(field: Any) -> float:
-    """From the least date to the largest, in seconds; a day where these are one."""
+    """Seconds from the least date to the largest; a day where these are equal."""
     return (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6 or CYCLES["day"]
 
 
 def cycles_of(field: Any) -> tuple[float, ...]:
-    """The periods, in seconds, of the day, the week and the year that dates went through, in steps fine enough to show it."""
+    """The periods, in seconds, of the day, the week and the year that dates went through, in steps fine enough to show them."""
     span = (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6
     return tuple(cycle for cycle in CYCLES.values() if field.step * VALUES_OF_CYCLE <= cycle and span >= LEAST_OF_CYCLE * cycle)

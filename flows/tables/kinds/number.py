@@ -14,7 +14,7 @@ from flows.tables.dtypes import column_of, factorized, gaps_of, holds_times, is_
 from flows.tables.kinds.base import Entries, Kind, check_box, check_finite, check_step, without_numpy
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
-OF_128_BITS = ("Int128", "UInt128")  # which NumPy does not have
+LONG_INTEGERS = ("Int128", "UInt128")  # which NumPy does not have
 NAMES = 2**60  # the span of whole numbers, from which they are not counts
 FAR = 2**62  # beyond which no whole number is decoded
 MOST_WHOLE = 2.0**50  # values times a power of 10 below this keep their digits in float64
@@ -71,9 +71,9 @@ class Number(Kind):
             if self.whole:
                 outside |= (values != np.rint(values)) & ~gaps
             strict, single = field.step == 0, str(column.dtype) == "Float32"
-            for given, sign in ((self.low, 1), (self.high, -1)):
-                if given is not None:
-                    end = float(np.float32(given)) if single else given  # 0.1 of float32 is no more than 0.1
+            for bound, sign in ((self.low, 1), (self.high, -1)):
+                if bound is not None:
+                    end = float(np.float32(bound)) if single else bound  # 0.1 of float32 is not above 0.1
                     outside |= (sign * (values - end) <= 0) if strict else (sign * (values - end) < 0)
             whole = isinstance(field.offset, int) and values.dtype.kind == "i" and _without_overflow(values, field.offset)
             numbers = (values - int(field.offset) if whole else values - float(field.offset)).astype(np.float64)
@@ -126,8 +126,8 @@ class Number(Kind):
             to_high = np.log(high - values) if np.isfinite(high) else 0.0
         return np.asarray(from_low - to_high if np.isfinite([low, high]).any() else values)[:, None]
 
-    def of_context(self, field: Any, seen: np.ndarray) -> np.ndarray:
-        values, (low, high) = seen[:, 0], _cells_end(field)
+    def from_context(self, field: Any, context: np.ndarray) -> np.ndarray:
+        values, (low, high) = context[:, 0], _cells_end(field)
         if np.isfinite([low, high]).all():
             return np.asarray(low + (high - low) * expit(values))
         return np.asarray(low + np.exp(values) if np.isfinite(low) else high - np.exp(-values) if np.isfinite(high) else values)
@@ -144,8 +144,8 @@ class Real(Number):
     """A number on the line, or between bounds. Durations are numbers too, in seconds.
 
     Args:
-        low, high: the ends, in the units of the column; None where a side is open. Without a step they have no density and are
-            no values themselves; with one they may be.
+        low, high: the ends, in the units of the column; None where a side is open. Without a step they have no density, and
+            values lie between them; with a step values may equal them.
         step: the distance of neighbouring values, in the units of the column, to which values are rounded; None where they are
             continuous.
 
@@ -185,7 +185,7 @@ class Integer(Number):
     """A whole number, such as a count: a number whose step is 1.
 
     Args:
-        low, high: the least and the largest that there may be; None where a side is open.
+        low, high: the least and the largest value; None where a side is open.
 
     Errors:
         FlowsError: ends that are not whole, or not in order.
@@ -221,9 +221,9 @@ class Integer(Number):
 
 
 def values_of(name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of a column and which are gaps, NaN there. Whole numbers without gaps stay such, with all their digits."""
+    """The numbers of a column, NaN in gaps, and which rows are gaps. Whole numbers without gaps stay whole, with all digits."""
     gaps = gaps_of(column)
-    column = column.cast(nw.Float64()) if str(column.dtype) in OF_128_BITS else column
+    column = column.cast(nw.Float64()) if str(column.dtype) in LONG_INTEGERS else column
     dtype = column.dtype
     if dtype.is_integer() or str(dtype) == "Boolean":
         if not gaps.any():
@@ -239,11 +239,11 @@ def values_of(name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray
         return _scattered(gaps, ticks / 1e9), gaps
     if gaps.all():
         return np.full(len(gaps), np.nan), gaps
-    return _of_objects(name, column, what), gaps
+    return _numbers_of_objects(name, column, what), gaps
 
 
 def names_among(column: Any) -> int:
-    """How many values whole numbers have that span so much that they are names; 0 where they are none."""
+    """The number of distinct whole numbers, if they span so much that they are names; 0 where they are not names."""
     if not column.dtype.is_integer() or not len(column.drop_nulls()):
         return 0
     return column.drop_nulls().n_unique() if _are_names(int(column.min()), int(column.max())) else 0
@@ -260,8 +260,8 @@ def _scattered(gaps: np.ndarray, values: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _of_objects(name: str, column: Any, what: str) -> np.ndarray:
-    """Numbers of a column whose dtype does not tell that they are."""
+def _numbers_of_objects(name: str, column: Any, what: str) -> np.ndarray:
+    """Numbers of a column whose dtype does not say so."""
     if column.dtype.is_temporal() or holds_times(column):
         raise TypeError(f"{what}: column {name!r} holds {column.dtype}; expected numbers. Give it the kind DateTime()")
     try:
@@ -287,7 +287,7 @@ def _begin_at(values: np.ndarray, start: float, step: float) -> bool:
 
 
 def digits_of(values: np.ndarray) -> int | None:
-    """How many digits after the point hold all values; None where they are not decimals."""
+    """The number of digits after the point that hold all values; None where values are not decimals."""
     if values.dtype.kind in "iu":
         return 0
     some, largest = values[:: max(len(values) // 1000, 1)], float(np.abs(values).max())
@@ -340,5 +340,5 @@ def _inside(kind: Any, numbers: np.ndarray, single: bool) -> np.ndarray:
 
 
 def _cells_end(field: Any) -> list[float]:
-    """The ends; of rounded numbers the ends of their outermost cells."""
+    """The bounds; for rounded numbers the ends of their outermost cells."""
     return [end + side * field.step / 2 for end, side in zip(field.ends, (-1, 1), strict=True)]

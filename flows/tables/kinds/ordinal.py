@@ -17,7 +17,7 @@ from flows.tables.kinds.category import Codes, checked_values, factorized_plain,
 @dataclass(frozen=True, repr=False)
 class Ordinal(Codes):
     """One of a set of values with an order, but without a distance: grades, sizes, levels. It is drawn and plotted in this
-    order, and has `cdf`, `quantile` and `interval` by it. A gap is a gap, and no value.
+    order, and has `cdf`, `quantile` and `interval` by it. A gap is not a value.
 
     Args:
         values: all values, the least first; None for the values of the frame that a schema is fitted to, in the order of a
@@ -62,18 +62,18 @@ class Ordinal(Codes):
             f"Correct it, or give it a place: schema.replace({{{name!r}: Ordinal([...])}}) before the model is fitted"
         )
 
-    def answers(self, result: Any) -> "OfCodes":
-        return OfCodes(result, len(self.known))
+    def answers(self, result: Any) -> "OrdinalAnswers":
+        return OrdinalAnswers(result, len(self.known))
 
 
-class OfCodes:
+class OrdinalAnswers:
     """`cdf`, `quantile` and `interval` of one column of codes in their order, by the masses of all of them."""
 
     def __init__(self, result: Any, classes: int):
         self.result, self.classes = result, classes
 
     def shares(self, context: Any) -> np.ndarray:
-        """P(X <= code), (rows, classes), of contexts (rows, *context); of none, or of one, (1, classes)."""
+        """P(X <= code), (rows, classes), for contexts (rows, *context); (1, classes) for one context or none."""
         codes, keywords, rows = np.arange(float(self.classes)), {}, 1
         if context is not None:
             contexts = np.atleast_2d(context)
@@ -90,8 +90,8 @@ class OfCodes:
         """The least code with P(X <= code) >= q, of the shape of q; (rows, *q.shape) of contexts."""
         q, shares = shares_of(as_numbers(q, "q")), self.shares(context)
         ends = shares.reshape(len(shares), *[1] * q.ndim, self.classes)
-        found = np.minimum((ends < q[..., None]).sum(-1), self.classes - 1).astype(float)
-        return found if np.ndim(context) > 1 else found[0]
+        codes = np.minimum((ends < q[..., None]).sum(-1), self.classes - 1).astype(float)
+        return codes if np.ndim(context) > 1 else codes[0]
 
     def interval(self, share: float, context: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """The codes between which a share lies at least, as little below as above."""

@@ -1,4 +1,4 @@
-"""Text of polars, without spaces around it, as values of a kind, or as its values suggest; null is what is none."""
+"""Text of polars, without spaces around it, as values of a kind, or as its values suggest; null where it is not one."""
 
 from typing import Any
 

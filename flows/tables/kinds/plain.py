@@ -62,7 +62,7 @@ class Constant(Kind):
 
 @dataclass(frozen=True, repr=False)
 class Ignored(Kind):
-    """A column that is not read: frames may lack it, and draws do.
+    """A column that is not read: frames may lack it, and draws do not have it.
 
     Example:
         >>> from flows import tables
