@@ -149,7 +149,7 @@ def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], An
                 return part.direct(params, x, args.init_context, layer_key, False)[0], params
 
         x = jnp.asarray(args.init_inputs)
-        x = x.astype(jnp.promote_types(x.dtype, default_dtype()))  # as params have it, so that every layer returns what it takes
+        x = x.astype(jnp.promote_types(x.dtype, default_dtype()))  # the dtype of params, so that layers return what they take
         return jax.lax.scan(body, x, (keys, args.params))[1]
 
     return measured

@@ -119,7 +119,7 @@ def IAF(
 
 @distribution(batched=True, traits=Traits(picks=True))
 def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), activation: Activation = "relu"):
-    """Each feature a mixture of normals, whose parameters a masked network makes of the features before it.
+    """A mixture of normals for each feature, whose parameters a masked network makes of the features before it.
 
     log p(x) = sum_i logsumexp_k(log w_ik - log s_ik - (x_i - m_ik)^2 / (2 s_ik^2)) - d / 2 log(2 pi), in nats, with w, m and s
     made of x_<i and the context. It is a distribution, and can be a base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.

@@ -66,11 +66,11 @@ def RNODE(
     jacobian: float = 0.01,
     scan: bool | None = None,
 ):
-    """FFJORD with regularised dynamics: straight and even ways, for which few equal steps are enough.
+    """FFJORD with regularised dynamics: straight and even paths, for which few equal steps are enough.
 
     Under `train=True` 0.01 times the integrals of |v|^2 and of |dv/dx|^2 are subtracted from log_det. The paper trains by 4
-    steps, half as many as are the default here: of two moons one of two such fits found a velocity that these solve wrongly,
-    in favour of the data, by 0.1 nats a row.
+    steps, half as many as are the default here: on two moons one of two such fits had a velocity that these steps solve
+    wrongly, in favour of the data, by 0.1 nats a row.
 
     Args:
         num_layers, hidden, activation, trace, solver, steps, tolerance, scan: as in `FFJORD`.

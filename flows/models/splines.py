@@ -48,7 +48,7 @@ def NSF(
     (`flows.fit` does). Samples of the autoregressive flow are found feature by feature, in about the time of three or four
     densities.
 
-    The defaults are what did best over many tables (`benchmarks/defaults.py`). The paper's: `NSF(10, (256, 256), num_bins=8,
+    The defaults did best over many tables (`benchmarks/defaults.py`). The paper's: `NSF(10, (256, 256), num_bins=8,
     bound=3.0, autoregressive=False, linear=True, dropout=0.2,
     squash=None, min_bin=1e-3, min_slope=1e-3)`.
 

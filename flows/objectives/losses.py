@@ -28,7 +28,7 @@ def maximum_likelihood(
         Nats a row.
 
     Errors:
-        FlowsError: no rows; weights of another shape, negative, infinite, NaN, or all 0. TypeError: no triple of a
+        FlowsError: no rows; weights of another shape, negative, infinite, NaN, or all 0. TypeError: not the triple of a
             distribution.
 
     Example:
@@ -65,7 +65,7 @@ def reverse_kl(
     - "sticking_the_landing": through the draws alone, -(d log w / dx) dx/dparams. What it leaves out has mean 0, but not
       variance 0. It is exactly 0 at q = p. "path" is another name for it: the path gradient of the reverse KL is the same.
     - "score": at fixed draws, (log w - mean of the others' log w) times -d log q / dparams. It has the most variance, but asks
-      nothing of the draws. The others miss how params move what a draw chooses rather than shifts: the weights of a `Mixture`
+      nothing of the draws. The others miss params that change a choice in a draw and not its value: the weights of a `Mixture`
       or of a `GMM` learn from "score" alone.
 
     Args:
@@ -78,8 +78,8 @@ def reverse_kl(
         context: as sample takes it: shared by all draws, or (num_samples, *context), one draw for each.
 
     Errors:
-        FlowsError: log_density does not give one number for each point; settings outside their range. TypeError: no triple of a
-            distribution, or a log_density that cannot be called.
+        FlowsError: log_density does not give one number for each point; settings outside their range. TypeError: not the
+            triple of a distribution, or a log_density that cannot be called.
 
     Source:
         Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770, equation 15. Sticking the
@@ -214,7 +214,7 @@ def importance_weighted_bound(
             these are trained along, with the gradient of "total".
         rng: key or seed.
         num_samples, num_inner: num_samples K draws are made in all.
-        estimator: see above. As in `reverse_kl`, neither trains what a draw chooses, the weights of a `Mixture`.
+        estimator: see above. As in `reverse_kl`, neither trains the choices in a draw, the weights of a `Mixture`.
         context: shared by all draws, or (num_samples, *context), K draws for each.
 
     Errors:

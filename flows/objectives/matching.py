@@ -51,9 +51,9 @@ def flow_matching(
         A scalar.
 
     Errors:
-        TypeError: no triple of a distribution. FlowsError: a distribution without a continuous layer before its base, or with
-            layers before it, or a base, that train, or of codes; no rows; an unknown pairing; pairs with a context or weights,
-            on which noise would then depend.
+        TypeError: not the triple of a distribution. FlowsError: a distribution without a continuous layer before its base, or
+            with layers before it, or a base, that train, or of codes; no rows; an unknown pairing; pairs with a context or
+            weights, on which noise would then depend.
 
     Source:
         Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow Matching for Generative Modeling", 2023, arXiv:2210.02747; pairs: Tong et

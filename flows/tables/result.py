@@ -130,7 +130,7 @@ class TableResult:
             verbose: 1 for a bar that shows about how long it will take, 0 for none.
 
         Returns:
-            A frame with the library, the names and the order of the frame above; in pandas also with its index.
+            A frame with the library, the names and the order of the input frame; in pandas also with its index.
 
         Cost:
             One density for each class of a category, and 100 to 200 for each number and angle of a row, by Simpson's rule on
@@ -170,7 +170,7 @@ class TableResult:
         return self._answered("quantile", given, q)
 
     def interval(self, share: float, given: Any = None) -> Any:
-        """The central interval (low, high) that holds a share of the one column, in its units; (rows, 2) for a frame `given`.
+        """The central interval (low, high) that holds a share of the one column, in its units; (rows, 2) if `given` is a frame.
 
         Args:
             share: between 0 and 1.
@@ -231,7 +231,7 @@ class TableResult:
         """
         metadata = self.metadata if metadata is None else metadata
         if not isinstance(metadata, dict):
-            raise TypeError(f"save: metadata is a {type(metadata).__name__}; expected a dict of what JSON has")
+            raise TypeError(f"save: metadata is a {type(metadata).__name__}; expected a dict of values that JSON has")
         if TABLE in metadata:
             raise FlowsError(f"save: metadata has the key {TABLE!r}, under which the schema is kept; give it another name")
         self.result.save(path, {**metadata, TABLE: self.schema.to_json()})

@@ -21,8 +21,8 @@ class Schema:
 
     A frame becomes an array with the modelled columns in the order codes, angles, numbers. Codes are 0, 1, ..., in the order of
     the values of their `Category`; angles count from `low`, within a period; numbers count from an offset, their low
-    bound or else the least value, subtracted in float64; times are seconds since the least one. This has no log-det: a density
-    of the array is a density of the frame. Columns that are a `Constant` or `Ignored` are left out.
+    bound or else the least value, subtracted in float64; times are seconds since the least one. The map has no log-det:
+    a density of the array is a density of the frame. Columns that are a `Constant` or `Ignored` are left out.
 
     A schema has to be fitted to a frame, from which it learns what kinds leave open, and the library, order and dtypes of the
     columns; `infer_schema` does both. It keeps no rows, only categories, bounds, offsets, the largest dates, and formats.
@@ -39,7 +39,7 @@ class Schema:
         periods: of the angles, in the units of the data.
         supports: (low, high) of each of the numbers, less its offset; infinite where a side is open.
         steps: of the numbers, 0 where they are continuous; `angle_steps` are the steps of the angles.
-        context_dim: the number of numbers that a model sees of the condition.
+        context_dim: the count of numbers that a model sees of the condition.
         fitted_to: the library of the frame it was fitted to; None before that.
 
     Errors:
@@ -169,7 +169,7 @@ class Schema:
         return "\n".join(f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {why}".rstrip() for name, kind, why in rows)
 
     def replace(self, kinds: Mapping[Any, Kind]) -> "Schema":
-        """Return the schema with other kinds for some columns. What these leave open `fitted` has to learn.
+        """Return the schema with other kinds for some columns. `fitted` has to learn what these leave open.
 
         Args:
             kinds: the new kinds, by names of columns.
@@ -376,7 +376,7 @@ class Schema:
             raise FlowsError("decode: given is a frame, but the schema has no condition; leave it out")
         table = self._looked_at(condition, "decode: given", self.condition)
         if table.rows != rows:
-            raise FlowsError(f"decode: given has {table.rows} rows and the array {rows}; expected as many")
+            raise FlowsError(f"decode: given has {table.rows} rows and the array {rows}; expected the same number")
         return {
             name: self.native(name, self._fields[name].checked(name, table, "decode: given", "raise").values, library)
             for name in self.condition
