@@ -218,15 +218,17 @@ def detected(make, fit, fresh, others):
     told = {"area": area(of_fresh, of_others)}
     if isinstance(detector, FlowOutlierDetector):
         result = detector.table_.result
-        alone = detector._alone(array_frame(fit), None)
-        offsets = [offset(result, rate, alone) for rate in RATES]
+        scores = np.ravel(result.scores)
+        held_out = result.kept.x.reshape(len(scores), -1)
+        counted = np.where(detector._alone(held_out, array_frame(fit), None), -np.inf, scores)
+        offsets = [offset(counted, result.score_weights, rate) for rate in RATES]
         told["unknown"] = int((of_fresh == -np.inf).sum())
         constant = np.ptp(fit, 0) == 0
         if constant.any():  # which are -inf where they vary, all alike
             of_rows = [detector.score_samples(np.where(constant, fit[0], rows)) for rows in (fresh, others)]
             told["area without constants"] = area(*of_rows)
         # As if the unknown values of new rows had no counterpart among the rows held out.
-        told["alarms uncounted"] = alarms(of_fresh, [offset(result, rate) for rate in RATES])
+        told["alarms uncounted"] = alarms(of_fresh, [offset(scores, result.score_weights, rate) for rate in RATES])
     else:
         offsets = [detector.offset_]
     told["alarms"] = alarms(of_fresh, offsets)
