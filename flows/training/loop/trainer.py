@@ -61,7 +61,7 @@ class Trainer:
             axes = (None,) * len(axes)
         else:
             here, on_cpu = self.placement.members_here(self.members), jax.default_backend() == "cpu"
-            function = one_after_another(function, axes) if on_cpu else jax.vmap(function, axes, axis_size=here)
+            function = one_after_another(function, axes, here) if on_cpu else jax.vmap(function, axes, axis_size=here)
         options = {"xla_backend_optimization_level": 1} if self.small and donate else None
         return self.placement.compiled(
             function, axes, order, rows, donate_argnums=0 if donate else (), compiler_options=options
@@ -112,20 +112,19 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
     return _trainers(key, make)
 
 
-def one_after_another(function: Callable, axes: tuple[int | None, ...]) -> Callable:
+def one_after_another(function: Callable, axes: tuple[int | None, ...], members: int) -> Callable:
     """Do as `jax.vmap(function, axes)` does, where a processor is as fast with one member at a time: batches of products are
     slow on CPUs."""
 
-    def of_each(*arguments: Any) -> Any:
-        mapped = [argument for argument, axis in zip(arguments, axes, strict=True) if axis is not None]
-
-        def of_one(slices: list) -> Any:
+    def mapped(*arguments: Any) -> Any:
+        def member(carry: None, slices: list) -> tuple[None, Any]:
             rest = iter(slices)
-            return function(*(argument if axis is None else next(rest) for argument, axis in zip(arguments, axes, strict=True)))
+            return carry, function(*(next(rest) if axis == 0 else x for x, axis in zip(arguments, axes, strict=True)))
 
-        return jax.lax.map(of_one, mapped)
+        stacked = [x for x, axis in zip(arguments, axes, strict=True) if axis == 0]
+        return jax.lax.scan(member, None, stacked, length=members)[1]  # `lax.map` does not know how many have no params
 
-    return of_each
+    return mapped
 
 
 def warmup_cosine(peak: float, steps: int) -> Schedule:
