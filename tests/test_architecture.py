@@ -175,13 +175,8 @@ def test_the_house_is_within_its_ceilings():
 def test_what_counts_is_counted(tmp_path):
     (tmp_path / "core").mkdir()
     lines = ['"""Of a file."""', "if isinstance(x, Real | Integer) and isinstance(x, int) and value.order == 'flow':"]
-    lines += [
-        "    schema._of(x)",
-        "    self._of(x), rows._replace(x=1)",
-        "    mesh = 1  # that of all; there is no other",
-        "def own():",
-    ]
-    lines += ["def own():", *["    x = 1"] * 41]
+    lines += ["    schema._of(x)", "    self._of(x), rows._replace(x=1)", "    mesh = 1  # so many, there is no", "def own():"]
+    lines += ["    x = 1"] * 41
     (tmp_path / "core" / "a.py").write_text("\n".join(lines) + "\n")
     figures = runpy.run_path(str(ROOT.parent / "benchmarks" / "house.py"))["figures"](tmp_path)
     counted = {name: len(places) for name, places in figures.items() if places}
