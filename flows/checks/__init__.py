@@ -1,4 +1,4 @@
-"""Is the density right? One call, and a verdict for each question, on any fitted distribution."""
+"""Is the density right? One call, with a verdict for each question, for any fitted distribution."""
 
 from flows.checks.check import check
 from flows.checks.verdicts import Check, Checks

@@ -1,4 +1,4 @@
-"""The call: which checks there are, and what they are asked."""
+"""The call `check`: the table of checks, and how they run."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from flows.core import FlowsError, as_key, not_negative, number, positive_int
 from flows.diagnostics import crps, ranks
 from flows.diagnostics.classifier import check_classifier
 
-BY_CHANCE = 4.0  # standard errors: so many more rows than draws are in the training rows where that is said first
-BROKEN = 1e-3  # share of draws that are not finite, above which that is what is wrong
-NAMED = 5  # rows that are named
+BY_CHANCE = 4.0  # standard errors, by which more rows than draws have to be training rows for a remark
+BROKEN = 1e-3  # share of draws that are not finite, above which this is the only finding
+NAMED = 5  # rows that a remark names
 
 
 class Question(NamedTuple):
-    """A check: what it runs, and the size up to which a difference does no harm; `conditional` where it is of models with a
-    context, or without one, alone, and why it cannot tell of others."""
+    """A check: its function, and the size up to which a difference does no harm. `conditional` is True where a model needs a
+    context, False where it must have none, None for all models; `otherwise` is the reason why other models lack the check."""
 
     run: Callable[[Sample], Finding]
     tolerance: float
@@ -58,48 +58,48 @@ def check(
     only: Iterable[str] | str | None = None,
     classifier: Any = None,
 ) -> Checks:
-    """Does a fitted distribution describe rows that it has not seen? A verdict for each question.
+    """Check whether a fitted distribution describes rows that it has not seen, with a verdict for each question.
 
-    A check has a p-value, which Holm's rule raises over all checks of the call, and a size, in a unit that people know. It is
-    "pass" where p is not below the level; "small" where p is, but the size is under a tolerance, as no model is exact to many
-    rows; "FAIL" in all other cases; "cannot tell", with the reason, where nobody should believe a p-value. A right model has
-    no FAIL in 99 of 100 calls at level 0.01, whatever the tolerances.
+    A check has a p-value, which Holm's rule raises over all checks of the call, and a size, in a common unit. Its verdict is
+    "pass" where p is not below the level; "small" where p is below it, but the size is under a tolerance, as many rows show
+    that no model is exact; "FAIL" in all other cases; "cannot tell", with the reason, where a p-value cannot be believed. A
+    right model has no FAIL in 99 of 100 calls at level 0.01, whatever the tolerances.
 
-        shift          are scores like those of rows held out in the fit? Kolmogorov distance, 0.05. A FAIL blames the rows
+        shift          are scores like the scores of rows held out in the fit? Kolmogorov distance, 0.05. A FAIL blames the rows
         rows           round trips, log-dets and scores that are off: share of rows, 0.001; and log p in float64
         normalisation  |log of the integral of p|, 0.02 nats, by 10,000 points around rows
         sampler        do draws follow p? Means of g(x) / p(x) over draws, for narrow normals g: typical error, 0.05
-        latents        noise of rows beside draws of the base, or of rounded values beside that of draws, dimensions and
+        latents        noise of rows against draws of the base, or with rounded values against noise of draws; dimensions and
                        products of pairs: Kolmogorov distance, 0.03
-        coverage       highest-density regions hold the rows they should: largest error, 0.03
+        coverage       do highest-density regions hold as many rows as they should? Largest error, 0.03
         columns        ranks of rows among draws, or counts of codes: Kolmogorov distance, or total variation, 0.03
         pairs          correlations of normal scores: largest difference, 0.05
         energy         energy distance of rows and draws: energy coefficient, 0.002
-        ranks          of a conditional model, ranks of each row among 99 draws of its own, also within slices of the context
-        tarp           of a conditional model, coverage of balls around random points: largest error, 0.03
-        classifier     can rows be told from draws? Accuracy above 1/2, 0.03
+        ranks          of conditional models, the rank of each row among its 99 draws, also within slices of the context
+        tarp           of conditional models, coverage of balls around random points: largest error, 0.03
+        classifier     can a classifier separate rows from draws? Accuracy above 1/2, 0.03
         copies         with train=, are draws nearer to training rows than rows are? Share of pairs above 1/2, 0.03
 
     Args:
         fitted: a result of `fit`, `fit_ensemble`, `fit_to_density`, `tables.fit` or `load`, or a triple (params, log_pdf,
-            sample). Nothing is asked of it but log-densities and draws; shift, latents and round trips need a result.
-        data: rows that the fit did not see, (rows, *event), or a table; of a posterior, draws of another sampler.
-        context: as of `log_prob`; the frame of a table has its condition. Where all rows have the same, they are checked as
-            those of a model without one.
-        train: rows that the fit saw, as data; of a conditional model of arrays a pair (rows, context).
-        rng: key or seed. What a check finds depends on it and not on which others are asked for.
-        samples: draws, which all checks share; of a conditional model 99 for each of at most 2,000 rows instead.
-        level: of all checks together, the share of right models that have a FAIL.
-        tolerance: a number for all checks, or a dict from names to sizes; by default those above.
+            sample). Log-densities and draws are all that most checks need; shift, latents and round trips need a result.
+        data: rows that the fit did not see, (rows, *event), or a table; for a posterior, draws of another sampler.
+        context: as in `log_prob`; a table has its condition in the frame. Rows that all have the same context are checked as
+            rows of a model without one.
+        train: rows that the fit saw, as data; for a conditional model of arrays a pair (rows, context).
+        rng: key or seed. The result of a check depends on it, but not on which other checks run.
+        samples: draws, which all checks share; a conditional model has 99 for each of at most 2,000 rows instead.
+        level: the share of right models that have a FAIL in any check.
+        tolerance: a number for all checks, or a dict from names to sizes; by default the sizes above.
         only: names of checks; by default all that the model allows.
-        classifier: as of `diagnostics.classifier_two_sample`.
+        classifier: as in `diagnostics.classifier_two_sample`.
 
     Returns:
         `Checks`, a mapping from names to `Check`: print it.
 
     Errors:
-        FlowsError: NaN or inf in data or context, by row and column; another shape; a name that no check has. As of
-            `log_prob`. TypeError: a `log_pdf` or `sample` that returns no real numbers.
+        FlowsError: NaN or inf in data or context, with its row and column; another shape; a name that is not a check; errors
+            of `log_prob`. TypeError: a `log_pdf` or `sample` that does not return real numbers.
 
     Example:
         >>> import flows, numpy as np
@@ -124,7 +124,7 @@ def check(
 
 
 def _names(only: Any) -> list[str]:
-    """The names that were asked for, in the order of the table; none by default."""
+    """Names in `only`, in the order of the table; [] by default."""
     if only is None:
         return []
     if not isinstance(only, Iterable):
@@ -146,22 +146,22 @@ def _tolerances(tolerance: Any) -> dict[str, float]:
 
 
 def _train(model: Model, train: Any, context: Any) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Training rows and their contexts, flat; those of a table are in its frame."""
+    """Training rows and their contexts, flat; a table has both in its frame."""
     if train is None:
         return None
-    of_train = None
+    condition = None
     if context is not None:
         if not isinstance(train, tuple) or len(train) != 2 or train[1] is None:
             raise FlowsError(
                 f"check: train is a {type(train).__name__}; expected a pair (rows, context) of a conditional model"
             )
-        train, of_train = train
-    rows_, contexts = model.read(train, of_train, "train")
-    return flat(rows_), None if contexts is None else flat(model.of_each(contexts, len(rows_)))
+        train, condition = train
+    rows_, contexts = model.read(train, condition, "train")
+    return flat(rows_), None if contexts is None else flat(model.row_contexts(contexts, len(rows_)))
 
 
 def _is_usual(name: str, sample: Sample) -> bool:
-    """Tell whether a check stands in the table without being asked for."""
+    """Return whether a check is in the table by default."""
     if name == "copies":
         return sample.train is not None
     if name == "columns":
@@ -178,12 +178,12 @@ def _finding(name: str, sample: Sample) -> Finding:
         return Finding(broken, 1.0, 0.0) if name in ("columns", "ranks") else Finding(broken)
     if question.conditional not in (None, sample.conditional):
         return Finding(question.otherwise)
-    with np.errstate(over="ignore"):  # far out is far off
+    with np.errstate(over="ignore"):  # points far out overflow, and are far off
         return question.run(sample)
 
 
 def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:
-    """Return what has to be said before the table."""
+    """Return the lines before the table."""
     remarks, (known, chance), count = list[str](), rows.in_train(sample), len(sample.all_rows)
     if "shift" in checks and checks["shift"].verdict == FAIL:
         remarks.append(
@@ -193,14 +193,14 @@ def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:
     if len(known) > chance * count + BY_CHANCE * (chance * (1 - chance) * count) ** 0.5:
         named = ", ".join(map(str, known[:NAMED]))
         more = ", ..." if len(known) > NAMED else ""
-        besides = f", beside {chance:.1%} of draws" if chance else ""
-        remarks.append(f"{len(known):,} of {count:,} rows are in train (rows {named}{more}){besides}, and were not held out")
+        draws = f", beside {chance:.1%} of draws" if chance else ""
+        remarks.append(f"{len(known):,} of {count:,} rows are in train (rows {named}{more}){draws}, and were not held out")
     dependence = rows.dependence(sample)
     return [*remarks, dependence] if dependence else remarks
 
 
 def _figures(sample: Sample) -> dict[str, Any]:
-    """Return what the head of the table says."""
+    """Return the figures in the head of the table."""
     log_p = sample.log_p
     with np.errstate(over="ignore", invalid="ignore"):
         likelihood, error = log_p.mean(), log_p.std(ddof=1) / len(log_p) ** 0.5 if len(log_p) > 1 else np.nan
@@ -226,8 +226,8 @@ def _finite(number: Any) -> float | None:
 
 
 def _arrays(sample: Sample) -> dict[str, np.ndarray]:
-    """For pictures."""
-    arrays = {"places": sample.places, "rows": sample.rows, "draws": sample.draws, "log_p": sample.log_p, **sample.kept}
+    """Return arrays for pictures."""
+    arrays = {"places": sample.places, "rows": sample.rows, "draws": sample.draws, "log_p": sample.log_p, **sample.arrays}
     if len(sample.rows) and len(sample.draws):
         arrays["ranks"] = ranks(sample.rows, sample.draws, rng=sample.key(16))
     return arrays

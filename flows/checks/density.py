@@ -1,4 +1,4 @@
-"""Does the density integrate to 1, and do draws follow it? Both by ellipsoids around rows, where p is."""
+"""Does the density integrate to 1, and do draws follow it? Both checks use ellipsoids around rows, where p is large."""
 
 from typing import NamedTuple
 
@@ -12,28 +12,28 @@ from flows.diagnostics.arrays import chosen, squared_distances, unit_of
 from flows.objectives import log_normalizer, pareto_k
 
 MOST_COLUMNS = 64
-COARSE = 0.25  # of a standard deviation, by which numbers that p is given may be rounded
-SHARE = 0.05  # of the points of a cloud, that count as near one
-FEWEST = 50  # such points
+COARSE = 0.25  # of a standard deviation, by which inputs of p may be rounded
+SHARE = 0.05  # of the points of a cloud, which count as near a place
+FEWEST = 50  # points near a place
 # normalisation
 CENTRES = 500  # rows around which points lie
 POINTS = 10_000
 DEGREES = 5.0  # of freedom, of Student's t
 NEAREST, FLOOR = 50, 1e-3  # few and thin, as p may be narrow between columns that go together
-CONTEXTS = 20  # that are looked at, of a conditional model
-MOST_K = 0.7  # of Pareto's k, above which no mean can be believed
+CONTEXTS = 20  # of a conditional model, at most
+MOST_K = 0.7  # Pareto's k, above which no mean can be believed
 # sampler
 PLACES = 20  # rows, or groups of rows, around which draws are weighed
-POINTS_OF_PLACE = 500  # from the normal around each
-PART = 0.01  # of a sum, the most that one draw adds to it
+POINTS_OF_PLACE = 500  # from the normal around each place
+PART = 0.01  # of a sum, which one draw adds to it at most
 NEAREST_OF_PLACE, WIDE = 100, 0.02
-ENOUGH = 0.5  # of the probability of a normal, that has to be left
-LOST = 0.01  # of draws, where p is 0, above which that is what is wrong: as many may be rounded to the edge of it
-RESOLVED = 0.01  # of the largest variance, below which a direction is the same place twice
+ENOUGH = 0.5  # of the probability of a normal, which has to remain under the bound
+LOST = 0.01  # of draws, where p is 0, above which this is the only finding: fewer may be rounded to the edge of the support
+RESOLVED = 0.01  # of the largest variance, below which a direction repeats a place
 
 
 def unfit(sample: Sample) -> str:
-    """Why the score is no density of the line, or the line has too many dimensions; nothing where all is well."""
+    """Return the reason why the score is not a density on flat space, or has too many columns; "" where the checks apply."""
     model = sample.model
     if model.likelihood == "lower bound":
         return "the score is a lower bound, and no density"
@@ -49,8 +49,8 @@ def unfit(sample: Sample) -> str:
 
 
 def normalisation(sample: Sample) -> Finding:
-    """log of the integral of p, by draws of a mixture of Student's t around rows; of a conditional model around draws for some
-    contexts, the mean of their integrals."""
+    """Estimate the log of the integral of p, by draws of a mixture of Student's t around rows; for a conditional model around
+    draws for some contexts, by the mean of their integrals."""
     if reason := unfit(sample):
         return Finding(reason)
     random = sample.random(30)
@@ -72,7 +72,7 @@ def normalisation(sample: Sample) -> Finding:
 
 
 def _weights(sample: Sample, cloud: np.ndarray, context: np.ndarray | None, random: np.random.Generator) -> np.ndarray:
-    """log p - log q of draws of the mixture q around a cloud."""
+    """Return log p - log q of draws of the mixture q around a cloud."""
     around = ellipsoids(cloud, chosen(cloud, CENTRES, random), NEAREST, FLOOR)
     count, d = POINTS // (CONTEXTS if sample.conditional else 1), cloud.shape[1]
     ball = random.normal(size=(count, d)) / np.sqrt(random.chisquare(DEGREES, (count, 1)) / DEGREES)
@@ -82,8 +82,8 @@ def _weights(sample: Sample, cloud: np.ndarray, context: np.ndarray | None, rand
 
 
 def sampler(sample: Sample) -> Finding:
-    """The mean of w = g(x) / p(x) over draws is 1, for a narrow normal g around a row. The mean of weights up to a bound is the
-    probability of such weights under g, which points from g tell: so no single draw decides, and g may reach where p is 0."""
+    """Test that the mean of w = g(x) / p(x) over draws is 1, for narrow normals g around rows. The mean of weights up to a
+    bound is their probability under g, by points from g: so no single draw decides, and g may reach where p is 0."""
     if reason := unfit(sample):
         return Finding(reason)
     lost = float(np.isneginf(sample.draws_log_p).mean())
@@ -99,8 +99,8 @@ def sampler(sample: Sample) -> Finding:
         return Finding("draws are too thin around rows: no such mean can be believed")
     share = share[enough, None]
     w = np.where(log_w <= bound, np.exp(np.minimum(log_w, bound)), 0.0)[enough] / share
-    of_draws = np.diag(w.var(1)) if sample.conditional else np.cov(w).reshape(len(w), -1)  # the same draws for all rows
-    covariance = of_draws / w.shape[1] + np.diag((1 / share[:, 0] - 1) / log_v.shape[1])
+    moments = np.diag(w.var(1)) if sample.conditional else np.cov(w).reshape(len(w), -1)  # rows share their draws
+    covariance = moments / w.shape[1] + np.diag((1 / share[:, 0] - 1) / log_v.shape[1])
     off = w.mean(1) - 1
     variances, directions = np.linalg.eigh(covariance)
     resolved = variances > RESOLVED * variances.max()
@@ -112,7 +112,7 @@ def sampler(sample: Sample) -> Finding:
 
 
 def _by_rows(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """log g - log p around some rows, of all draws, (rows, draws), and of points from g, (rows, points)."""
+    """Return log g - log p around some rows, for all draws, (rows, draws), and for points from g, (rows, points)."""
     random, cloud = sample.random(31), sample.rows.astype(np.float64)
     around = ellipsoids(cloud, chosen(cloud, PLACES, random), NEAREST_OF_PLACE, WIDE, centred=True)
     which = np.repeat(np.arange(len(around.centres)), POINTS_OF_PLACE)
@@ -123,8 +123,8 @@ def _by_rows(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _by_groups(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of a conditional model, over groups of rows that are alike in log p: one half of the draws of each row says how
-    wide the normal around it is, the other half is weighed."""
+    """Return the same for a conditional model, by groups of rows with similar log p: one half of the draws of each row sets the
+    width of the normal around it, the other half is weighed."""
     size, random, d = len(sample.rows) // PLACES, sample.random(31), len(sample.columns)
     order = np.argsort(sample.log_p[sample.places], kind="stable")[: PLACES * size]
     rows, draws = sample.rows[order].astype(np.float64), sample.draws[order].astype(np.float64)
@@ -147,17 +147,17 @@ def _by_groups(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Ellipsoids(NamedTuple):
-    """Ellipsoids that follow a cloud of points: centres (k, d), and triangles (k, d, d) that make them of a ball."""
+    """Ellipsoids that follow a cloud of points: centres (k, d), and triangular matrices (k, d, d) that map a ball to them."""
 
     centres: np.ndarray
     triangles: np.ndarray
 
     def points(self, which: np.ndarray, ball: np.ndarray) -> np.ndarray:
-        """Points of a ball (m, d), each as one of its ellipsoid."""
+        """Map points of a ball, (m, d), to the ellipsoids `which`, (m,)."""
         return self.centres[which] + np.einsum("mij,mj->mi", self.triangles[which], ball)
 
     def log_normal(self, x: np.ndarray) -> np.ndarray:
-        """Log-densities of normals, (k, rows), at points (rows, d), or (k, rows, d) of each."""
+        """Log-densities of normals, (k, rows), at points (rows, d), or at points for each, (k, rows, d)."""
         return -0.5 * self._squared(x) - self._log_volume - x.shape[-1] / 2 * np.log(2 * np.pi)
 
     def log_student(self, x: np.ndarray, degrees: float) -> np.ndarray:
@@ -168,8 +168,8 @@ class Ellipsoids(NamedTuple):
 
     def _squared(self, x: np.ndarray) -> np.ndarray:
         """Squared distances in units of each ellipsoid, (k, rows)."""
-        of_each = np.broadcast_to(x, (len(self.centres), *x.shape[-2:]))
-        triples = zip(np.linalg.inv(self.triangles), self.centres, of_each, strict=True)
+        clouds = np.broadcast_to(x, (len(self.centres), *x.shape[-2:]))
+        triples = zip(np.linalg.inv(self.triangles), self.centres, clouds, strict=True)
         return np.stack([np.square((points - centre) @ inverse.T).sum(1) for inverse, centre, points in triples])
 
     @property
@@ -178,8 +178,8 @@ class Ellipsoids(NamedTuple):
 
 
 def ellipsoids(cloud: np.ndarray, places: np.ndarray, most: int, floor: float, centred: bool = False) -> Ellipsoids:
-    """One for each place, as wide as the points of the cloud near it, at most so many where these are enough: around the place,
-    or `centred` around their mean; with `floor` times the mean variance in all directions."""
+    """Make an ellipsoid for each place, as wide as the points of the cloud near it, at most `most` where these are enough:
+    around the place, or `centred` around their mean; with `floor` times the mean variance added in all directions."""
     n, d = cloud.shape
     middle, scale = unit_of(cloud)
     whole = np.linalg.cholesky(np.cov(cloud / scale, rowvar=False).reshape(d, d) + 1e-9 * np.eye(d))
@@ -192,7 +192,7 @@ def ellipsoids(cloud: np.ndarray, places: np.ndarray, most: int, floor: float, c
 
 
 def triangles(near: np.ndarray, floor: float) -> np.ndarray:
-    """Return triangles (k, d, d) of the second moments of points (k, points, d) around 0."""
+    """Return Cholesky factors (k, d, d) of the second moments around 0 of points (k, points, d)."""
     d = near.shape[2]
     moments = np.einsum("kpi,kpj->kij", near, near) / near.shape[1]
     least = floor * np.trace(moments, axis1=1, axis2=2) / d

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from flows.checks.sample import EACH, Sample, as_numbers, features, flat
-from flows.checks.verdicts import Finding, OneTest, of_ranks, worst
+from flows.checks.sample import PER_ROW, Sample, as_numbers, features, flat
+from flows.checks.verdicts import Finding, OneTest, rank_test, worst
 from flows.diagnostics import classifier_two_sample, code_counts, correlations, energy_distance, sbc, uniformity
 from flows.diagnostics import coverage as coverage_of
 from flows.diagnostics import tarp as tarp_of
 from flows.diagnostics.arrays import chosen
 from flows.results.columns import Column
 
-MOST_COLUMNS = 64  # of which pairs are looked at
-WRONG = (  # what is said of the largest term of `uniformity`, below 0 and above it
+MOST_COLUMNS = 64  # whose pairs are tested
+WRONG = (  # words for the largest term of `uniformity`, below 0 and above it
     ("rows lie lower than draws", "rows lie higher than draws"),
     ("draws are too wide", "draws are too narrow"),
     ("in skewness", "in skewness"),
@@ -20,12 +20,12 @@ WRONG = (  # what is said of the largest term of `uniformity`, below 0 and above
 
 
 def coverage(sample: Sample) -> Finding:
-    """The rank of a row's log p among those of draws says which highest-density region holds it."""
-    log_p, of_draws = sample.log_p[sample.places], sample.draws_log_p
-    unknown = int(np.isnan(log_p).sum() + np.isnan(of_draws).sum())
+    """Test which highest-density regions hold rows, by the rank of a row's log p among the log p of draws."""
+    log_p, draws_log_p = sample.log_p[sample.places], sample.draws_log_p
+    unknown = int(np.isnan(log_p).sum() + np.isnan(draws_log_p).sum())
     if unknown:
         return Finding(f"log p is NaN of {unknown:,} rows and draws")
-    test = coverage_of(log_p, of_draws, rng=sample.key(10))
+    test = coverage_of(log_p, draws_log_p, rng=sample.key(10))
     levels = np.sort(test.levels)
     shares = np.arange(1, len(levels) + 1) / len(levels)
     at = int(np.abs(shares - levels).argmax())
@@ -34,22 +34,22 @@ def coverage(sample: Sample) -> Finding:
 
 
 def columns(sample: Sample) -> Finding:
-    """Each column of rows next to the column of draws; of one column given contexts, by the model's distribution function."""
+    """Compare each column of rows with the column of draws; for one column given contexts, by its distribution function."""
     if sample.conditional:
         return _by_cdf(sample)
     tests, random = list[OneTest](), sample.random(11)
     for column in sample.columns:
         if column.classes:
-            tests.append(_of_codes(column, sample))
+            tests.append(_code_test(column, sample))
             continue
-        of_rows, of_draws = as_numbers(column, sample.rows), as_numbers(column, sample.draws)
-        for name in of_rows:
-            test, terms = of_ranks(of_rows[name], of_draws[name], random)
-            tests.append(test._replace(of=f"Kolmogorov distance of {name}, {_in_what(terms)}"))
+        rows, draws = as_numbers(column, sample.rows), as_numbers(column, sample.draws)
+        for name in rows:
+            test, terms = rank_test(rows[name], draws[name], random)
+            tests.append(test._replace(name=f"Kolmogorov distance of {name}, {_fault(terms)}"))
     return worst(tests, "{}")
 
 
-def _of_codes(column: Column, sample: Sample) -> OneTest:
+def _code_test(column: Column, sample: Sample) -> OneTest:
     test = code_counts(sample.rows[:, column.place], sample.draws[:, column.place])
     at = int(np.abs(test.rows - test.draws).argmax())
     shares = f"{column.code(test.codes[at])} in {test.rows[at]:.1%} of rows, {test.draws[at]:.1%} of draws"
@@ -57,7 +57,7 @@ def _of_codes(column: Column, sample: Sample) -> OneTest:
 
 
 def has_cdf(sample: Sample) -> bool:
-    """Tell whether a model of one column has a distribution function of its own."""
+    """Return whether a model has one column, and its exact distribution function."""
     result = sample.model.result
     return len(sample.columns) == 1 and not sample.columns[0].classes and result is not None and result.cdf_by == "map"
 
@@ -70,17 +70,17 @@ def _by_cdf(sample: Sample) -> Finding:
     if np.isnan(shares).any():
         return Finding(f"the distribution function is NaN at {int(np.isnan(shares).sum()):,} rows")
     test = uniformity(np.clip(shares, 0, 1))
-    return Finding(f"Kolmogorov distance of P(X <= x), {_in_what(test.terms)}", float(test.size), float(test.p))
+    return Finding(f"Kolmogorov distance of P(X <= x), {_fault(test.terms)}", float(test.size), float(test.p))
 
 
-def _in_what(terms: np.ndarray) -> str:
-    """Return what is most off, and to which side."""
+def _fault(terms: np.ndarray) -> str:
+    """Return the largest fault in words."""
     at = int(np.abs(terms).argmax())
     return WRONG[at][int(terms[at] > 0)]
 
 
 def pairs(sample: Sample) -> Finding:
-    """Correlations of normal scores, of each two columns."""
+    """Compare the correlations of normal scores of all pairs of columns."""
     names, (rows, draws) = sample.numbers
     if len(names) < 2:
         return Finding("one column")
@@ -101,7 +101,7 @@ def energy(sample: Sample) -> Finding:
 
 
 def classifier(sample: Sample) -> Finding:
-    """Tell whether rows can be told from draws, of a conditional model together with their context."""
+    """Test whether a classifier separates rows from draws; for a conditional model it sees the context, too."""
     numbers, context = sample.numbers[1], ""
     if sample.conditional:
         numbers, context = [np.concatenate([x, flat(sample.contexts)], 1) for x in numbers], ", beside their context"
@@ -112,7 +112,7 @@ def classifier(sample: Sample) -> Finding:
 
 
 def ranks(sample: Sample) -> Finding:
-    """Ranks of rows among draws given their context, of all rows and of slices of each column of the context."""
+    """Test ranks of rows among draws given their context, over all rows and over slices of each column of the context."""
     names, numbers = features(sample.columns, sample.rows, sample.draws)
     test = sbc(*numbers, context=flat(sample.contexts), rng=sample.key(20))
     where = "all rows" if test.part is None else f"slice {test.part[1]} of context column {test.part[0]}"
@@ -120,7 +120,7 @@ def ranks(sample: Sample) -> Finding:
 
 
 def tarp(sample: Sample) -> Finding:
-    """Balls around points of reference hold rows as often as draws given their context."""
+    """Test that balls around points of reference hold rows as often as draws given the same context."""
     _, numbers = features(sample.columns, sample.rows, sample.draws)
     test = tarp_of(*numbers, context=flat(sample.contexts), rng=sample.key(21))
-    return Finding(f"largest error of coverage, of balls around points of reference, {EACH} draws a row", test.size, test.p)
+    return Finding(f"largest error of coverage, of balls around points of reference, {PER_ROW} draws a row", test.size, test.p)

@@ -1,4 +1,4 @@
-"""A fitted distribution as checks see it: log-densities and draws, whatever gives them."""
+"""A fitted distribution as checks see it: log-densities and draws, from a result or from a triple."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from flows.results.pieces import by_pieces
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A fitted distribution, as the checks see it.
+    """Log-densities and draws of a fitted distribution, with what checks know of it.
 
     Attributes:
         log_pdf, params: of its triple.
-        columns: of flat rows.
-        event, context_shape: of a row and its context; None where there is none.
-        region: where points live, as far as it is told.
+        columns: columns of flat rows.
+        event, context_shape: shapes of a row and of its context; None without a context.
+        region: where points live, as far as it is known.
         likelihood: 'exact', 'unbiased' or 'lower bound'.
         read: `read(data, context, name) -> (rows, contexts)`, (rows, *event) and None, (*context,) or (rows, *context).
         draw: `draw(key, n, contexts) -> (n, *event)`.
         result: the result that verifies rows and has scores of rows held out, if there is one.
-        init_fun: the constructor's value, whose structure is told; None of a triple, and of plain closures.
+        init_fun: the constructor's value, whose structure is known; None for a triple, and for plain closures.
     """
 
     log_pdf: Callable
@@ -45,32 +45,32 @@ class Model:
     result: FitResult | None = None
     init_fun: Any = None
 
-    def of_rows(self, contexts: Any) -> bool:
-        """Tell whether these are contexts of rows, and not one for all, or None."""
+    def batched(self, contexts: Any) -> bool:
+        """Return whether there is a context for each row, and not one for all, or None."""
         return contexts is not None and contexts.ndim > len(self.context_shape or ())
 
-    def of_each(self, contexts: Any, rows: int) -> Any:
+    def row_contexts(self, contexts: Any, rows: int) -> Any:
         """Return a context for each row, (rows, *context), or None."""
         return None if contexts is None else np.broadcast_to(contexts, (rows, *(self.context_shape or ())))
 
     def log_p(self, rows: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
-        """log p of each row, (rows,), in float64, by pieces that fit memory."""
+        """Return log p of each row, (rows,), in float64, by pieces that fit memory."""
 
-        def of_piece(x: np.ndarray, of_rows: np.ndarray | None) -> np.ndarray:
-            keywords = {} if contexts is None else {"context": on_device(contexts if of_rows is None else of_rows)}
+        def piece(x: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
+            keywords = {} if contexts is None else {"context": on_device(contexts if condition is None else condition)}
             return _returned(self.log_pdf(self.params, on_device(x), **keywords), (len(x),), "log_pdf")
 
-        return by_pieces(of_piece, rows, contexts if self.of_rows(contexts) else None).astype(np.float64)
+        return by_pieces(piece, rows, contexts if self.batched(contexts) else None).astype(np.float64)
 
 
 def model_of(fitted: Any, data: Any, context: Any) -> Model:
-    """Return the model of a result, of a triple, or of an object that says how it is checked, such as the result of a table."""
+    """Return the model of a result, of a triple, or of an object that makes it, such as the result of a table."""
     if hasattr(fitted, "__flows_check__"):
         return fitted.__flows_check__()
-    return of_result(fitted) if isinstance(fitted, FitResult) else _of_triple(fitted, data, context)
+    return result_model(fitted) if isinstance(fitted, FitResult) else _triple_model(fitted, data, context)
 
 
-def of_result(result: FitResult) -> Model:
+def result_model(result: FitResult) -> Model:
     """Return the model of a result of `fit`, `fit_to_density`, or a file."""
     inputs, event, shape = Inputs(result), as_event(result.input_dim), as_context(result.context_dim)
     names = _names(inputs.columns, event)
@@ -78,8 +78,8 @@ def of_result(result: FitResult) -> Model:
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         rows = np.asarray(inputs.on_turn(_checked(numbers_of(inputs.rows(data), name), event, name, names)))
         keywords = inputs.context(context)
-        inputs.of_each(keywords, len(rows))  # refuses a context of another shape, and one that is missing
-        return rows, _known(np.asarray(keywords["context"]), name) if keywords else None
+        inputs.row_contexts(keywords, len(rows))  # refuses a context of another shape, and one that is missing
+        return rows, _checked_context(np.asarray(keywords["context"]), name) if keywords else None
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
         return np.asarray(inputs.drawn(key, n, {} if contexts is None else {"context": on_device(contexts)}))
@@ -92,20 +92,20 @@ def of_result(result: FitResult) -> Model:
     )  # fmt: skip
 
 
-def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
+def _triple_model(fitted: Any, data: Any, context: Any) -> Model:
     """Return the model of `(params, log_pdf, sample)`, whose event is the event of the data."""
     log_pdf, sample = functions("check", fitted)
     event, params, joint = numbers_of(data, "data").shape[1:], fitted[0], joint_draw_of(sample)
-    shape = None if context is None else _known(numbers_of(context, "context"), "data").shape
+    shape = None if context is None else _checked_context(numbers_of(context, "context"), "data").shape
     shape = shape if shape is None or len(shape) == 1 else shape[1:]
     names = _names(Arrays(), event)
 
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         rows = _checked(numbers_of(data, name), event, name, names)
-        contexts = None if context is None else _known(numbers_of(context, "context"), name)
-        of_each = contexts is not None and contexts.shape == (len(rows), *(shape or ()))
-        if contexts is not None and not of_each and (contexts.shape != shape or shape == (len(rows),)):
-            hint = "; of one number for each row give (rows, 1)" if contexts.shape == (len(rows),) else ""
+        contexts = None if context is None else _checked_context(numbers_of(context, "context"), name)
+        batched = contexts is not None and contexts.shape == (len(rows), *(shape or ()))
+        if contexts is not None and not batched and (contexts.shape != shape or shape == (len(rows),)):
+            hint = "; for one number in each row give (rows, 1)" if contexts.shape == (len(rows),) else ""
             raise FlowsError(
                 f"context has shape {contexts.shape}; expected a row for each of {len(rows)} rows, or one for all{hint}"
             )
@@ -120,20 +120,20 @@ def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
 
 
 def _returned(value: Any, shape: Shape, name: str) -> np.ndarray:
-    """Return what a function of a triple returned, which may be anybody's, as numbers that NumPy knows."""
+    """Return the output of a function of a triple, which a user may have written, as numbers that NumPy knows."""
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise TypeError(f"check: {name} returned what is no array ({error}); expected {shape} numbers") from None
+        raise TypeError(f"check: {name} returned something that is not an array ({error}); expected {shape} numbers") from None
     if array.shape != shape:
-        raise FlowsError(f"check: {name} returned shape {array.shape}; expected {shape}, the event as that of data")
+        raise FlowsError(f"check: {name} returned shape {array.shape}; expected {shape}, with the event of the data")
     if not is_real(array.dtype):
         raise TypeError(f"check: {name} returned dtype {array.dtype}; expected real numbers")
     return _widened(array) if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float64)
 
 
 def _widened(array: np.ndarray) -> np.ndarray:
-    """Numbers of JAX's own dtypes, such as bfloat16, which statistics do not know, in float32."""
+    """Return numbers of dtypes that NumPy lacks, such as bfloat16, in float32."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
@@ -142,7 +142,7 @@ def _names(columns: Columns, event: Shape) -> tuple[str, ...]:
 
 
 def _checked(rows: np.ndarray, event: Shape, name: str, names: tuple[str, ...]) -> np.ndarray:
-    """Rows of that event, all of whose numbers are finite in the precision of the model."""
+    """Refuse rows of another event, and numbers that are not finite in the precision of the model."""
     if rows.ndim < 2 or rows.shape[1:] != event or not rows.size:
         expected = ", ".join(map(str, event)) if event and 0 not in event else "columns"
         raise FlowsError(f"check: {name} has shape {rows.shape}; expected (rows, {expected})")
@@ -159,8 +159,8 @@ def _checked(rows: np.ndarray, event: Shape, name: str, names: tuple[str, ...]) 
     return rows
 
 
-def _known(contexts: np.ndarray, name: str) -> np.ndarray:
-    """Contexts, all of whose numbers are finite."""
+def _checked_context(contexts: np.ndarray, name: str) -> np.ndarray:
+    """Refuse contexts with numbers that are not finite."""
     if not contexts.ndim or not contexts.size:
         got = f"check: context of {name} has shape {contexts.shape}"
         raise FlowsError(f"{got}; expected (rows, columns), or (columns,) for all rows")

@@ -1,4 +1,4 @@
-"""Rows by themselves: can each be trusted, are they like rows held out in the fit, do they depend on those before them, and are
+"""Rows by themselves: can each be trusted, are they like rows held out in the fit, do they depend on the rows before, and are
 they, or draws, among the training rows?"""
 
 from typing import Any
@@ -18,13 +18,13 @@ from flows.diagnostics.arrays import LEAST, chosen, unit_of
 
 DOUBLE = 1_000  # rows, at most, that are computed in float64 next to float32
 MOST_COPIES = 2_000  # rows, and draws, whose nearest training row is found
-MOST_ORDERED = 100_000  # first rows, of which is asked whether they depend on those before
+MOST_ORDERED = 100_000  # first rows, which are tested for dependence on the rows before
 LEVEL = 1e-4  # of the smallest p-value times the number of columns
 FADED = 0.05  # correlation, below which rows count as independent
 
 
 def rows(sample: Sample) -> Finding:
-    """`result.verify` of all rows, and their log p in float64."""
+    """Run `result.verify` on all rows, and compute their log p in float64."""
     if sample.model.result is None:
         reason, count = "a triple has no bijection to look at", len(sample.log_p)
         lost = int((~np.isfinite(sample.log_p)).sum())
@@ -41,7 +41,7 @@ def rows(sample: Sample) -> Finding:
 
 
 def _in_double(sample: Sample) -> float | None:
-    """The largest change of a row's log p, in nats, where all is computed in float64; None where that is not possible."""
+    """Return the largest change of a row's log p in float64, in nats; None where the model does not compute in float64."""
     model, places = sample.model, chosen(np.arange(len(sample.all_rows)), DOUBLE, sample.random(2))
     contexts = sample.contexts_at(places)
     try:
@@ -58,7 +58,7 @@ def _in_double(sample: Sample) -> float | None:
 
 
 def shift(sample: Sample) -> Finding:
-    """Are scores of these rows like those of rows held out in the fit? Ranks among them, whatever the model."""
+    """Test whether these rows have scores like the rows held out in the fit, by ranks, whatever the model."""
     result = sample.model.result
     if result is None or not result.has_scores:
         return Finding("the model has no scores of rows held out")
@@ -84,7 +84,7 @@ def shift(sample: Sample) -> Finding:
 
 
 def copies(sample: Sample) -> Finding:
-    """Has the model learnt its training rows by heart? Distances to the nearest one, of draws and of rows."""
+    """Compare distances to the nearest training row, of draws and of rows: has the model learnt training rows by heart?"""
     if sample.train is None:
         return Finding("train= was not given")
     train, context = sample.train
@@ -107,8 +107,8 @@ def copies(sample: Sample) -> Finding:
 
 
 def in_train(sample: Sample) -> tuple[np.ndarray, float]:
-    """Tell which of all rows are in the training rows, their contexts too; and the share of draws that are, as codes and
-    rounded numbers may be by chance."""
+    """Return which of all rows are training rows, with equal contexts, and the share of draws that are, as codes and rounded
+    numbers may be by chance."""
     if sample.train is None:
         return np.zeros(0, int), 0.0
     (train, context), rows, draws = sample.train, flat(sample.all_rows), sample.ones
@@ -126,8 +126,8 @@ def _keys(rows: Any) -> np.ndarray:
 
 
 def dependence(sample: Sample) -> str:
-    """Return a remark on rows whose columns go together with the columns of the row before, as there are fewer than there seem
-    to be; nothing where they do not."""
+    """Return a remark on rows that are correlated with the row before, as fewer of these are independent; "" where they are not
+    correlated."""
     names, (numbers,) = features(sample.columns, flat(sample.all_rows[:MOST_ORDERED]))
     n = len(numbers)
     if n < 3 or not names:

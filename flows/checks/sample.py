@@ -12,10 +12,10 @@ from flows.core import Region, pieces_of, seen
 from flows.diagnostics.arrays import generator
 from flows.results.columns import Column
 
-EACH = 99  # draws for each row of a conditional model
-CONDITIONAL = 2_000  # rows of one that have these
+PER_ROW = 99  # draws for each row of a conditional model
+CONDITIONAL = 2_000  # rows with such draws, at most
 NUMBERS = 2**25  # in all of these draws
-LEAST = 100  # rows, below which nobody should believe a p-value
+LEAST = 100  # rows, below which no p-value can be believed
 COMMON = 20  # rows and draws that have a code, below which it is too rare to be correlated with anything
 
 
@@ -23,25 +23,25 @@ class Sample:
     """Rows and draws of a model, flat, in the dtype of the draws.
 
     Attributes:
-        model: what is checked.
-        all_rows, all_contexts: as they were given, (rows, *event) and None, (*context,) or (rows, *context).
+        model: the model that is checked.
+        all_rows, all_contexts: all rows of the call, (rows, *event), and None, (*context,) or (rows, *context).
         train: rows that the model was fitted to, with their contexts, flat; or None.
-        conditional: whether each row has a context of its own.
-        classifier: that tells rows from draws; None is the default one.
-        columns: what the entries of a flat row are.
+        conditional: whether rows have different contexts.
+        classifier: the classifier that separates rows from draws; None for the default.
+        columns: the columns of flat rows.
     """
 
     def __init__(self, model: Model, rows: np.ndarray, contexts: Any, train: Any, classifier: Any, key: Any, samples: int):
-        self.conditional = model.of_rows(contexts)
+        self.conditional = model.batched(contexts)
         if self.conditional and (contexts == contexts[:1]).all():
             contexts, self.conditional = contexts[0], False  # one for all
         self.model, self.all_rows, self.all_contexts, self.train = model, rows, contexts, train
         self.classifier, self.columns = classifier, model.columns
-        self.kept = dict[str, np.ndarray]()  # for pictures
+        self.arrays = dict[str, np.ndarray]()  # for pictures
         self._key, self._samples = key, samples
 
     def key(self, purpose: int) -> Any:
-        """One that depends on the purpose alone, so that a check finds the same whatever others are asked for."""
+        """Return a key that depends on the purpose alone, so that no check depends on which others run."""
         return jax.random.fold_in(self._key, purpose)
 
     def random(self, purpose: int) -> np.random.Generator:
@@ -49,7 +49,7 @@ class Sample:
 
     @cached_property
     def log_p(self) -> np.ndarray:
-        """Log-densities of all rows, (rows,), in nats. A triple draws first: draws show whether the rows are as wide."""
+        """Log-densities of all rows, (rows,), in nats. A triple draws first: its draws show whether rows have its event."""
         if self.model.result is None:
             _ = self._drawn
         return self.model.log_p(self.all_rows, self.all_contexts)
@@ -61,37 +61,37 @@ class Sample:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """Tells which rows stand next to draws, in their order: at most as many as draws, of a conditional model 2,000."""
+        """Places of the rows that are compared with draws, in order: at most as many as draws; with a context at most 2,000."""
         return self._chosen[self._finite] if self.conditional else self._chosen
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """These rows, (rows, columns)."""
+        """Rows at `places`, (rows, columns)."""
         return flat(self.all_rows[self.places]).astype(self._drawn.dtype)
 
     @cached_property
     def contexts(self) -> Any:
-        """Their contexts, (rows, *context), of a conditional model; otherwise the one for all, or None."""
+        """Contexts of `rows`, (rows, *context), of a conditional model; otherwise the one for all, or None."""
         return self.contexts_at(self.places)
 
     def contexts_at(self, places: np.ndarray) -> Any:
-        """Return the contexts of some of all rows, or the one for all, or None."""
+        """Return the contexts of rows at these places, or the one for all, or None."""
         return self.all_contexts[places] if self.conditional else self.all_contexts
 
     @cached_property
     def draws(self) -> np.ndarray:
-        """(draws, columns), or of a conditional model (rows, 99, columns); those that are finite."""
+        """Finite draws, (draws, columns), or of a conditional model (rows, 99, columns)."""
         return self._drawn[self._finite]
 
     @cached_property
     def off(self) -> float:
-        """The share of draws that are not finite, or of a conditional model of rows with such a draw."""
+        """The share of draws that are not finite; of a conditional model, the share of rows with such a draw."""
         return 1 - float(self._finite.mean())
 
     @cached_property
     def draws_log_p(self) -> np.ndarray:
-        """log p of draws, (draws,), or (rows, 99)."""
-        contexts = np.repeat(self.contexts, EACH, 0) if self.conditional else self.contexts
+        """Log-densities of draws, (draws,), or (rows, 99)."""
+        contexts = np.repeat(self.contexts, PER_ROW, 0) if self.conditional else self.contexts
         log_p = self.model.log_p(self.draws.reshape(-1, *self.model.event), contexts)
         return log_p.reshape(self.draws.shape[:-1])
 
@@ -102,14 +102,14 @@ class Sample:
 
     @cached_property
     def numbers(self) -> tuple[list[str], list[np.ndarray]]:
-        """Features of rows and of `ones`, and what these are."""
+        """Names of features, and these features of `rows` and of `ones`."""
         return features(self.columns, self.rows, self.ones)
 
     @cached_property
     def _chosen(self) -> np.ndarray:
         total, most = len(self.all_rows), self._samples
         if self.conditional:
-            most = min(CONDITIONAL, max(NUMBERS // (EACH * len(self.columns)), 1))
+            most = min(CONDITIONAL, max(NUMBERS // (PER_ROW * len(self.columns)), 1))
         return np.arange(total) if total <= most else np.sort(self.random(0).choice(total, most, replace=False))
 
     @cached_property
@@ -121,19 +121,19 @@ class Sample:
         """All draws, also those that are not finite."""
         key, contexts, total = self.key(1), self.all_contexts, self._samples
         if self.conditional:
-            contexts = np.repeat(contexts[self._chosen], EACH, 0)
+            contexts = np.repeat(contexts[self._chosen], PER_ROW, 0)
             total = len(contexts)
         drawn = []
         for piece in pieces_of(total, self.model.event):
             context = contexts[piece] if self.conditional else contexts
             drawn.append(self.model.draw(jax.random.fold_in(key, piece.start), min(piece.stop, total) - piece.start, context))
         draws = flat(np.concatenate(drawn))
-        return draws.reshape(len(self._chosen), EACH, -1) if self.conditional else draws
+        return draws.reshape(len(self._chosen), PER_ROW, -1) if self.conditional else draws
 
 
 def flat(x: Any) -> np.ndarray:
     array = np.asarray(x)
-    return array.reshape(len(array), math.prod(array.shape[1:]))  # of no rows, too
+    return array.reshape(len(array), math.prod(array.shape[1:]))  # also without rows
 
 
 def as_numbers(column: Column, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -149,8 +149,8 @@ def as_numbers(column: Column, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def features(columns: list[Column], *samples: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
-    """All columns of flat samples as numbers, (..., features), and what these are; without codes that are rare, and without the
-    last of those that are not, which the others tell."""
+    """Return names of features, and all columns of flat samples as features, (..., features); without rare codes, and without
+    the last common code, which follows from the others."""
     names, numbers = list[str](), list[list[np.ndarray]]()
     for column in columns:
         by_name = [as_numbers(column, x) for x in samples]
@@ -160,4 +160,4 @@ def features(columns: list[Column], *samples: np.ndarray) -> tuple[list[str], li
             common = common[: max(len(common) - 1, 1)]
         names += common
         numbers += [[numbers_[name] for numbers_ in by_name] for name in common]
-    return names, [np.stack([of[i] for of in numbers], -1) if numbers else x[..., :0] for i, x in enumerate(samples)]
+    return names, [np.stack([feature[i] for feature in numbers], -1) if numbers else x[..., :0] for i, x in enumerate(samples)]

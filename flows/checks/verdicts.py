@@ -1,4 +1,4 @@
-"""Findings of checks, what each means next to the others of the call, and the table that `flows.check` returns."""
+"""Findings of checks, their verdicts in view of all checks of the call, and the table that `flows.check` returns."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 from flows.diagnostics import holm, ranks, uniformity
 
 PASS, SMALL, FAIL, CANNOT_TELL = "pass", "small", "FAIL", "cannot tell"
-SURE = 0.01  # p-value times the number of tests, below which the size of a test is no chance
+SURE = 0.01  # p-value times the number of tests, below which the size of a test is not chance
 SHOWN = 8  # columns, whose CRPS is printed
 
 
@@ -16,13 +16,13 @@ class Check(NamedTuple):
     """One question, and its answer.
 
     Attributes:
-        name: of the check.
-        verdict: "pass", where its p-value is not below the level; "small", where it is, but the size is under the tolerance;
+        name: the name of the check.
+        verdict: "pass", where p is not below the level; "small", where p is below it, but the size is under the tolerance;
             "FAIL" in all other cases; "cannot tell", for the reason in `detail`.
-        p: its p-value, raised by Holm's rule over all checks of the call; None where it has none.
-        size: how far the model is off, in the unit that `detail` names; None where it cannot tell.
-        tolerance: the size up to which this does no harm.
-        detail: what the size is of, and where it is largest.
+        p: the p-value, raised by Holm's rule over all checks of the call; None for a check without a p-value.
+        size: how far the model is off, in the unit that `detail` names; None where the check cannot tell.
+        tolerance: the size up to which a difference does no harm.
+        detail: the quantity that the size measures, and where it is largest.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Checks(Mapping[str, Check]):
     """Verdicts by the names of checks, `checks["columns"].p`; prints as a table.
 
     Attributes:
-        rows: the `RowReport` of `result.verify`, None without a result or where it was not asked for.
+        rows: the `RowReport` of `result.verify`; None without a result, or if the check "rows" did not run.
         figures: plain numbers and text, for JSON: "rows", "draws", "log_likelihood", "standard_error", "crps" by column,
             "level", "remarks", and "checks" by name.
-        arrays: of NumPy, for pictures: "rows" and "draws", which stood beside each other, flat, of a conditional model
-            (rows, 99, columns); "places", which rows these are; "ranks", of each number among its draws; "latents", the noise
-            of rows; "log_p" of all rows. Those that were computed.
+        arrays: NumPy arrays for pictures, as far as they were computed: "rows" and "draws" that were compared, flat, draws of
+            a conditional model (rows, 99, columns); "places", the places of these rows in the data; "ranks", of each number
+            among its draws; "latents", the noise of rows; "log_p", of all rows.
     """
 
     def __init__(self, checks: dict[str, Check], rows: Any, figures: dict[str, Any], arrays: dict[str, np.ndarray]):
@@ -60,7 +60,7 @@ class Checks(Mapping[str, Check]):
 
     @property
     def passed(self) -> bool:
-        """Tells whether nothing FAILs."""
+        """Return whether no check FAILs."""
         return not any(check.verdict == FAIL for check in self._checks.values())
 
     def __repr__(self) -> str:
@@ -91,9 +91,9 @@ class Checks(Mapping[str, Check]):
 
 
 class Finding(NamedTuple):
-    """A finding of a check before it is judged; without a size it cannot tell, for the reason in `detail`.
+    """A finding of a check before its verdict; without a size the check cannot tell, for the reason in `detail`.
 
-    `minor` is whether there is something to tell, though it harms nothing, of a check that has no p-value.
+    `minor` marks a remark that does no harm, of a check without a p-value.
     """
 
     detail: str
@@ -103,31 +103,31 @@ class Finding(NamedTuple):
 
 
 class OneTest(NamedTuple):
-    """One of several tests of a check: its p-value, its size, and what it is of."""
+    """One of several tests of a check: its p-value, its size and its name."""
 
     p: float
     size: float
-    of: str = ""
+    name: str = ""
 
 
-def of_ranks(rows: np.ndarray, draws: np.ndarray, random: np.random.Generator) -> tuple[OneTest, np.ndarray]:
-    """Test ranks of rows (rows,) among the same draws, (draws,), or different ones of each, (rows, draws); and its terms."""
+def rank_test(rows: np.ndarray, draws: np.ndarray, random: np.random.Generator) -> tuple[OneTest, np.ndarray]:
+    """Test ranks of rows (rows,) among shared draws, (draws,), or draws for each row, (rows, draws); also return its terms."""
     ranks_ = ranks(rows, draws, rng=int(random.integers(2**32)))
     test = uniformity(ranks_, draws.shape[-1], shared=draws.ndim == 1)
     return OneTest(float(test.p), float(test.size)), test.terms
 
 
 def worst(tests: list[OneTest], detail: str) -> Finding:
-    """Return the least p-value of several tests, times their number, and the largest size of those that are surely off, as
+    """Return the least p-value of several tests, times their number, and the largest size of the tests that are surely off, as
     codes of many classes are far off by chance; else the size at the least p-value. `detail` has a place for its name."""
     count = len(tests)
     surely = [test for test in tests if test.p * count < SURE] or [min(tests)]
     largest = max(surely, key=lambda test: test.size)
-    return Finding(detail.format(largest.of), largest.size, min(1.0, min(tests).p * count))
+    return Finding(detail.format(largest.name), largest.size, min(1.0, min(tests).p * count))
 
 
 def judged(findings: Mapping[str, Finding], tolerances: Mapping[str, float], level: float) -> dict[str, Check]:
-    """Checks by their names, with Holm's rule over their p-values."""
+    """Return checks by name, with Holm's rule over their p-values."""
     raised = holm([np.nan if finding.p is None else finding.p for finding in findings.values()])
     checks = {}
     for (name, finding), p in zip(findings.items(), raised, strict=True):

@@ -1,5 +1,5 @@
-"""Is this layer really a bijection? `verify` tells its author, property by property. What does a model say of images? Are rows
-like draws of a model: statistics of arrays, which need no model."""
+"""Is a layer really a bijection? `verify` checks it property by property. What does a model say of images? Are rows like draws
+of a model? Statistics of arrays answer this without the model."""
 
 from flows.diagnostics.calibration import Coverage, Sbc, coverage, crps, sbc, tarp
 from flows.diagnostics.classifier import Classified, classifier_two_sample

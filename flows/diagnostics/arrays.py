@@ -1,4 +1,4 @@
-"""Arrays that come in, checked, in double precision, on the host; and what several statistics compute of them."""
+"""Arrays that come in, checked, in double precision, on the host; and functions of them that several statistics share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,17 +9,17 @@ import numpy as np
 
 from flows.core import FlowsError, as_key
 
-LEAST = 10  # rows, below which no statistic is worth its p-value
+LEAST = 10  # rows, below which no p-value can be believed
 TOGETHER = 2**21  # distances that are in memory at once
 RADIAL = 50  # features exp(-|z - centre|^2 / (2 width^2))
 PRODUCTS = 300  # of pairs of columns, at most
-COLUMNS = 64  # beyond which they are those of the principal components
-FAR = 8.0  # standard deviations, at which values are cut off, as their squares would count for all others
+COLUMNS = 64  # above which as many principal components take their place
+FAR = 8.0  # standard deviations, at which values are cut off, as their squares would outweigh all others
 
 
 def as_floats(x: Any, what: str, least: int = 1, infinite: bool = False, rounded: Any = np.float64) -> np.ndarray:
-    """A real array of at least so many rows, in double precision, without NaN; `infinite` allows values that have no bound, and
-    `rounded` is the precision that it is compared in."""
+    """Return a real array of at least `least` rows, in double precision, without NaN; `infinite` allows infinite values, and
+    `rounded` is the precision in which values are compared."""
     if np.ma.is_masked(x):
         raise FlowsError(f"{what} have masked values; drop these rows, or fill them")
     if hasattr(x, "columns"):
@@ -43,18 +43,18 @@ def as_floats(x: Any, what: str, least: int = 1, infinite: bool = False, rounded
 
 
 def is_real(dtype: Any) -> bool:
-    """Tell whether a dtype, which may be one of JAX's, is of real numbers or booleans."""
+    """Return whether a dtype, which may be one of JAX's, is of real numbers or booleans."""
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating))
 
 
 def coarsest(*arrays: Any) -> Any:
-    """The coarsest floating dtype: compared in it, a float64 row and the same one in float32 are equal."""
+    """Return the coarsest floating dtype: in it a row of float64 and the same row in float32 are equal."""
     dtypes = [np.dtype(getattr(x, "dtype", np.float64)) for x in arrays]
     return min((t for t in dtypes if jnp.issubdtype(t, jnp.floating)), key=lambda t: t.itemsize, default=np.dtype(np.float64))
 
 
 def as_samples(name: str, least: int = LEAST, **samples: Any) -> list[np.ndarray]:
-    """Samples of the same columns, each (rows, columns), by the names that errors call them; (rows,) is one column."""
+    """Return samples of the same columns, each (rows, columns), by their names in errors; (rows,) is one column."""
     dtype = coarsest(*samples.values())
     arrays = [as_floats(x, f"{name}: {what}", least, rounded=dtype) for what, x in samples.items()]
     if any(x.ndim > 2 or x.shape[1:] != arrays[0].shape[1:] for x in arrays):
@@ -64,43 +64,43 @@ def as_samples(name: str, least: int = LEAST, **samples: Any) -> list[np.ndarray
 
 
 def as_conditional(name: str, rows: Any, draws: Any, least: int = LEAST) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (rows, columns), and draws of each (rows, draws, columns); without the last axis one column."""
+    """Return rows (rows, columns), and draws for each row, (rows, draws, columns); without the last axis one column."""
     dtype = coarsest(rows, draws)
-    x, drawn = (as_floats(each, f"{name}: {what}", least, rounded=dtype) for what, each in (("rows", rows), ("draws", draws)))
+    x, drawn = (as_floats(x, f"{name}: {what}", least, rounded=dtype) for what, x in (("rows", rows), ("draws", draws)))
     if x.ndim > 2 or drawn.ndim != x.ndim + 1 or drawn.shape[:1] + drawn.shape[2:] != x.shape:
         expected = ", ".join(map(str, (len(x), "draws", *x.shape[1:2])))
         raise FlowsError(
-            f"{name}: rows have shape {x.shape} and draws {drawn.shape}; expected rows (rows, columns), and draws of each, "
-            f"({expected})"
+            f"{name}: rows have shape {x.shape} and draws {drawn.shape}; expected rows (rows, columns), and draws for each "
+            f"row, ({expected})"
         )
     return x.reshape(len(x), -1), drawn.reshape(*drawn.shape[:2], -1)
 
 
 def drawn_by_row(name: str, x: np.ndarray, drawn: np.ndarray, least: int = 1) -> bool:
-    """Tell whether draws are (rows, draws, *columns), for each row, and not the same for all, (draws, *columns)."""
-    of_each = drawn.ndim == x.ndim + 1 and drawn.shape[:1] + drawn.shape[2:] == x.shape
-    of_all = drawn.ndim == x.ndim and drawn.shape[1:] == x.shape[1:]
-    if x.ndim > 2 or not (of_each or of_all) or drawn.shape[of_each] < least:
+    """Return whether there are draws for each row, (rows, draws, *columns), and not shared draws, (draws, *columns)."""
+    by_row = drawn.ndim == x.ndim + 1 and drawn.shape[:1] + drawn.shape[2:] == x.shape
+    shared = drawn.ndim == x.ndim and drawn.shape[1:] == x.shape[1:]
+    if x.ndim > 2 or not (by_row or shared) or drawn.shape[by_row] < least:
         raise FlowsError(
             f"{name}: rows have shape {x.shape} and draws {drawn.shape}; expected rows (rows, columns) and draws (draws, "
-            "columns), or (rows, draws, columns) of each row, both without the last axis if there is one column"
+            "columns), or (rows, draws, columns) for each row, both without the last axis if there is one column"
             f"{f'; at least {least} draws' * (least > 1)}"
         )
-    return of_each
+    return by_row
 
 
 def generator(rng: Any) -> np.random.Generator:
-    """NumPy's generator of a key or a seed."""
+    """Return NumPy's generator from a key or a seed."""
     return np.random.default_rng(np.asarray(jax.random.key_data(as_key(rng))).tolist())
 
 
 def chosen(x: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:
-    """At most so many rows, drawn without replacement; all of them in their order if these are no more."""
+    """Return at most `most` rows, drawn without replacement; all of them in order if there are not more."""
     return x if len(x) <= most else x[random.choice(len(x), most, replace=False)]
 
 
 def unit_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, 1 where it is constant."""
+    """Return mean and standard deviation of each column, 1 where it is constant."""
     spread = x.std(0)
     return x.mean(0), np.where(spread > 0, spread, 1.0)
 
@@ -111,8 +111,8 @@ def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def features_of(sample: np.ndarray, random: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of rows that gives their columns, squares, products and radial features, each with mean 0 and variance 1 in
-    the sample: whatever it measures, it measures there."""
+    """Return a function from rows to their columns, squares, products and radial features, each with mean 0 and variance 1 in
+    the sample, from which all its scales and centres come."""
     low, middle, high = np.quantile(sample, [0.16, 0.5, 0.84], axis=0)
     scale = np.where(high > low, (high - low) / 2, unit_of(sample)[1])
 
@@ -134,5 +134,5 @@ def features_of(sample: np.ndarray, random: np.random.Generator) -> Callable[[np
         return np.concatenate([z, z**2, z[:, first] * z[:, second], radial], 1)
 
     mean, spread = unit_of(expanded(sample))
-    spread = np.where(spread > 1e-9, spread, 1.0)  # what rounding makes of a constant
+    spread = np.where(spread > 1e-9, spread, 1.0)  # a constant varies by rounding
     return lambda x: (expanded(x) - mean) / spread

@@ -1,4 +1,4 @@
-"""Posteriors, and other conditional models, by draws of each row: are they too wide, and do they heed the context?"""
+"""Posteriors, and other conditional models, by draws for each row: are they too wide, and do they use the context?"""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from flows.diagnostics.arrays import LEAST, as_conditional, as_floats, coarsest,
 from flows.diagnostics.uniformity import ranks, uniformity
 
 FEW = 40  # rows of a slice, below which it is left out
-RIDGE = 1.0  # of the regression that points of reference are from, in rows
+RIDGE = 1.0  # of the regression that predicts points of reference, in rows
 
 
 class Sbc(NamedTuple):
@@ -17,13 +17,13 @@ class Sbc(NamedTuple):
 
     Attributes:
         statistic, size: as in `Uniformity`, of the part and column with the least p-value.
-        p: that p-value times the number of all, at most 1.
-        part: which that is: None for all rows, (context column, slice) for some.
-        column: of rows, which that is.
-        parts: what was looked at, in the order of `ps`.
+        p: the least p-value times the number of p-values, at most 1.
+        part: the part with the least p-value: None for all rows, (context column, slice) for a slice.
+        column: the column of rows with the least p-value.
+        parts: all parts, in the order of `ps`.
         ps: p-values, (parts, columns).
         sizes: Kolmogorov distances, (parts, columns).
-        ranks: of each row among its draws, (rows, columns).
+        ranks: the rank of each row among its draws, (rows, columns).
     """
 
     statistic: float
@@ -38,13 +38,13 @@ class Sbc(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """The share of rows that regions hold, beside the share that they should hold.
+    """The share of rows that regions hold, compared with the share that they should hold.
 
     Attributes:
         statistic, p, terms: Neyman's smooth statistic of the ranks, as in `Uniformity`.
         size: the largest error of coverage, |share of rows in a region - its level|, over all levels.
-        levels: of each row, that of the smallest region that holds it, from 0 to 1, (rows,).
-        ranks: of each row among draws, (rows,).
+        levels: the level of the smallest region that holds each row, from 0 to 1, (rows,).
+        ranks: the rank of each row among draws, (rows,).
     """
 
     statistic: float
@@ -56,17 +56,17 @@ class Coverage(NamedTuple):
 
 
 def sbc(rows: Any, draws: Any, *, context: Any = None, slices: int = 5, rng: Any = 0) -> Sbc:
-    """Simulation-based calibration: the rank of each row among its own draws is uniform, in every column.
+    """Simulation-based calibration: under true posteriors the ranks of rows, each among its draws, are uniform in every column.
 
-    So it is, too, over rows that were picked by their context. With `context` each of its columns is cut into slices of as many
-    rows, or by its values if these are no more, and each slice is tested by itself: this finds a posterior that returns the
-    prior, whose ranks are uniform over all rows. p-values are those of `uniformity`, the least times their number.
+    They are also uniform over rows that are chosen by their context. With `context`, each column of it is cut into slices of
+    equally many rows, or by its values if there are not more, and each slice is tested alone: this finds a posterior that
+    returns the prior, whose ranks are uniform over all rows. p-values are as in `uniformity`, the least times their number.
 
     Args:
-        rows: what posteriors are of, (rows, columns), or (rows,).
-        draws: draws of the posterior of each row, (rows, draws, columns), or (rows, draws); 99 of each, say.
-        context: what each posterior is given, (rows, context columns), or (rows,).
-        slices: of each column of the context; those of fewer than 40 rows are left out.
+        rows: true values of the columns that the posteriors describe, (rows, columns), or (rows,).
+        draws: draws of the posterior for each row, (rows, draws, columns), or (rows, draws), such as 99 for each row.
+        context: the condition of each posterior, (rows, context columns), or (rows,).
+        slices: number of slices of each column of the context; slices of fewer than 40 rows are left out.
         rng: key or seed, by which ties are broken.
 
     Returns:
@@ -84,58 +84,58 @@ def sbc(rows: Any, draws: Any, *, context: Any = None, slices: int = 5, rng: Any
         >>> rng = np.random.default_rng(0)
         >>> context = rng.normal(size=1_000)
         >>> rows, prior = context + rng.normal(size=1_000), 2**0.5 * rng.normal(size=(1_000, 99))
-        >>> told = flows.diagnostics.sbc(rows, prior), flows.diagnostics.sbc(rows, prior, context=context)
-        >>> [bool(each.p < 1e-3) for each in told], told[1].part
-        ([False, True], (0, 4))
+        >>> whole, sliced = flows.diagnostics.sbc(rows, prior), flows.diagnostics.sbc(rows, prior, context=context)
+        >>> bool(whole.p < 1e-3), bool(sliced.p < 1e-3), sliced.part
+        (False, True, (0, 4))
     """
     x, drawn = as_conditional("sbc", rows, draws)
     parts = {None: np.ones(len(x), bool), **_slices(context, len(x), positive_int(slices, "sbc: slices"))}
-    found = ranks(x, drawn, rng=rng)
-    told = [uniformity(found[there], drawn.shape[1], shared=False) for there in parts.values()]
-    statistics, ps, sizes = (np.stack([getattr(each, name) for each in told]) for name in ("statistic", "p", "size"))
+    ranks_ = ranks(x, drawn, rng=rng)
+    tests = [uniformity(ranks_[there], drawn.shape[1], shared=False) for there in parts.values()]
+    statistics, ps, sizes = (np.stack([getattr(test, name) for test in tests]) for name in ("statistic", "p", "size"))
     part, column = np.unravel_index(statistics.argmax(), statistics.shape)  # p may be 0 of several
     least, worst = min(1.0, float(ps.min()) * ps.size), (part, column)
     names = tuple(parts)
-    return Sbc(float(statistics[worst]), least, float(sizes[worst]), names[part], int(column), names, ps, sizes, found)
+    return Sbc(float(statistics[worst]), least, float(sizes[worst]), names[part], int(column), names, ps, sizes, ranks_)
 
 
 def _slices(context: Any, n: int, slices: int) -> dict[Any, np.ndarray]:
-    """Tell for each column of the context which rows are in which slice."""
+    """Return masks of the rows in each slice, by (context column, slice)."""
     if context is None:
         return {}
-    found = dict[Any, np.ndarray]()
+    masks = dict[Any, np.ndarray]()
     for column, values in enumerate(_context("sbc", context, n).T):
         known = np.unique(values)
         edges = known[1:] if len(known) <= slices else np.unique(np.quantile(values, np.arange(1, slices) / slices))
         places = np.searchsorted(edges, values, side="right")
         if len(known) > 1:
-            found |= {(column, i): places == i for i in range(len(edges) + 1) if (places == i).sum() >= FEW}
-    return found
+            masks |= {(column, i): places == i for i in range(len(edges) + 1) if (places == i).sum() >= FEW}
+    return masks
 
 
 def _context(name: str, context: Any, n: int) -> np.ndarray:
     values = as_floats(context, f"{name}: context")
     if len(values) != n or values.ndim > 2:
-        raise FlowsError(f"{name}: context has shape {values.shape}; expected one of each row, ({n}, context columns)")
+        raise FlowsError(f"{name}: context has shape {values.shape}; expected one for each row, ({n}, context columns)")
     return values.reshape(n, -1)
 
 
 def tarp(rows: Any, draws: Any, *, context: Any = None, references: Any = None, rng: Any = 0) -> Coverage:
-    """Tests of accuracy with random points: balls around points of reference hold rows as often as draws.
+    """Tests of accuracy with random points (TARP): balls around points of reference hold rows as often as draws.
 
         rank = #(draws with |draw - r| < |row - r|),   r a point of reference
 
     is uniform for the true posterior, whatever r is, and for no other if r takes all values and depends on the context: where
-    it does not, a posterior that returns the prior passes. Columns are divided by their standard deviation.
+    r does not depend on it, a posterior that returns the prior passes. Columns are divided by their standard deviation.
 
-    By default r is what a regression predicts from the context, and normal noise as wide as its errors. One half of the rows
-    has the regression of the other half, on columns, squares, products and 50 radial features: r has not seen its row.
+    By default r is the prediction of a regression on the context, plus normal noise as wide as its errors. One half of the rows
+    uses the regression of the other half, on columns, squares, products and 50 radial features: r has not seen its row.
 
     Args:
-        rows: what posteriors are of, (rows, columns), or (rows,).
-        draws: draws of the posterior of each row, (rows, draws, columns), or (rows, draws); 99 of each, say.
-        context: what each posterior is given, (rows, context columns), or (rows,).
-        references: points in place of these, like rows; they must not have seen these.
+        rows: true values of the columns that the posteriors describe, (rows, columns), or (rows,).
+        draws: draws of the posterior for each row, (rows, draws, columns), or (rows, draws), such as 99 for each row.
+        context: the condition of each posterior, (rows, context columns), or (rows,).
+        references: points of reference to use instead, of the shape of rows; they must not depend on rows.
         rng: key or seed of the points of reference.
 
     Returns:
@@ -155,8 +155,8 @@ def tarp(rows: Any, draws: Any, *, context: Any = None, references: Any = None, 
         >>> context, noise = rng.normal(size=(1_000, 2)), rng.normal(size=(1_000, 100, 2))
         >>> rows = context + noise[:, 0]
         >>> for draws in context[:, None] + noise[:, 1:], context[:, None] + 1.3 * noise[:, 1:], 2**0.5 * noise[:, 1:]:
-        ...     told = flows.diagnostics.tarp(rows, draws, context=context)
-        ...     print(bool(told.p < 1e-3), round(told.size, 2))
+        ...     result = flows.diagnostics.tarp(rows, draws, context=context)
+        ...     print(bool(result.p < 1e-3), round(result.size, 2))
         False 0.02
         True 0.13
         True 0.26
@@ -176,16 +176,16 @@ def tarp(rows: Any, draws: Any, *, context: Any = None, references: Any = None, 
             "where points of reference do not depend on the context"
         )
     scale = unit_of(x)[1]
-    of_rows = (((x - points) / scale) ** 2).sum(1)
-    of_draws = np.stack([(((each - point) / scale) ** 2).sum(1) for each, point in zip(drawn, points, strict=True)])
-    return _covered(ranks(of_rows, of_draws, rng=int(random.integers(2**32))), drawn.shape[1], False, random)
+    far = (((x - points) / scale) ** 2).sum(1)
+    draws_far = np.stack([(((draws_ - point) / scale) ** 2).sum(1) for draws_, point in zip(drawn, points, strict=True)])
+    return _covered(ranks(far, draws_far, rng=int(random.integers(2**32))), drawn.shape[1], False, random)
 
 
 def _predicted(x: np.ndarray, context: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Points of reference: what the context says of each row by a ridge regression on other rows, and noise as wide as its
-    errors."""
+    """Return points of reference: predictions for each row from its context, by a ridge regression on other rows, plus noise
+    as wide as its errors."""
     if len(x) < 4 * LEAST:
-        raise FlowsError(f"tarp: got {len(x)} rows; expected at least {4 * LEAST}, or references= of your own")
+        raise FlowsError(f"tarp: got {len(x)} rows; expected at least {4 * LEAST}, or references=")
     halves = np.array_split(random.permutation(len(x)), 2)
     points = np.empty_like(x)
     for here, there in (halves, halves[::-1]):
@@ -198,16 +198,16 @@ def _predicted(x: np.ndarray, context: np.ndarray, random: np.random.Generator) 
 
 
 def coverage(log_p: Any, draws_log_p: Any, *, rng: Any = 0) -> Coverage:
-    """Tells which highest-density region holds each row, by its log-density among the log-densities of draws: 90% of rows lie
-    in the region that holds 90% of the draws, and so for every level.
+    """Coverage of highest-density regions, by log-densities of rows among log-densities of draws: for the true model 90% of
+    rows lie in the region that holds 90% of the draws, and so for every level.
 
         level = (#(draws log p > row log p) + share of ties at random) / draws
 
-    It is exact for any score of rows and draws, be it a density or a bound.
+    It is exact for any score of rows and draws, such as a density or a bound.
 
     Args:
-        log_p: of rows, (rows,); -inf is outside the support.
-        draws_log_p: of the same draws for all rows, (draws,), or of draws for the context of each, (rows, draws).
+        log_p: log-densities of rows, (rows,); -inf is outside the support.
+        draws_log_p: log-densities of shared draws, (draws,), or of draws for the context of each row, (rows, draws).
         rng: key or seed, by which ties are broken.
 
     Returns:
@@ -225,8 +225,8 @@ def coverage(log_p: Any, draws_log_p: Any, *, rng: Any = 0) -> Coverage:
         >>> import flows, numpy as np
         >>> rng = np.random.default_rng(0)
         >>> rows, draws = rng.normal(size=2_000), 1.5 * rng.normal(size=10_000)
-        >>> told = flows.diagnostics.coverage(-rows**2, -draws**2)
-        >>> round(told.size, 2), float((told.levels < 0.5).mean().round(2))     # two thirds in a region that says half
+        >>> result = flows.diagnostics.coverage(-rows**2, -draws**2)
+        >>> round(result.size, 2), float((result.levels < 0.5).mean().round(2))     # two thirds in the region for one half
         (0.2, 0.68)
     """
     dtype = coarsest(log_p, draws_log_p)
@@ -238,14 +238,14 @@ def coverage(log_p: Any, draws_log_p: Any, *, rng: Any = 0) -> Coverage:
             "or (rows, draws)"
         )
     random = generator(rng)
-    found = ranks(-rows, -draws, rng=int(random.integers(2**32)))
-    return _covered(found, draws.shape[-1], draws.ndim == 1, random)
+    ranks_ = ranks(-rows, -draws, rng=int(random.integers(2**32)))
+    return _covered(ranks_, draws.shape[-1], draws.ndim == 1, random)
 
 
-def _covered(found: np.ndarray, draws: int, shared: bool, random: np.random.Generator) -> Coverage:
-    told = uniformity(found, draws, shared=shared)
-    levels = (found + random.uniform(size=found.shape)) / (draws + 1)
-    return Coverage(float(told.statistic), float(told.p), float(told.size), told.terms, levels, found)
+def _covered(ranks_: np.ndarray, draws: int, shared: bool, random: np.random.Generator) -> Coverage:
+    test = uniformity(ranks_, draws, shared=shared)
+    levels = (ranks_ + random.uniform(size=ranks_.shape)) / (draws + 1)
+    return Coverage(float(test.statistic), float(test.p), float(test.size), test.terms, levels, ranks_)
 
 
 def crps(rows: Any, draws: Any) -> np.ndarray:
@@ -253,11 +253,11 @@ def crps(rows: Any, draws: Any) -> np.ndarray:
 
         CRPS = E |X - y| - E |X - X'| / 2,   X and X' independent draws,
 
-    without bias for few draws, as the second mean is over pairs of different ones. Of one draw it would be the absolute error.
+    without bias for few draws, as the second mean is over pairs of different draws. With one draw it would be |X - y|.
 
     Args:
         rows: y, (rows,) or (rows, columns).
-        draws: the same draws for all rows, (draws,) or (draws, columns); or those of each, (rows, draws) or
+        draws: the same draws for all rows, (draws,) or (draws, columns); or draws for each row, (rows, draws) or
             (rows, draws, columns); at least 2.
 
     Returns:
@@ -276,10 +276,10 @@ def crps(rows: Any, draws: Any) -> np.ndarray:
         [1.0, 0.0]
     """
     x, drawn = as_floats(rows, "crps: rows"), as_floats(draws, "crps: draws")
-    of_each = drawn_by_row("crps", x, drawn, least=2)
-    m, ordered = drawn.shape[of_each], np.sort(drawn, int(of_each))
+    by_row = drawn_by_row("crps", x, drawn, least=2)
+    m, ordered = drawn.shape[by_row], np.sort(drawn, int(by_row))
     weights = (2 * np.arange(m) + 1 - m) / (m * (m - 1))  # E |X - X'| / 2, by the sorted draws
-    if of_each:
+    if by_row:
         return np.abs(ordered - x[:, None]).mean(1) - np.einsum("nm...,m->n...", ordered, weights)
     scores = np.empty(x.shape)
     for column in np.ndindex(x.shape[1:]):

@@ -12,21 +12,21 @@ from flows.diagnostics.arrays import as_samples, features_of, generator
 RIDGES = (1e4, 1e3, 1e2, 1e1, 1e0)  # of weights of features with variance 1
 FOLDS = 3
 STEPS = 30  # of Newton's method
-ENOUGH = 0.01  # nats of all rows, less than which a step is the last
+ENOUGH = 0.01  # nats of all rows, below which a step is the last
 LEAST = 20  # rows, half of which are for training
 
 
 class Classified(NamedTuple):
-    """How well a classifier tells rows from draws.
+    """The accuracy of a classifier that separates rows from draws.
 
     Attributes:
-        statistic: accuracy, the share of those told rightly, of rows and draws that it did not see.
+        statistic: accuracy, the share of the test half of rows and draws that is classified correctly.
         p: the probability of as large an accuracy by chance.
         size: accuracy above 1/2.
-        tested: how many rows and draws that was measured on.
-        probability: (rows,), of each row among those the classifier did not see, that it is one, in the order of
+        tested: how many rows and draws the test half has.
+        probability: the probability of each row of the test half to be a row and not a draw, (rows,), in the order of
             `tested_rows`.
-        tested_rows: which rows these are; those that draws do not look like have a high probability.
+        tested_rows: places of these rows in the data; rows unlike all draws have a high probability.
     """
 
     statistic: float
@@ -40,30 +40,30 @@ class Classified(NamedTuple):
 def classifier_two_sample(
     rows: Any, draws: Any, *, classifier: Any = None, paired: bool = False, most: int = 10_000, rng: Any = 0
 ) -> Classified:
-    """Classifier two-sample test (C2ST): the accuracy at telling rows from as many draws is 1/2 if both are from one
-    distribution, whatever the classifier. One half of rows and draws trains it, the other is for the test:
+    """Classifier two-sample test (C2ST): the accuracy of separating rows from equally many draws is 1/2 if both are from one
+    distribution, whatever the classifier. One half of rows and draws trains it, the other half is for the test:
 
-        p = P(C >= rightly told),   C binomial of as many trials, with probability 1/2
+        p = P(C >= number classified correctly),   C binomial of as many trials, with probability 1/2
 
     By default it is logistic regression on columns, squares, products (at most 300) and 50 radial features, with the ridge that
-    three folds of the training half choose. Of more than 64 columns it sees as many principal components.
+    three folds of the training half choose. Instead of more than 64 columns it sees 64 principal components.
 
     Args:
-        rows, draws: (rows, columns) and (draws, columns), or (rows,) and (draws,). Of a conditional model give row and context
-            together: a context that is ignored is found, too.
-        classifier: any object with `fit(x, y)` and `predict_proba(x)`, (rows, 2), such as those of scikit-learn; y is 1 for
-            rows.
-        paired: whether row i and draw i share what is given, as a context: then both train the classifier, or both test it.
-            What a row and a draw given the same are called is less random than by chance, and p at most too large.
-        most: rows, and draws, that are looked at, drawn at random.
+        rows, draws: (rows, columns) and (draws, columns), or (rows,) and (draws,). For a conditional model give row and context
+            together: then the test also finds a context that is ignored.
+        classifier: any object with `fit(x, y)` and `predict_proba(x)`, (rows, 2), such as a classifier of scikit-learn; y is 1
+            for rows.
+        paired: whether row i and draw i share a condition, such as a context: then both train the classifier, or both test it.
+            The classes of such a pair vary less than by chance, and p is at most too large.
+        most: rows, and draws, that are used at most, drawn at random.
         rng: key or seed.
 
     Returns:
         `Classified(statistic, p, size, tested, probability, tested_rows)`.
 
     Errors:
-        FlowsError: NaN or inf; fewer than 20 rows or draws; other columns; probabilities that are none; pairs without a draw
-            for each row.
+        FlowsError: NaN or inf; fewer than 20 rows or draws; different columns; probabilities outside [0, 1]; pairs without a
+            draw for each row.
         TypeError: a classifier without `fit` and `predict_proba`.
 
     Source:
@@ -73,8 +73,8 @@ def classifier_two_sample(
         >>> import flows, numpy as np
         >>> rng = np.random.default_rng(0)
         >>> rows = rng.normal(size=(1_000, 2))
-        >>> told = flows.diagnostics.classifier_two_sample(rows, 1.5 * rng.normal(size=(1_000, 2)))
-        >>> bool(told.p < 1e-4), bool(told.size > 0.05)
+        >>> result = flows.diagnostics.classifier_two_sample(rows, 1.5 * rng.normal(size=(1_000, 2)))
+        >>> bool(result.p < 1e-4), bool(result.size > 0.05)
         (True, True)
     """
     x, y = as_samples("classifier_two_sample", LEAST, rows=rows, draws=draws)
@@ -87,10 +87,10 @@ def classifier_two_sample(
         raise FlowsError(
             f"classifier_two_sample: got {len(x)} rows and {len(y)} draws; expected a draw for each row, as paired=True"
         )
-    of_rows, of_draws = (random.permutation(len(each))[:n] for each in (x, y))
-    of_draws = of_rows if paired else of_draws
+    rows_, draws_ = (random.permutation(len(sample))[:n] for sample in (x, y))
+    draws_ = rows_ if paired else draws_
     train, test = (
-        (np.concatenate([x[of_rows[part]], y[of_draws[part]]]), np.repeat([1, 0], len(of_rows[part])))
+        (np.concatenate([x[rows_[part]], y[draws_[part]]]), np.repeat([1, 0], len(rows_[part])))
         for part in (slice(n // 2), slice(n // 2, n))
     )
     if classifier is None:
@@ -107,17 +107,17 @@ def classifier_two_sample(
         probability = both[:, 1]
     right, tested = int(((probability > 0.5) == test[1]).sum()), len(test[1])
     accuracy, p = right / tested, float(bdtrc(right - 1, tested, 0.5)) if right else 1.0
-    return Classified(accuracy, p, accuracy - 0.5, tested, probability[: tested // 2], of_rows[n // 2 :])
+    return Classified(accuracy, p, accuracy - 0.5, tested, probability[: tested // 2], rows_[n // 2 :])
 
 
 def check_classifier(name: str, classifier: Any) -> None:
-    """Refuse what is no classifier; None is the default one."""
-    if classifier is not None and not all(callable(getattr(classifier, each, None)) for each in ("fit", "predict_proba")):
+    """Refuse an object that is not a classifier; None is the default."""
+    if classifier is not None and not all(callable(getattr(classifier, method, None)) for method in ("fit", "predict_proba")):
         raise TypeError(f"{name}: classifier is {classifier!r:.60}; expected an object with fit and predict_proba")
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, random: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """Logistic regression with the ridge that folds choose: a function of rows that gives probabilities."""
+    """Fit logistic regression with the ridge that folds choose; return a function from rows to probabilities."""
     folds = random.permutation(len(x)) % FOLDS
     losses = np.zeros(len(RIDGES))
     for fold in range(FOLDS):
@@ -132,11 +132,11 @@ def _logistic(x: np.ndarray, y: np.ndarray, random: np.random.Generator) -> Call
 
 
 def _path(features: np.ndarray, y: np.ndarray, ridges: tuple[float, ...]) -> list[np.ndarray]:
-    """Weights, the constant first, for each ridge, by Newton's method from those of the one before."""
-    wide = features.shape[1] > len(features)  # then as many directions as rows hold all weights that a ridge leaves
+    """Return weights, the constant first, for each ridge, by Newton's method from the weights of the ridge before."""
+    wide = features.shape[1] > len(features)  # then weights with a ridge lie in the span of the rows
     turn = np.linalg.svd(features, full_matrices=False)[2] if wide else None
     f = np.concatenate([np.ones((len(features), 1)), features if turn is None else features @ turn.T], 1)
-    penalised, weights, found = np.arange(f.shape[1]) > 0, np.zeros(f.shape[1]), list[np.ndarray]()
+    penalised, weights, path = np.arange(f.shape[1]) > 0, np.zeros(f.shape[1]), list[np.ndarray]()
 
     def loss(weights: np.ndarray, ridge: float) -> float:
         margins = f @ weights
@@ -156,5 +156,5 @@ def _path(features: np.ndarray, y: np.ndarray, ridges: tuple[float, ...]) -> lis
             weights, gain, before = weights - share * step, before - after, after
             if gain < ENOUGH:
                 break
-        found.append(weights if turn is None else np.concatenate([weights[:1], weights[1:] @ turn]))
-    return found
+        path.append(weights if turn is None else np.concatenate([weights[:1], weights[1:] @ turn]))
+    return path

@@ -1,4 +1,4 @@
-"""Codes and pairs of columns: are rows like draws?"""
+"""Counts of codes, and correlations of pairs of columns: are rows like draws?"""
 
 from typing import Any, NamedTuple
 
@@ -16,11 +16,11 @@ class Counts(NamedTuple):
 
     Attributes:
         statistic: chi-square of two samples, with `degrees` degrees of freedom.
-        p: the probability of one as large.
+        p: the probability of a statistic as large.
         size: total variation, half the sum of |share of rows - share of draws| over codes, from 0 to 1.
-        degrees: of freedom: codes, the rare ones together, less 1.
-        codes: that rows or draws have.
-        rows, draws: the share of each code in them.
+        degrees: degrees of freedom: the number of codes, rare codes counted as one, less 1.
+        codes: codes of rows or draws.
+        rows, draws: the share of each code in rows, and in draws.
     """
 
     statistic: float
@@ -36,10 +36,10 @@ class Correlations(NamedTuple):
     """Correlations of rows and draws.
 
     Attributes:
-        statistic: of the pair with the largest, the difference in standard errors.
-        p: the least p-value of a pair times their number, at most 1.
-        size: the difference of that pair, rows less draws, without its sign, from 0 to 2.
-        pair: its columns.
+        statistic: the largest difference of a pair, in standard errors.
+        p: the least p-value of a pair times the number of pairs, at most 1.
+        size: the difference of this pair, |rows less draws|, from 0 to 2.
+        pair: the columns of this pair.
         rows, draws: correlations of normal scores, (columns, columns).
         errors: standard errors of the differences, (columns, columns).
     """
@@ -54,11 +54,11 @@ class Correlations(NamedTuple):
 
 
 def code_counts(rows: Any, draws: Any) -> Counts:
-    """Do codes occur in draws as often as in rows? Chi-square of the n rows and m draws, whose counts are a_k and b_k:
+    """Test whether codes occur in draws as often as in rows, by the chi-square of n rows and m draws with counts a_k and b_k:
 
         statistic = sum_k (a_k (m / n)^(1/2) - b_k (n / m)^(1/2))^2 / (a_k + b_k)
 
-    Codes that fewer than 5 rows, or draws, are expected to have are counted together.
+    Codes with an expected count below 5, in rows or in draws, are counted together.
 
     Args:
         rows, draws: codes, (rows,) and (draws,).
@@ -74,13 +74,13 @@ def code_counts(rows: Any, draws: Any) -> Counts:
 
     Example:
         >>> import flows
-        >>> told = flows.diagnostics.code_counts([0] * 50 + [1] * 50, [0] * 300 + [1] * 100)
-        >>> round(told.statistic, 2), told.degrees, told.size, told.rows.tolist(), told.draws.tolist()
+        >>> test = flows.diagnostics.code_counts([0] * 50 + [1] * 50, [0] * 300 + [1] * 100)
+        >>> round(test.statistic, 2), test.degrees, test.size, test.rows.tolist(), test.draws.tolist()
         (23.81, 1, 0.25, [0.5, 0.5], [0.75, 0.25])
     """
     x, y = as_samples("code_counts", rows=rows, draws=draws)
     if x.shape[1] > 1:
-        raise FlowsError(f"code_counts: rows have {x.shape[1]} columns; expected the codes of one, (rows,)")
+        raise FlowsError(f"code_counts: rows have {x.shape[1]} columns; expected one column of codes, (rows,)")
     n, m = len(x), len(y)
     codes, places = np.unique(np.concatenate([x, y]), return_inverse=True)
     counts = np.stack([np.bincount(part, minlength=len(codes)) for part in np.split(places.ravel(), [n])]).astype(float)
@@ -99,14 +99,14 @@ def code_counts(rows: Any, draws: Any) -> Counts:
 
 
 def correlations(rows: Any, draws: Any) -> Correlations:
-    """Do pairs of columns go together in draws as in rows? Correlations of normal scores, z = Phi^-1 of the rank among rows and
-    draws together, so that neither outliers nor the columns' own distributions count for much:
+    """Compare the correlations of pairs of columns in rows and draws, by normal scores, z = Phi^-1 of the rank among rows and
+    draws together, so that neither outliers nor the distributions of single columns count for much:
 
         t = (r_rows - r_draws) / (s^2 / n + s^2 / m)^(1/2),   s^2 = mean of (z_a z_b - r (z_a^2 + z_b^2) / 2)^2
 
-    with z of mean 0 and variance 1 in each sample, and r that of the sample. The variance s^2 is that which rows and draws
-    together show, as if they were alike: no normality is assumed. p is Student's. A column that is constant in a sample is
-    correlated with none there.
+    with z of mean 0 and variance 1 in each sample, and r its correlation in the sample. The variance s^2 is the mean over rows
+    and draws together, as if they were alike; normality is not assumed. p is Student's. A column that is constant in a sample
+    has correlation 0 there.
 
     Args:
         rows, draws: (rows, columns) and (draws, columns), at least 2 columns.
@@ -126,8 +126,8 @@ def correlations(rows: Any, draws: Any) -> Correlations:
         >>> rng = np.random.default_rng(0)
         >>> rows, draws = rng.normal(size=(2_000, 3)), rng.normal(size=(10_000, 3))
         >>> rows[:, 2] += 0.3 * rows[:, 0]
-        >>> told = flows.diagnostics.correlations(rows, draws)
-        >>> told.pair, round(told.size, 2), bool(told.p < 1e-6), told.errors[0, 2].round(3).item()
+        >>> test = flows.diagnostics.correlations(rows, draws)
+        >>> test.pair, round(test.size, 2), bool(test.p < 1e-6), test.errors[0, 2].round(3).item()
         ((0, 2), 0.32, True, 0.024)
     """
     x, y = as_samples("correlations", rows=rows, draws=draws)
@@ -138,9 +138,9 @@ def correlations(rows: Any, draws: Any) -> Correlations:
         )
     scores = np.stack([_normal_scores(column) for column in np.concatenate([x, y]).T], 1)
     n, m = len(x), len(y)
-    (r, of_rows), (s, of_draws) = (_correlation(part) for part in np.split(scores, [n]))
-    # Pooled: of few rows, a variance of their own is smallest where the difference is largest.
-    errors, difference = np.sqrt((n * of_rows + m * of_draws) / (n + m) * (1 / n + 1 / m)), np.abs(r - s)
+    (r, r_variance), (s, s_variance) = (_correlation(part) for part in np.split(scores, [n]))
+    # Pooled, as the variance of few rows alone is smallest where the difference is largest.
+    errors, difference = np.sqrt((n * r_variance + m * s_variance) / (n + m) * (1 / n + 1 / m)), np.abs(r - s)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(errors > 0, difference / errors, np.where(difference > 1e-9, np.inf, 0.0))
     first, second = np.triu_indices(x.shape[1], 1)
@@ -151,13 +151,13 @@ def correlations(rows: Any, draws: Any) -> Correlations:
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:
-    """Phi^-1 of ranks, the middle of those that are equal."""
+    """Return Phi^-1 of ranks; equal values have the middle of their ranks."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return ndtri((counts.cumsum() - counts / 2)[places.ravel()] / len(values))
 
 
 def _correlation(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Correlations, and the variance of what each row adds to them."""
+    """Return correlations, and the variance of the terms that rows add to them."""
     n, spread = len(z), z.std(0)
     z = np.where(spread > 1e-9, (z - z.mean(0)) / np.where(spread > 1e-9, spread, 1.0), 0.0)
     r, squares, cubes = z.T @ z / n, z**2, (z**3).T @ z / n

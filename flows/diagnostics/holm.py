@@ -1,4 +1,4 @@
-"""Several tests at once."""
+"""Holm's rule for several tests at once."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from flows.core import FlowsError, on_a_line
 
 
 def holm(p: Any) -> np.ndarray:
-    """p-values of several tests, raised so that any of them is below a level by chance with at most that probability:
+    """Raise p-values of several tests, so that by chance any of them is below a level with at most this probability:
 
         adjusted p_(i) = max_{j <= i} min(1, (tests - j + 1) p_(j)),   p_(1) <= p_(2) <= ...
 
     whatever the tests have in common.
 
     Args:
-        p: p-values, (tests,); NaN is a test that could not tell, which does not count as one.
+        p: p-values, (tests,); NaN is a test without a result, which does not count.
 
     Returns:
         Adjusted p-values, (tests,), in their order.
 
     Errors:
-        FlowsError: what is outside [0, 1]; more than one axis.
+        FlowsError: values outside [0, 1]; more than one axis.
 
     Source:
         Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.

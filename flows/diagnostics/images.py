@@ -1,4 +1,4 @@
-"""Figures of images by a model: bits for each number, and how typical images are."""
+"""Figures of images by a model: bits for each number, and the typicality of images."""
 
 import math
 from collections.abc import Callable
@@ -26,11 +26,11 @@ from flows.diagnostics.arrays import generator
 from flows.distributions.draws import functions
 from flows.distributions.support import chain_of, support
 
-DRAWS = 10_000  # of groups of the reference, by which groups are judged
+DRAWS = 10_000  # groups drawn from the reference, with which groups are compared
 
 
 class Bits(NamedTuple):
-    """Bits for each number of an image: the mean over images, its standard error, and those of each, (images,)."""
+    """Bits for each number of an image: the mean over images, its standard error, and the bits of each image, (images,)."""
 
     mean: float
     error: float
@@ -45,23 +45,23 @@ def bits_per_dim(
     samples: int = 1,
     batch_size: int = 256,
 ) -> Bits:
-    """How many bits a model takes for each number of images: -log2 P(x) / D, at most.
+    """Bits that a model takes for each number of images, an upper bound of -log2 P(x) / D.
 
-    P(x) is the mass that a dequantised model gives to the cell around x, D the numbers of an image. By the mean of the density
-    over `samples` draws of the noise, -log2 of which is more than that of the mass in the mean, and less so with more samples.
+    P(x) is the mass that a dequantised model gives to the cell around x, and D the count of numbers in an image. P(x) is
+    estimated by the mean density over `samples` draws of the noise: on average its -log2 is too large, less with more samples.
 
     Args:
-        fit: what `flows.fit` returned for a model that dequantises: `Dequantize(1.0)` in it, or `dequantize=1.0`.
+        fit: a result of `flows.fit` for a model that dequantises: `Dequantize(1.0)` in it, or `dequantize=1.0`.
         images: whole numbers 0, 1, ..., (images, *event).
-        context: (images, *context), or (*context,) for all, of a conditional model.
+        context: (images, *context), or (*context,) for all; for a conditional model.
         rng: key or seed of the noise.
         samples: draws of the noise for each image.
         batch_size: images that are scored together.
 
     Errors:
-        FlowsError: images that are no whole numbers, or beyond the model's levels or support; a model without
+        FlowsError: images that are not whole numbers, or beyond the model's levels or support; a model without
             `Dequantize(1.0)`.
-        TypeError: no fitted model.
+        TypeError: `fit` is not a fitted model.
 
     Source:
         Theis, van den Oord and Bethge, "A note on the evaluation of generative models", 2016, arXiv:1511.01844.
@@ -83,7 +83,7 @@ def bits_per_dim(
     rows, key = len(x), as_key(rng)
     context_of = contexts(fit, context, rows, "bits_per_dim")
     log_ps, together = list[np.ndarray](), min(batch_size, rows)
-    # The last piece is filled up with the first images, as another size would be another program.
+    # The last piece is filled up with the first images, as another size would compile another program.
     for i, index in enumerate(np.arange(-(-rows // together) * together).reshape(-1, together) % rows):
         piece = on_device(x[index], float)
         draws = [
@@ -97,22 +97,22 @@ def bits_per_dim(
 
 
 def contexts(fit: Any, context: Any, rows: int, name: str) -> Callable[[Any], dict[str, Any]]:
-    """A function of an index of rows that gives their context as a keyword, be it of each or one for all."""
+    """Return a function from an index of rows to their context as a keyword, one for each row or one for all."""
     if context is None:
         return lambda index: {}
     array, shape = np.asarray(context), as_context(getattr(fit, "context_dim", None))
-    if shape is None:  # a triple, which does not tell: its log_pdf does
+    if shape is None:  # a triple, whose log_pdf checks the shape
         shape = array.shape[1:] if array.ndim > 1 and len(array) == rows else array.shape
     if array.shape == shape:
         return lambda index: {"context": array}
-    of_rows = np.asarray(as_rows_of_context(on_device(array), shape, rows, name))
-    return lambda index: {"context": of_rows[index]}
+    contexts_ = np.asarray(as_rows_of_context(on_device(array), shape, rows, name))
+    return lambda index: {"context": contexts_[index]}
 
 
 def levels_of(init_fun: Any) -> int | None:
-    """The levels of the layer that dequantises images in steps of 1; None where they have no ends."""
+    """Return the number of levels of the layer that dequantises images in steps of 1; None where they have no end."""
     if not isinstance(init_fun, DistributionInit):
-        raise TypeError(f"bits_per_dim: fit has the init_fun {init_fun!r:.60}; expected what flows.fit returned")
+        raise TypeError(f"bits_per_dim: fit has the init_fun {init_fun!r:.60}; expected a result of flows.fit")
     roundings = _dequantized(init_fun)
     if roundings is None or any(not np.all(np.asarray(rounding.step) == 1) for rounding in roundings):
         raise FlowsError(
@@ -123,8 +123,8 @@ def levels_of(init_fun: Any) -> int | None:
 
 
 def _dequantized(init_fun: Any) -> list[Rounding] | None:
-    """Return the levels that the layer of noise takes pixels for, if it comes first in a model, but for what moves entries; or
-    those of each component of a mixture. None where there is none."""
+    """Return the rounding of the layer that dequantises, if only layers that move entries come before it in a model; for a
+    mixture, the roundings of all components. None without such a layer."""
     layers, base = chain_of(init_fun)
     for layer in layers:
         rounding = traits_by(layer.value).rounding
@@ -135,12 +135,12 @@ def _dequantized(init_fun: Any) -> list[Rounding] | None:
     structure = structure_of(base)
     if not structure.of_components:
         return None
-    of_components = [_dequantized(piece.value) for piece in structure.pieces]
-    return None if None in of_components else [rounding for roundings in of_components for rounding in roundings or ()]
+    components = [_dequantized(piece.value) for piece in structure.pieces]
+    return None if None in components else [rounding for roundings in components for rounding in roundings or ()]
 
 
 def check_pixels(x: np.ndarray, levels: int | None) -> None:
-    """Refuse what are no whole numbers 0 .. levels - 1."""
+    """Refuse images that are not whole numbers 0 .. levels - 1."""
     if x.ndim < 2 or not x.size:
         raise FlowsError(f"bits_per_dim: images have shape {x.shape}; expected (images, *event), with at least one image")
     if x.dtype.kind not in "iuf" or not np.isfinite(x).all() or not np.equal(np.mod(x, 1), 0).all():
@@ -151,8 +151,8 @@ def check_pixels(x: np.ndarray, levels: int | None) -> None:
 
 
 def check_inside(x: np.ndarray, init_fun: Any, fit: Any) -> None:
-    """Refuse images of which a model has no density, as they lie where its layers are not defined; beside the box of a base
-    they have infinitely many bits."""
+    """Refuse images without a density, which lie where the layers of a model are not defined; outside the box of a base they
+    have infinitely many bits."""
     event, context = x.shape[1:], as_context(getattr(fit, "context_dim", None))
     try:
         layers = chain_of(init_fun)[0]
@@ -164,25 +164,25 @@ def check_inside(x: np.ndarray, init_fun: Any, fit: Any) -> None:
         ends = ", ".join(f"{np.broadcast_to(end, x.shape[1:])[tuple(entry)]:g}" for end in (low, high))
         raise FlowsError(
             f"bits_per_dim: images: image {rows} has a pixel of {x[rows, *entry]!s}, outside ({ends}), where the model has no "
-            "density; expected pixels like those that it was fitted to"
+            "density; expected pixels like the images that it was fitted to"
         )
 
 
 def typicality(
     fit: Any, x: Any, reference: Any, group: int = 1, *, context: Any = None, reference_context: Any = None, rng: Any = 0
 ) -> np.ndarray:
-    """How typical rows are of a model: p-values of their likelihood being as far from the usual one, either way.
+    """Typicality of rows for a model: p-values of the distance of their likelihood from the usual one, in either direction.
 
     The mean of -log p over a group of rows is compared with its mean over the reference, in absolute value, and the p-value is
     the share of such groups of the reference, drawn with replacement, that are as far off or farther, (1 + #) / (1 + draws).
-    Likelihood alone misleads: other data, smoother ones above all, may be likelier than those that a model was trained on.
+    Likelihood alone misleads: other data, above all smoother data, may be likelier than the training data of a model.
 
     Args:
-        fit: a fitted model, or a triple of a distribution.
+        fit: a fitted model, or the triple of a distribution.
         x: rows to judge, (rows, *event).
-        reference: rows like those that the model was trained on, and was not trained on.
-        group: rows that are judged together: the first so many, the next, ...; what is left over is not judged.
-        context, reference_context: of a conditional model, (rows, *context), or (*context,) for all.
+        reference: rows like the training rows, which the model was not trained on.
+        group: rows that are judged together: the first `group` rows, the next, ...; a remainder is not judged.
+        context, reference_context: for a conditional model, (rows, *context), or (*context,) for all.
         rng: key or seed of the groups of the reference.
 
     Returns:
@@ -212,7 +212,7 @@ def typicality(
     if not np.isfinite(usual).all():
         row = int(np.argmin(np.isfinite(usual)))
         raise FlowsError(
-            f"typicality: the log-density of row {row} of the reference is {-usual[row]}; expected rows that the model knows"
+            f"typicality: the log-density of row {row} of the reference is {-usual[row]}; expected rows in its support"
         )
     entropy, groups = usual.mean(), usual if group == 1 else generator(rng).choice(usual, (DRAWS, group)).mean(1)
     far = np.sort(np.abs(groups - entropy))
@@ -221,7 +221,7 @@ def typicality(
 
 
 def _surprise(fit: Any, log_pdf: Any, rows: np.ndarray, context: Any, name: str) -> np.ndarray:
-    """-log p of rows, in pieces."""
+    """Return -log p of rows, in pieces."""
     context_of = contexts(fit, context, len(rows), name)
     pieces = pieces_of(len(rows), rows.shape[1:])
     surprises = [-np.asarray(log_pdf(fit[0], rows[piece], **context_of(piece)), float) for piece in pieces]

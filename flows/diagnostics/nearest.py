@@ -13,13 +13,13 @@ class Nearest(NamedTuple):
 
     Attributes:
         statistic: Wilcoxon's, in standard errors; above 0 draws are nearer.
-        p: the probability of one as large, one-sided: draws are nearer to training rows than held-out rows are.
-        size: how much more often than half a draw is nearer than a held-out row, up to 1/2.
+        p: the probability of a statistic as large, one-sided: draws are nearer to training rows than held-out rows are.
+        size: the share of pairs in which the draw is nearer than the held-out row, less 1/2.
         draws: distances of draws, (draws,), in standard deviations of the training rows, the root of the sum over columns.
-        rows: those of held-out rows, (rows,).
-        of_draws, of_rows: which training row is the nearest, (draws,) and (rows,).
-        copied: which draws are equal to a training row.
-        seen: which held-out rows are in the training rows.
+        rows: distances of held-out rows, (rows,).
+        of_draws, of_rows: the place of the nearest training row, (draws,) and (rows,).
+        copied: places of draws that are equal to a training row.
+        seen: places of held-out rows that are equal to a training row.
     """
 
     statistic: float
@@ -34,22 +34,22 @@ class Nearest(NamedTuple):
 
 
 def nearest_rows(rows: Any, draws: Any, train: Any) -> Nearest:
-    """How near draws come to training rows, beside rows that were held out: a model that has the distribution, and no copies,
-    gives draws as far from its training rows as new rows are. Wilcoxon's rank-sum statistic:
+    """Compare how near draws and held-out rows come to training rows: a model that has learnt the distribution, without copies,
+    gives draws as far from its training rows as new rows are. Wilcoxon's rank-sum statistic is
 
         U = #(pairs with draw nearer than row) + #(equally near) / 2,   z = (U - n m / 2) / sd(U),   size U / (n m) - 1/2
 
     Args:
         rows: held-out rows, (rows, columns), or (rows,).
-        draws: of the model, (draws, columns), or (draws,).
+        draws: draws of the model, (draws, columns), or (draws,).
         train: rows that the model was trained on, (training rows, columns), or (training rows,).
 
     Returns:
-        `Nearest(statistic, p, size, draws, rows, of_draws, of_rows, copied, seen)`. Rows that are `seen` count as they are: of
-        codes and rounded numbers some are by chance.
+        `Nearest(statistic, p, size, draws, rows, of_draws, of_rows, copied, seen)`. Rows in `seen` count like all others: with
+        codes and rounded numbers some are equal by chance.
 
     Errors:
-        FlowsError: NaN or inf; fewer than 10 rows; other columns.
+        FlowsError: NaN or inf; fewer than 10 rows; different columns.
 
     Source:
         Mann and Whitney, "On a Test of Whether one of Two Random Variables is Stochastically Larger than the Other", 1947;
@@ -60,13 +60,13 @@ def nearest_rows(rows: Any, draws: Any, train: Any) -> Nearest:
         >>> import flows, numpy as np
         >>> rng = np.random.default_rng(0)
         >>> train, rows = rng.normal(size=(500, 2)), rng.normal(size=(500, 2))
-        >>> told = flows.diagnostics.nearest_rows(rows, train + 0.01, train)
-        >>> bool(told.p < 1e-6), bool(told.size > 0.3), told.seen.tolist()
+        >>> test = flows.diagnostics.nearest_rows(rows, train + 0.01, train)
+        >>> bool(test.p < 1e-6), bool(test.size > 0.3), test.seen.tolist()
         (True, True, [])
     """
     x, y, known = as_samples("nearest_rows", rows=rows, draws=draws, train=train)
     scale = unit_of(known)[1]
-    (near, of_rows), (nearer, of_draws) = (_nearest(each, known, scale) for each in (x, y))
+    (near, rows_), (nearer, draws_) = (_nearest(sample, known, scale) for sample in (x, y))
     n, m = len(x), len(y)
     ordered = np.sort(near)
     equal = np.searchsorted(ordered, nearer, side="right")
@@ -74,15 +74,15 @@ def nearest_rows(rows: Any, draws: Any, train: Any) -> Nearest:
     ties = np.unique(np.concatenate([near, nearer]), return_counts=True)[1].astype(float)
     variance = n * m / 12 * (n + m + 1 - (ties**3 - ties).sum() / ((n + m) * (n + m - 1)))
     z = (u - n * m / 2) / np.sqrt(variance) if variance > 0 else 0.0
-    copied, seen = (np.flatnonzero((a == known[b]).all(1)) for a, b in ((y, of_draws), (x, of_rows)))
-    return Nearest(float(z), float(ndtr(-z)), u / (n * m) - 0.5, nearer, near, of_draws, of_rows, copied, seen)
+    copied, repeated = (np.flatnonzero((a == known[b]).all(1)) for a, b in ((y, draws_), (x, rows_)))
+    return Nearest(float(z), float(ndtr(-z)), u / (n * m) - 0.5, nearer, near, draws_, rows_, copied, repeated)
 
 
 def _nearest(x: np.ndarray, known: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row the distance to the nearest one that is known, and which that is; in pieces."""
-    z, of_known, middle = x / scale, known / scale, known.mean(0) / scale  # near 0, differences of squares keep their digits
+    """Return for each row the distance to the nearest known row, and the place of that; in pieces."""
+    z, train, middle = x / scale, known / scale, known.mean(0) / scale  # near 0, differences of squares keep their digits
     step = max(1, TOGETHER // len(known))
     which = np.concatenate(
-        [squared_distances(z[i : i + step] - middle, of_known - middle).argmin(1) for i in range(0, len(z), step)]
+        [squared_distances(z[i : i + step] - middle, train - middle).argmin(1) for i in range(0, len(z), step)]
     )
-    return np.sqrt(((z - of_known[which]) ** 2).sum(1)), which
+    return np.sqrt(((z - train[which]) ** 2).sum(1)), which

@@ -1,4 +1,4 @@
-"""Rows that a fitted model is not to be trusted on."""
+"""Rows on which a fitted model cannot be trusted."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -30,13 +30,13 @@ from flows.distributions.standardized_context import standardized
 from flows.transformers.base import Transformer
 
 TOLERANCE = 1e-3  # of a round trip, in standard deviations of a column, and of log-dets, in nats
-ROUNDINGS = 8  # of the value itself, which no round trip in its dtype can save
+ROUNDINGS = 8  # of the value itself, which any round trip in its dtype may lose
 SHOWN = 20  # rows that a report prints
 _programs = Memo(size=64)
 
 
 class Untrusted(NamedTuple):
-    """One row of a report: its number, why it is there, and whether that is no more than that it lies beyond the range of the
+    """One row of a report: its number, the reason, and whether the only reason is that it lies beyond the range of the
     splines."""
 
     row: int
@@ -49,8 +49,8 @@ class RowReport(NamedTuple):
 
     Attributes:
         rows: the rows that are not to be trusted, each with its number and the reason.
-        looked_at: how many rows there were.
-        round_trip, log_det: the largest errors of those that are finite, in standard deviations and in nats.
+        looked_at: the number of rows in all.
+        round_trip, log_det: the largest finite errors, in standard deviations and in nats.
     """
 
     rows: tuple[Untrusted, ...]
@@ -60,7 +60,7 @@ class RowReport(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Tells whether all rows are to be trusted."""
+        """Return whether all rows are to be trusted."""
         return not self.rows
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class RowReport(NamedTuple):
 
 
 def spline_bound(init_fun: Any) -> float:
-    """The least half-width of the splines of a model, or a layer; inf without any."""
+    """Return the least half-width of the splines of a model, or of a layer; inf without splines."""
     values = init_fun.values_within() if isinstance(init_fun, ModelValue) else ()
     bounds = [value.bound for value in values if isinstance(value, Transformer)]
     return min((bound for bound in bounds if bound is not None), default=float("inf"))
@@ -80,7 +80,7 @@ def spline_bound(init_fun: Any) -> float:
 def verify_rows(
     init_fun: Any, params: Any, input_dim: Any, context_dim: Any, rows: Array, context: Any, log_p: np.ndarray
 ) -> RowReport:
-    """Look at the round trip, the log-det, the log-density and the place of each row, in every component of a mixture and every
+    """Check the round trip, the log-det, the log-density and the place of each row, in every component of a mixture and every
     block of features."""
     event, shape = as_event(input_dim), as_context(context_dim)
     untrusted = dict[int, Untrusted]()
@@ -108,7 +108,7 @@ def verify_rows(
 
 
 def _errors(chain: list[Stage], rows: Array, context: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The error of the round trip of each row, the error of its log-det, and how far out the first splines see it."""
+    """Return the error of the round trip of each row, the error of its log-det, and how far out the first splines see it."""
     without_params = tuple(stage._replace(params=None) for stage in chain)
     there_and_back = _programs(without_params, lambda: _program(without_params))
     params = [stage.params for stage in chain]
@@ -128,9 +128,9 @@ def _errors(chain: list[Stage], rows: Array, context: Any) -> tuple[np.ndarray, 
 def _program(chain: Sequence[Stage]) -> Callable:
     parts = [
         bijection_part(stage.value, stage.event, stage.context) if stage.kind == "bijection" else stage.value for stage in chain
-    ]  # a block is its own part, and where a context is standardised there is none
+    ]  # a block is a part already, and a stage that standardises a context has none
     with_splines = next((i for i, stage in enumerate(chain) if spline_bound(stage.value) < float("inf")), None)
-    before, ahead = None, tuple[Piece, ...]()  # the layers before the splines in their own step, as one part
+    before, ahead = None, tuple[Piece, ...]()  # the layers before the splines in the same stage, as one part
     if with_splines is not None:
         stage = chain[with_splines]
         order, pieces = structure_of(stage.value)
@@ -140,7 +140,7 @@ def _program(chain: Sequence[Stage]) -> Callable:
             before = bijection_part(Serial(*(piece.value for piece in ahead)), stage.event, stage.context)
 
     def run(params: Any, x: Array, context: Any) -> tuple[Array, ...]:
-        # What random layers would add is left out, as in log_pdf without rng.
+        # Random layers add no noise, as in log_pdf without rng.
         y, places, steps = x, jnp.zeros_like(x), list[tuple]()
         log_det = back_log_det = jnp.zeros(x.shape[0], x.dtype)
         for i, (part, stage_params) in enumerate(zip(parts, params, strict=True)):
@@ -159,7 +159,7 @@ def _program(chain: Sequence[Stage]) -> Callable:
             y, slope = part.direct(stage_params, y, condition, None, False)
             log_det = log_det + slope
         for part, stage_params, condition in steps[::-1]:
-            if isinstance(part, Block):  # the others are as they were
+            if isinstance(part, Block):  # other features stay as they were
                 y = stage_params.at[:, slice(*part.features)].set(y)
                 continue
             y, slope = part.invert(stage_params, y, condition, None, False)
@@ -171,11 +171,11 @@ def _program(chain: Sequence[Stage]) -> Callable:
 
 
 def _spread(chain: list[Stage], x: np.ndarray) -> Any:
-    """The standard deviation of each column: as the first layers keep it, or that of these rows."""
+    """Return the standard deviation of each column: from the params of the first layers, or else of these rows."""
     first = next((stage for stage in chain if stage.kind != "context"), None)
     layers = [] if first is None or first.kind == "block" else layers_in(first.value)
     forwards = itertools.takewhile(lambda step: not step.inverted, layers)
-    of_layers = [(step.value, params_in(first and first.params, step.at)) for step in forwards]
-    _, deviation, known = unit_of(of_layers, x.shape[-1])
+    pairs = [(step.value, params_in(first and first.params, step.at)) for step in forwards]
+    _, deviation, known = unit_of(pairs, x.shape[-1])
     std = np.std(x, 0) if len(x) > 1 else np.ones(x.shape[1:])
     return np.where(known, deviation, np.where(std > 0, std, 1.0))

@@ -13,18 +13,18 @@ from flows.core import enable_x64 as enable_x64
 
 
 class Trial:
-    """A bijection there and back again at the points x, y = direct(x).
+    """A bijection in both directions at the points x, y = direct(x).
 
-    Each fact is computed when it is first asked for and shared from then on, so that a function which returns several is one
-    program when compiled, with each network in it as seldom as may be. Rows are taken to be independent: where they are not,
-    log-dets differ from those of the Jacobian.
+    Each fact is computed at its first use and shared from then on, so that a function that returns several facts compiles to
+    one program, which runs each network as rarely as possible. Rows are assumed to be independent: where they are not, log-dets
+    differ from the log-det of the Jacobian.
 
     Args:
         direct, inverse: functions (params, points) -> (points, log_det), keywords bound.
-        params: of both.
+        params: params of both.
         x: points, (batch, *event).
-        derive_inverse: whether derivatives of the inverse will be asked for.
-        regions: where inputs and outputs live, if some of them are unit vectors.
+        derive_inverse: whether derivatives of the inverse are needed.
+        regions: regions of inputs and of outputs, if some of them are unit vectors.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Trial:
 
     @cached_property
     def again(self) -> tuple[Array, Array]:
-        """The direct function at `back`: its outputs and log-dets."""
+        """Outputs and log-dets of the direct function at `back`."""
         return self.direct(self.params, self.back)
 
     @cached_property
@@ -81,7 +81,7 @@ class Trial:
 
     @property
     def jacobian(self) -> Array:
-        """d y / d x of each row by autodiff, (batch, size, size)."""
+        """The Jacobian d y / d x of each row by autodiff, (batch, size, size)."""
         return self._slopes[0]
 
     @property
@@ -99,7 +99,7 @@ class Trial:
 
     @property
     def gradients(self) -> tuple[Any, Array]:
-        """Return gradients by params and points, of a sum of all outputs and log-dets with weights unlike each other."""
+        """Return gradients by params and points, of a sum of all outputs and log-dets with different weights."""
         return self._slopes[1:]
 
     @property
@@ -108,7 +108,7 @@ class Trial:
 
 
 class RowByRow(Trial):
-    """A trial in plain Python, a row at a time where it is differentiated: it also serves what cannot be traced."""
+    """A trial in plain Python, differentiated a row at a time: it also serves functions that cannot be traced."""
 
     @cached_property
     def _forward(self) -> tuple:
@@ -140,8 +140,8 @@ class RowByRow(Trial):
 
 
 def log_volume(jacobian: Array, region: Region | None = None, points: Array | None = None) -> Array:
-    """log|det J| of rows of square matrices; or, where points live on spheres, log sqrt det((J B)' (J B)), B an orthonormal
-    basis of the directions in which they can move."""
+    """Return log|det J| of rows of square matrices; or, where points live on spheres, log sqrt det((J B)' (J B)), with an
+    orthonormal basis B of the directions in which they can move."""
     if region is None or points is None or not np.any(region.sphere):
         return jnp.linalg.slogdet(jacobian)[1]
     factor: Any = jnp.linalg.qr(jacobian @ tangents(region, points), mode="r")
@@ -149,13 +149,13 @@ def log_volume(jacobian: Array, region: Region | None = None, points: Array | No
 
 
 def _slopes(values: tuple[Array, Array], pull: Callable) -> tuple[Array, Any, Array]:
-    """Jacobians of the rows, and gradients in params and points: one pass backwards for all of them."""
+    """Return Jacobians of the rows, and gradients in params and points, from one backward pass."""
     y, log_det = values
     rows, size = y.shape[0], y[0].size
     unit = jnp.broadcast_to(jnp.eye(size, dtype=y.dtype)[:, None], (size, rows, size))
-    of_y = jnp.concatenate([unit, _waves(y).reshape(1, rows, size)]).reshape(size + 1, *y.shape)
-    of_log_det = jnp.concatenate([jnp.zeros((size, rows), log_det.dtype), _waves(log_det)[None]])
-    params, points = jax.vmap(pull)((of_y, of_log_det))
+    y_bar = jnp.concatenate([unit, _waves(y).reshape(1, rows, size)]).reshape(size + 1, *y.shape)
+    log_det_bar = jnp.concatenate([jnp.zeros((size, rows), log_det.dtype), _waves(log_det)[None]])
+    params, points = jax.vmap(pull)((y_bar, log_det_bar))
     jacobian = jnp.moveaxis(points[:-1].reshape(size, rows, size), 1, 0)
     return jacobian, jax.tree.map(lambda leaf: leaf[-1], params), points[-1]
 

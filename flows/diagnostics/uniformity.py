@@ -10,18 +10,18 @@ from flows.diagnostics.arrays import LEAST, as_floats, coarsest, drawn_by_row, g
 
 ORDER = 4  # polynomials: location, spread, skewness and tails
 MOST_COUNTS = 10**8  # of rows times points of a band
-SIMULATED = 10_000  # empirical distributions, by which a band is made to hold at all points at once
+SIMULATED = 10_000  # empirical distributions, which set the level of a band at all points at once
 
 
 class Uniformity(NamedTuple):
-    """How far values are from uniform; of values (rows, columns) an array (columns,) in each field.
+    """The distance of values from uniform; for values (rows, columns) each field is an array (columns,).
 
     Attributes:
         statistic: Neyman's smooth statistic, chi-square with 4 degrees of freedom if the values are uniform.
-        p: the probability of one as large.
+        p: the probability of a statistic as large.
         size: Kolmogorov distance, the largest difference of two distribution functions, from 0 to 1.
-        terms: what the statistic is the sum of squares of, (4, *columns): location, spread, skewness and tails, in standard
-            errors. Where the spread is negative, rows are not as spread out as draws.
+        terms: terms whose squares add up to the statistic, (4, *columns): location, spread, skewness and tails, in standard
+            errors. Where the spread is negative, rows are less spread out than draws.
     """
 
     statistic: Any
@@ -31,12 +31,12 @@ class Uniformity(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Where the empirical distribution function of uniform values lies, at all points at once.
+    """Limits of the empirical distribution function of uniform values, at all points at once.
 
     Attributes:
         at: points, (points,), in (0, 1).
         lower, upper: shares of values at or below them, (points,).
-        pointwise: the level of each interval alone that makes all of them hold together at the level asked for.
+        pointwise: the level of each interval alone, at which all of them hold together at the level of the band.
     """
 
     at: np.ndarray
@@ -46,9 +46,9 @@ class Band(NamedTuple):
 
 
 def ranks(rows: Any, draws: Any, *, rng: Any = 0) -> np.ndarray:
-    """How many draws lie below each row, column by column: 0, ..., draws, uniform if rows and draws are from one distribution.
+    """Ranks of rows among draws, column by column: 0, ..., draws, uniform if rows and draws are from one distribution.
 
-    Of draws that equal the row a share at random counts as below, which leaves the ranks of codes and rounded numbers uniform:
+    A random share of the draws that equal the row counts as below it, which keeps ranks of codes and rounded numbers uniform:
 
         rank = #(draws < row) + floor(V (#(draws = row) + 1)),   V uniform on [0, 1)
 
@@ -56,7 +56,7 @@ def ranks(rows: Any, draws: Any, *, rng: Any = 0) -> np.ndarray:
 
     Args:
         rows: (rows,) or (rows, columns).
-        draws: the same draws for all rows, (draws,) or (draws, columns); or those of each, (rows, draws) or
+        draws: the same draws for all rows, (draws,) or (draws, columns); or draws for each row, (rows, draws) or
             (rows, draws, columns).
         rng: key or seed, by which ties are broken.
 
@@ -86,33 +86,33 @@ def ranks(rows: Any, draws: Any, *, rng: Any = 0) -> np.ndarray:
     else:
         ordered = np.sort(drawn, 0)
         for column in np.ndindex(x.shape[1:]):
-            of_all = slice(None), *column
-            below[of_all] = np.searchsorted(ordered[of_all], x[of_all], side="left")
-            equal[of_all] = np.searchsorted(ordered[of_all], x[of_all], side="right") - below[of_all]
+            at = slice(None), *column
+            below[at] = np.searchsorted(ordered[at], x[at], side="left")
+            equal[at] = np.searchsorted(ordered[at], x[at], side="right") - below[at]
     return below + generator(rng).integers(0, equal + 1)
 
 
 def uniformity(values: Any, draws: int | None = None, *, shared: bool | None = None) -> Uniformity:
-    """Are ranks, or values from 0 to 1, uniform? Neyman's smooth statistic of four polynomials:
+    """Test whether ranks, or values from 0 to 1, are uniform, by Neyman's smooth statistic of four polynomials:
 
         S = sum_k b_k^2 / v,   b_k = rows^(-1/2) sum_i phi_k(u_i),   k = 1, ..., 4
 
     phi_k are the Legendre polynomials that are orthonormal on [0, 1], or on the points u = (rank + 1/2) / (draws + 1). S is
-    chi-square with 4 degrees of freedom, where v = 1; or v = 1 + rows / draws for ranks among the same draws, as what these
-    are off all ranks share. It sees smooth deviations, in location, spread, skewness and tails, at sizes at which Kolmogorov's
-    distance, kept as the size, does not.
+    chi-square with 4 degrees of freedom. Here v = 1, or v = 1 + rows / draws for ranks among the same draws, as all ranks share
+    the errors of these. S shows smooth deviations, in location, spread, skewness and tails, that are too small for Kolmogorov's
+    distance, which is the size.
 
     Args:
         values: ranks 0, ..., draws, (rows,) or (rows, columns); or without `draws` numbers from 0 to 1, such as
             `result.cdf` gives.
-        draws: among how many draws the ranks are.
-        shared: whether all rows have the same draws, (draws, columns) in `ranks`, or each its own.
+        draws: the number of draws among which values are ranks.
+        shared: whether all rows have the same draws, (draws, columns) in `ranks`, or each row has separate draws.
 
     Returns:
         `Uniformity(statistic, p, size, terms)`.
 
     Errors:
-        FlowsError: fewer than 10 rows or 4 draws; what is no rank, or outside [0, 1]; `draws` without `shared`.
+        FlowsError: fewer than 10 rows or 4 draws; values that are not ranks, or outside [0, 1]; `draws` without `shared`.
 
     Source:
         Neyman, ""Smooth test" for goodness of fit", 1937; Janic-Wróblewska and Ledwina, "Data driven rank test for two-sample
@@ -122,8 +122,8 @@ def uniformity(values: Any, draws: int | None = None, *, shared: bool | None = N
         >>> import flows, numpy as np
         >>> rng = np.random.default_rng(0)
         >>> rows, draws = rng.normal(size=2_000), 1.25 * rng.normal(size=10_000)
-        >>> told = flows.diagnostics.uniformity(flows.diagnostics.ranks(rows, draws), 10_000, shared=True)
-        >>> bool(told.p < 1e-18), round(float(told.size), 2), told.terms.round(1).tolist()
+        >>> test = flows.diagnostics.uniformity(flows.diagnostics.ranks(rows, draws), 10_000, shared=True)
+        >>> bool(test.p < 1e-18), round(float(test.size), 2), test.terms.round(1).tolist()
         (True, 0.07, [-1.5, -10.7, 0.2, -2.0])
     """
     x = as_floats(values, "uniformity: values", LEAST)
@@ -158,7 +158,7 @@ def uniformity(values: Any, draws: int | None = None, *, shared: bool | None = N
 
 
 def _legendre(u: np.ndarray) -> np.ndarray:
-    """Legendre polynomials 1, ..., 4 that are orthonormal on [0, 1], (rows, 4)."""
+    """Return Legendre polynomials 1, ..., 4 that are orthonormal on [0, 1], (rows, 4)."""
     return np.polynomial.legendre.legvander(2 * u - 1, ORDER)[:, 1:] * np.sqrt(2 * np.arange(1, ORDER + 1) + 1)
 
 
@@ -170,7 +170,7 @@ def _on_grid(draws: int) -> np.ndarray:
 
 
 def _distance(u: np.ndarray, draws: int | None) -> float:
-    """Kolmogorov's distance from uniform values, or ranks."""
+    """Return Kolmogorov's distance from uniform values, or ranks."""
     n = len(u)
     if draws is not None:
         below = np.cumsum(np.bincount(u.astype(int), minlength=draws + 1)) / n
@@ -184,16 +184,16 @@ def ecdf_band(
 ) -> Band:
     """A band in which the whole empirical distribution function of uniform values lies with probability `level`.
 
-    At a point z it is made of the counts c of values at or below z for which 2 min(P(C <= c), P(C >= c)) >= gamma, where C is
+    At a point z it holds the counts c of values at or below z for which 2 min(P(C <= c), P(C >= c)) >= gamma, where C is
     binomial, or for ranks among the same draws beta-binomial. gamma is such that all intervals hold at once in a share `level`
     of simulated functions.
 
     Args:
-        rows: how many values.
-        draws: among how many draws they are ranks, of which (rank + 1) / (draws + 1) is drawn; None for numbers from 0 to 1.
+        rows: the number of values.
+        draws: the number of draws, if values are ranks, plotted at (rank + 1) / (draws + 1); None for numbers from 0 to 1.
         shared: whether all rows have the same draws, as in `uniformity`.
-        level: of the band, 0.95 say.
-        points: at most so many, evenly from 0 to 1.
+        level: the probability of the band, such as 0.95.
+        points: at most this many, evenly from 0 to 1.
         rng: key or seed of the simulated functions.
 
     Returns:
@@ -225,10 +225,10 @@ def ecdf_band(
     if m is not None and shared is None:
         raise FlowsError("ecdf_band: expected shared=True for ranks among the same draws, or False where each row has its own")
     total = m + 1 if m is not None else cells
-    ends = np.unique(np.round(np.linspace(0, total, min(cells, total) + 1)).astype(int))  # cells of as many ranks, or nearly
+    ends = np.unique(np.round(np.linspace(0, total, min(cells, total) + 1)).astype(int))  # cells of equal size, or nearly
     random, at = generator(rng), ends[1:-1] / total
     mass = np.diff(ends) / total
-    if m is not None and shared:  # between draws that are sorted, the masses are those of Dirichlet
+    if m is not None and shared:  # the masses between sorted draws are Dirichlet
         gaps = random.standard_gamma(np.diff(ends), (SIMULATED, len(mass)))
         mass = gaps / gaps.sum(1, keepdims=True)
     counts = random.multinomial(n, mass, SIMULATED).cumsum(1)[:, :-1]

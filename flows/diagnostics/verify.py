@@ -1,4 +1,4 @@
-"""Is this layer really a bijection? `verify` tells its author, property by property."""
+"""Is a layer really a bijection? `verify` checks it property by property."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -36,16 +36,16 @@ from flows.core import (
 )
 from flows.diagnostics.trial import RowByRow, Trial, enable_x64
 
-FEW = 5  # rows of what runs one by one
+FEW = 5  # rows, where they run one by one
 KEYS = 400  # draws of an estimate
 SURE = 5.0  # standard errors that its mean may be away from the exact value
-EXACT = 1e-9  # relative: of algebra in float64
-LOOSE = 1e-6  # relative: of a solver in float64
-SINGLE = 1e-3  # relative: of a round trip in float32
+EXACT = 1e-9  # relative error of algebra in float64
+LOOSE = 1e-6  # relative error of a solver in float64
+SINGLE = 1e-3  # relative error of a round trip in float32
 
 
 class Property(NamedTuple):
-    """One line of a report: whether it holds, and the figure or the error that says so."""
+    """One line of a report: a property, whether it holds, and the figure or the error that shows it."""
 
     name: str
     passed: bool
@@ -56,9 +56,9 @@ class VerifyReport(NamedTuple):
     """The findings of `verify`; prints as a table.
 
     Attributes:
-        name: of what was looked at.
-        properties: what was looked for, each with its name, whether it passed, and the figures.
-        likelihood: what its log-det is with `rng`: 'exact', 'unbiased' or 'lower bound'.
+        name: the name of the bijection.
+        properties: the properties, each with its name, whether it passed, and the figures.
+        likelihood: the kind of its log-det with `rng`: 'exact', 'unbiased' or 'lower bound'.
     """
 
     name: str
@@ -67,7 +67,7 @@ class VerifyReport(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Tells whether every property holds."""
+        """Return whether every property holds."""
         return all(line.passed for line in self.properties)
 
     def __str__(self) -> str:
@@ -92,16 +92,16 @@ def verify(
     Round trips both ways; both log-dets against the Jacobian by automatic differentiation; jit and row-by-row agreement;
     functions free of rng (made again with another key, caches bypassed); finite gradients; no gradient through fixed
     leaves; a round trip in float32. The functions are called without `rng`, which makes an 'unbiased' log-det exact; where they
-    take one, outputs have to be the same with it, and the mean of log-dets over 400 keys the exact value.
+    take `rng`, outputs must be the same with it, and the mean of log-dets over 400 keys must be the exact value.
 
     Args:
         init_fun: a bijection: a constructor's value or a plain function.
         input_dim: its event, an int or a tuple.
         rng: key or seed, for init, points, the noise of 0.1 added to trained params and estimates.
-        context_dim: the context, where the layer takes one.
+        context_dim: the shape of the context, where the layer takes one.
         inputs: points to test at, (batch, *event); by default standard normal, or in the support that the layer declares.
-            Give them where the domain is another.
-        rows: how many points to test at, where none are given; of a layer that cannot be compiled the first 5.
+            Needed where the domain is different.
+        rows: number of points without `inputs`; a layer that cannot be compiled is tested at the first 5 alone.
         raise_on_failure: raise `FlowsError` with the report unless all hold.
 
     Returns:
@@ -109,7 +109,7 @@ def verify(
 
     Errors:
         TypeError: `init_fun` is not a bijection.
-        FlowsError: inputs that are not rows of its event, or as `raise_on_failure` asks.
+        FlowsError: inputs that are not rows of its event; a property that fails, with `raise_on_failure`.
 
     Example:
         >>> import flows
@@ -158,8 +158,8 @@ def _properties(
     if inputs is None and regions[0] is not None:
         x = inside(regions[0], x)
     keywords: dict[str, Any] = {} if context_shape is None else {"context": jax.random.normal(keys[4], context_shape)}
-    of_params: tuple[Callable, Callable] = partial(direct_fun, **keywords), partial(inverse_fun, **keywords)
-    direct, inverse = (partial(function, params) for function in of_params)
+    bound: tuple[Callable, Callable] = partial(direct_fun, **keywords), partial(inverse_fun, **keywords)
+    direct, inverse = (partial(function, params) for function in bound)
 
     def check(name: str, tolerance: float, measure: Callable[[], Any]) -> Property:
         try:
@@ -170,16 +170,16 @@ def _properties(
         return Property(name, bool(worst <= tolerance), f"largest difference {worst:.1e}")
 
     try:
-        measured = jax.jit(partial(_measured, *of_params, regions))(params, x)
-    except Exception:  # one by one, so that what fails says why
+        measured = jax.jit(partial(_measured, *bound, regions))(params, x)
+    except Exception:  # one by one, so that the property that fails has the error
         measured, x = None, x[:FEW]
-    trial = RowByRow(*of_params, params, x, regions=regions)
+    trial = RowByRow(*bound, params, x, regions=regions)
     for trip, (tolerance, pairs) in ROUND_TRIPS.items():
         yield check(trip, tolerance, partial(pairs, trial) if measured is None else partial(measured.get, trip))
-    if closure is not None:  # a combinator derives the inverse's log-det, so a closure's own has to be asked for
+    if closure is not None:  # a combinator derives the log-det of the inverse, so the closure itself has to be called
         inverse_fun = closure(keys[0], as_dim(event), **select(named_by(closure, INIT), context_dim=context_dim))[2]
-        of_inverse = partial(inverse_fun, params[0], **select(named_by(inverse_fun, CALL), **keywords))
-        yield check("its own log_det of inverse", LOOSE, lambda: [(of_inverse(y)[1], inverse(y)[1]) for y in [direct(x)[0]]])
+        invert = partial(inverse_fun, params[0], **select(named_by(inverse_fun, CALL), **keywords))
+        yield check("its own log_det of inverse", LOOSE, lambda: [(invert(y)[1], inverse(y)[1]) for y in [direct(x)[0]]])
     try:
         jax.eval_shape(direct, x)
     except TRACING_ERRORS:
@@ -200,8 +200,8 @@ def _properties(
         with fresh_caches():
             _, other_direct, other_inverse = layer(keys[5], input_dim, context_dim=context_dim)
         y = direct(x)[0]
-        of_direct = zip(other_direct(params, x, **keywords), direct(x), strict=True)
-        return [*of_direct, *zip(other_inverse(params, y, **keywords), inverse(y), strict=True)]
+        pairs = zip(other_direct(params, x, **keywords), direct(x), strict=True)
+        return [*pairs, *zip(other_inverse(params, y, **keywords), inverse(y), strict=True)]
 
     yield check("functions free of rng", EXACT, other_functions)
 
@@ -219,10 +219,10 @@ def _properties(
 
     def single() -> list[tuple[Any, Any]]:
         low, low_params = x.astype(jnp.float32), cast(params, jnp.float32)
-        y, log_det = of_params[0](low_params, low)
+        y, log_det = bound[0](low_params, low)
         if (y.dtype, log_det.dtype) != (jnp.float32, jnp.float32):
             raise FlowsError(f"float32 inputs gave {y.dtype} outputs and a {log_det.dtype} log_det")
-        return [(of_params[1](low_params, y)[0], low)]
+        return [(bound[1](low_params, y)[0], low)]
 
     yield check("round trip in float32", SINGLE, single)
     if "rng" in layer.part(event, context_shape).keywords and layer.likelihood != "lower bound":
@@ -230,7 +230,7 @@ def _properties(
 
 
 def _mean_over_keys(direct: Callable, keys: Array) -> Property:
-    """Tell whether rng leaves the outputs as they are, and log-dets in the mean."""
+    """Check that rng changes neither outputs, nor the mean of log-dets."""
     name = "mean over rng"
     try:
         y, log_det = direct()
@@ -248,7 +248,7 @@ def _mean_over_keys(direct: Callable, keys: Array) -> Property:
 
 
 def _stir(key: Array, params: Any) -> Any:
-    """Trained params with noise of 0.1, so that a layer that starts as the identity is tested away from it."""
+    """Add noise of 0.1 to trained params, so that a layer that starts as the identity is tested away from it."""
     leaves, treedef = jax.tree.flatten(params)
     keys = jax.random.split(key, max(len(leaves), 1))
     noisy = [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=False)]
@@ -257,23 +257,23 @@ def _stir(key: Array, params: Any) -> Any:
 
 
 ROUND_TRIPS: dict[str, tuple[float, Callable[[Any], list]]] = {
-    "inverse(direct(x)) = x": (LOOSE, lambda of: [(of.back, of.x)]),
-    "direct(inverse(y)) = y": (LOOSE, lambda of: [(of.again[0], of.y)]),
-    "log_det of direct = Jacobian": (LOOSE, lambda of: [(of.log_det, of.log_volume)]),
-    "log_det of inverse = Jacobian": (LOOSE, lambda of: [(of.back_log_det, of.back_log_volume)]),
-    "log_det of inverse = -direct's": (EXACT, lambda of: [(of.back_log_det, -of.again[1])]),
+    "inverse(direct(x)) = x": (LOOSE, lambda trial: [(trial.back, trial.x)]),
+    "direct(inverse(y)) = y": (LOOSE, lambda trial: [(trial.again[0], trial.y)]),
+    "log_det of direct = Jacobian": (LOOSE, lambda trial: [(trial.log_det, trial.log_volume)]),
+    "log_det of inverse = Jacobian": (LOOSE, lambda trial: [(trial.back_log_det, trial.back_log_volume)]),
+    "log_det of inverse = -direct's": (EXACT, lambda trial: [(trial.back_log_det, -trial.again[1])]),
 }
 
 
 def _measured(direct: Callable, inverse: Callable, regions: tuple, params: Any, x: Array) -> dict[str, Any]:
-    """All that one program can tell."""
-    of = Trial(direct, inverse, params, x, regions=regions)
-    pairs = {name: pairs(of) for name, (_, pairs) in ROUND_TRIPS.items()}
-    return {**pairs, "y": (of.y, of.log_det), "gradients": of.gradients}
+    """Return all facts that one compiled program can give."""
+    trial = Trial(direct, inverse, params, x, regions=regions)
+    pairs = {name: pairs(trial) for name, (_, pairs) in ROUND_TRIPS.items()}
+    return {**pairs, "y": (trial.y, trial.log_det), "gradients": trial.gradients}
 
 
 def _difference(a: Any, b: Any) -> float:
-    """The largest |a - b| / (1 + |b|); inf where a NaN stands on either side."""
+    """Return the largest |a - b| / (1 + |b|); inf where either side has NaN."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
         return float("inf")

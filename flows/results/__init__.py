@@ -1,4 +1,4 @@
-"""Results of fits and of files: `result.py` says what can be asked of them, `frames.py` keeps names of columns."""
+"""Results of fits and of files: `result.py` has their methods, `frames.py` keeps names of columns."""
 
 from flows.results.density import DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult

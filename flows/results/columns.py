@@ -1,5 +1,5 @@
-"""Columns of data: one record of what is known of a column, which results, checks and pictures read; and how a result reads
-what it is handed: rows in the order of the columns it was fitted to, and a context for each row.
+"""Columns of data: one record of the facts of a column, which results, checks and pictures read; and how a result reads its
+inputs: rows in the order of the columns that it was fitted to, and a context for each row.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,15 +20,15 @@ class Column(NamedTuple):
     """One column of flat rows.
 
     Attributes:
-        name: as errors and pictures have it.
-        place: among the columns.
-        low, high: where an axis ends, where that is known: of the turn of an angle the first and the next one's first value,
-            of categories half a code beyond the outermost; else infinite.
-        period: of an angle; 0 for others.
-        classes: how many codes there are, 0, 1, ...; 0 for numbers.
-        step: to which values are rounded, 0 where they are not; None where rows have to tell.
+        name: the name in errors and pictures.
+        place: the place among the columns.
+        low, high: ends of an axis, where they are known: for an angle the start of its turn and of the next turn, for
+            categories half a code beyond the outermost; else infinite.
+        period: the period of an angle; 0 for other columns.
+        classes: the number of codes 0, 1, ...; 0 for numbers.
+        step: the step to which values are rounded, 0 where they are not; None where only rows can show it.
         called: names of the codes; () where they have none.
-        dates, zone: whether values are days since 1970, and an axis tells dates, by the clock of a zone.
+        dates, zone: whether values are days since 1970, and an axis has dates, by the clock of a zone.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Column(NamedTuple):
 
     @property
     def bars(self) -> tuple[str, ...]:
-        """The names of the bars of a picture, one for each code; () of numbers, and of more codes than have names in it."""
+        """Names of the bars of a picture, one for each code; () for numbers, and for too many codes without names."""
         return self.called or tuple(map(str, range(self.classes if self.classes <= MANY else 0)))
 
 
@@ -67,7 +67,7 @@ def columns_of(
     columns = list[Column]()
     for j, name in enumerate(names):
         ends, step = (-np.inf, np.inf), None
-        if classes[j] > MANY:  # bars of so many would be lines
+        if classes[j] > MANY:  # bars would be as thin as lines
             ends, step = (0.0, float(classes[j])), 1.0
         elif classes[j]:
             ends = -0.5, classes[j] - 0.5
@@ -99,7 +99,7 @@ class Arrays:
 
 
 class Inputs:
-    """Reads for a result what it is handed, and draws."""
+    """Rows, contexts and draws of a result, read and checked."""
 
     def __init__(self, result: Any):
         self.result = result
@@ -152,10 +152,10 @@ class Inputs:
         return columns_of(self.columns.entries(*as_event(self.result.input_dim)), self.region, self.result.turn)
 
     def batched(self, keywords: dict[str, Any]) -> bool:
-        """Tell whether each row has a context of its own."""
+        """Return whether there is a context for each row."""
         return bool(keywords) and keywords["context"].ndim == 1 + len(self.context_shape or ())
 
-    def of_each(self, keywords: dict[str, Any], rows: int) -> Any:
+    def row_contexts(self, keywords: dict[str, Any], rows: int) -> Any:
         """Return a context for each row, or None where the model takes none."""
         if (shape := self.context_shape) is None:
             return None

@@ -12,10 +12,10 @@ from flows.results.pictures.axes import set_heights
 from flows.results.pictures.style import Colours
 from flows.results.result import FitResult
 
-DIAGNOSTICS = "diagnostics"  # how their tensor in a file is called
-PARAMETERS = "parameters"  # how their names in the text of a file are called
+DIAGNOSTICS = "diagnostics"  # the name of their tensor in a file
+PARAMETERS = "parameters"  # the name of their names in the text of a file
 WEIGHT_BINS = 40
-LEAST_ROOM = 0.05  # nats on each side of the weights, as rounding alone is no shape
+LEAST_ROOM = 0.05  # nats on each side of the weights, which hides the shape of rounding
 TAIL = 0.002  # of the weights, beyond each end of the axis
 REACH = 8.0  # standard deviations of the nearest Gaussian, or of N(0, 1), of the points from which modes are looked for
 
@@ -26,13 +26,13 @@ class Diagnostics(NamedTuple):
     modes were found, 2% of the draws come from Gaussians there.
 
     Attributes:
-        effective_sample_size: how many draws of p itself would tell as much, a share: the lesser of 1 / (1 + num_samples
-            standard_error^2) and (sum w)^2 / (n sum w^2) of the model's n draws alone.
+        effective_sample_size: the number of draws of p itself that are worth as much, as a share: the lesser of 1 / (1 +
+            num_samples standard_error^2) and (sum w)^2 / (n sum w^2) of the model's n draws alone.
         log_normalizer: `value` and `standard_error` of log Z, in nats.
         pareto_k: up to 0.7 these figures can be believed; above, the model misses too much of p.
-        num_samples: draws.
-        modes: how many were found; 0 where none were looked for.
-        starts: from how many points they were looked for; 0 where the points were given.
+        num_samples: the number of draws.
+        modes: the number of modes that a search found; 0 without a search.
+        starts: the number of points where the search began; 0 where the user gave the points.
     """
 
     effective_sample_size: float
@@ -48,11 +48,11 @@ class DensityFitResult(FitResult):
 
     Attributes:
         diagnostics: a `Diagnostics`.
-        parameters: a dict from the names of parameters to their shapes, where these were named: then `draw` returns a dict of
-            arrays (n, *shape), and `log_prob` takes one. Otherwise None.
-        log_weights: log w in nats of the draws that `diagnostics` are of; None of a result from a file, or with other params.
-        history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and as of `FitResult`;
-            without an epoch where the start was as good as is asked for. A last round on weighted draws is not in it.
+        parameters: a dict from the names of parameters to their shapes, if parameters have names: then `draw` returns a dict
+            of arrays (n, *shape), and `log_prob` takes one. Otherwise None.
+        log_weights: log w, in nats, of the draws behind `diagnostics`; None for a result from a file, or with other params.
+        history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and more as in `FitResult`;
+            without epochs where the start was good enough. A last round on weighted draws is not in it.
     """
 
     diagnostics: Diagnostics
@@ -72,13 +72,13 @@ class DensityFitResult(FitResult):
         stale = {"log_weights": None} if "params" in changes else {}
         return super()._replace(**{**stale, **changes})
 
-    def _beside(self) -> dict[str, Any]:
+    def _stored(self) -> dict[str, Any]:
         log_z = self.diagnostics.log_normalizer
         size, _, *rest = self.diagnostics
-        beside = {**super()._beside(), DIAGNOSTICS: np.array([size, *log_z, *rest], np.float64)}
+        stored = {**super()._stored(), DIAGNOSTICS: np.array([size, *log_z, *rest], np.float64)}
         if self.named is not None:
-            beside[TEXT] = {**beside[TEXT], PARAMETERS: self.named.described()}
-        return beside
+            stored[TEXT] = {**stored[TEXT], PARAMETERS: self.named.described()}
+        return stored
 
     def _summary(self) -> list[tuple[str, str]]:
         diagnostics, log_z = self.diagnostics, self.diagnostics.log_normalizer
@@ -93,17 +93,17 @@ class DensityFitResult(FitResult):
 
 
 def importance(axes: Any, log_weights: np.ndarray, diagnostics: Diagnostics, shown: Colours) -> None:
-    """A histogram of log w - log Z in nats, 0 where model and target agree, with what is to be read off it."""
+    """Draw a histogram of log w - log Z in nats, 0 where model and target agree, with its figures as a title."""
     finite = log_weights[np.isfinite(log_weights)] - diagnostics.log_normalizer.value
     low, high = np.quantile(finite, (TAIL, 1 - TAIL))
     room = max(0.1 * (high - low), LEAST_ROOM)
-    low, high = min(low, 0.0) - room, max(float(finite.max()), 0.0) + room  # the largest are what spoils estimates
+    low, high = min(low, 0.0) - room, max(float(finite.max()), 0.0) + room  # the largest spoil estimates
     bins = np.linspace(low, high, WEIGHT_BINS + 1)
     heights = np.histogram(finite, bins)[0] / (len(log_weights) * np.diff(bins))
     axes.stairs(heights, bins, fill=True, color=shown.third, alpha=0.6)
     axes.axvline(0.0, color=shown.third, linewidth=1.0, linestyle="--")
     axes.set(xlim=(low, high), xlabel="log w - log Z, nats")
-    # On a logarithmic scale, as few large weights are what matters.
+    # On a logarithmic scale, as few large weights matter.
     set_heights(axes, (0.5 / len(log_weights) / (bins[1] - bins[0]), 2 * heights.max()))
     axes.get_xaxis().get_major_locator().set_params(nbins=4)
     axes.set_title(

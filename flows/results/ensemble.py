@@ -1,4 +1,4 @@
-"""The result of an ensemble: the mixture of its members, each of which can be asked."""
+"""The result of an ensemble: the mixture of its members, and each member alone."""
 
 from collections.abc import Callable
 from functools import cached_property, partial, reduce
@@ -31,11 +31,11 @@ class EnsembleResult(FitResult):
     """A fitted ensemble: the mixture of its members, with equal weights, as a distribution like any other.
 
     Attributes:
-        members: how many.
-        member: the model of one, as a constructor's value.
-        path: where the mixture of the members is in params.
-        folds: whether each member was fitted without rows of its own, which it is judged by.
-        history: as of `FitResult`, with a leading axis of members.
+        members: the number of members.
+        member: the model of one member, as a constructor's value.
+        path: the path of the mixture of members in params.
+        folds: whether each member was fitted without some of the rows, by which it is judged.
+        history: as in `FitResult`, with a leading axis of members.
     """
 
     path: tuple[str, ...]
@@ -54,7 +54,7 @@ class EnsembleResult(FitResult):
 
     @cached_property
     def _mixture(self) -> Any:
-        """The member that the mixture has so many copies of."""
+        """The piece of the mixture: one member, and its number of copies."""
         pieces = structure_of(value_at(self.init_fun, self.path)).pieces
         if not pieces or pieces[0].copies is None:
             raise FlowsError(
@@ -63,53 +63,51 @@ class EnsembleResult(FitResult):
         return pieces[0]
 
     def log_pdfs(self, params: Any, inputs: Any, *, context: Any = None, rng: Any = None) -> Array:
-        """log p(x) of every member, (members, batch), in nats: where they differ, the data did not say.
+        """log p(x) of every member, (members, batch), in nats: where members differ, the data do not decide.
 
         Args:
-            params: those of the ensemble.
+            params: params of the ensemble.
             inputs: (batch, *event).
-            context, rng: as of log_pdf; each member has a key of its own.
+            context, rng: as in log_pdf; each member has a separate key.
         """
         mixture = params
         for name in (*self.path, "components"):
             if not isinstance(mixture, dict) or name not in mixture:
-                raise FlowsError(
-                    "log_pdfs: params are not those of this ensemble; give result.params, or what you made of them"
-                )
+                raise FlowsError("log_pdfs: params do not belong to this ensemble; give result.params, or params made of these")
             mixture = mixture[name]
         keys = None if rng is None else jax.random.split(as_key(rng), self.members)
 
-        def of_members(params: Any, x: Any, context: Any = None) -> Array:
-            return _of_members(self.log_pdf_of_member, self.path, self.members, params, as_array(x, "inputs"), context, keys)
+        def every(params: Any, x: Any, context: Any = None) -> Array:
+            return _log_pdfs(self.log_pdf_of_member, self.path, self.members, params, as_array(x, "inputs"), context, keys)
 
         reads = Inputs(self)
         rows = reads.rows(inputs)
         if keys is not None:
-            return of_members(params, as_array(rows, "inputs"), **reads.context(context))
-        return reads.scored(of_members, params, rows if isinstance(rows, np.memmap) else as_array(rows, "inputs"), context)
+            return every(params, as_array(rows, "inputs"), **reads.context(context))
+        return reads.scored(every, params, rows if isinstance(rows, np.memmap) else as_array(rows, "inputs"), context)
 
     @property
     def log_pdf_of_member(self) -> Callable:
         """log_pdf of any member, a function of `params_of_member(i)` and rows."""
-        return self._of_one
+        return self._member_log_pdf
 
     @cached_property
-    def _of_one(self) -> Callable:
+    def _member_log_pdf(self) -> Callable:
         part = part_of(self.member, as_event(self.input_dim), as_context(self.context_dim))
         return functions_of(part, self.params_of_member(0))[0]
 
-    def _beside(self) -> dict[str, Any]:
-        beside = super()._beside()
-        return {**beside, TEXT: {**beside[TEXT], "path": list(self.path)}}
+    def _stored(self) -> dict[str, Any]:
+        stored = super()._stored()
+        return {**stored, TEXT: {**stored[TEXT], "path": list(self.path)}}
 
     def params_of_member(self, member: int) -> Any:
-        """The params of one member, counted from 0."""
+        """Return the params of one member, counted from 0."""
         components = reduce(getitem, (*self.path, "components"), self.params)
         return _with(self.params, self.path, jax.tree.map(lambda leaf: leaf[member], components))
 
-    def _scores_of_kept(self) -> Any:
+    def _held_out_scores(self) -> Any:
         if not self.folds:
-            return super()._scores_of_kept()
+            return super()._held_out_scores()
         x, context = cast(Kept, self.kept)[:2]
         contexts = [{}] * self.members if context is None else [{"context": member_context} for member_context in context]
         return np.stack([self.log_pdf_of_member(self.params_of_member(i), x[i], **contexts[i]) for i in range(self.members)])
@@ -119,15 +117,15 @@ class EnsembleResult(FitResult):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _of_members(
-    of_one: Callable, path: tuple[str, ...], members: int, params: Any, inputs: Array, context: Any, keys: Any
+def _log_pdfs(
+    log_pdf: Callable, path: tuple[str, ...], members: int, params: Any, inputs: Array, context: Any, keys: Any
 ) -> Array:
-    def of_member(member_params: Any, key: Any) -> Array:
-        return of_one(_with(params, path, member_params), inputs, context=context, **({} if key is None else {"rng": key}))
+    def one(member_params: Any, key: Any) -> Array:
+        return log_pdf(_with(params, path, member_params), inputs, context=context, **({} if key is None else {"rng": key}))
 
-    return jax.vmap(of_member, axis_size=members)(reduce(getitem, (*path, "components"), params), keys)
+    return jax.vmap(one, axis_size=members)(reduce(getitem, (*path, "components"), params), keys)
 
 
 def _with(params: Any, path: tuple[str, ...], new: Any) -> Any:
-    """`params` with `new` at `path`."""
+    """Return `params` with `new` at `path`."""
     return new if not path else {**params, path[0]: _with(params[path[0]], path[1:], new)}

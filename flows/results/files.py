@@ -1,4 +1,4 @@
-"""`flows.load`: the result that was saved, with all that was written beside its model."""
+"""`flows.load`: the result that was saved, with all that its file holds next to the model."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,17 +20,17 @@ TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "pa
 
 
 def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: int | None = None) -> Bijection | FitResult:
-    """The model that `save` wrote: the triple that its init_fun returns, with the params of the file.
+    """Load the model that `save` wrote: the triple that its init_fun returns, with the params of the file.
 
-    A distribution comes as a `FitResult`, with the history, the columns and the held-out scores that `result.save` wrote. Its
-    functions are those of any equal model made before: what was compiled is not compiled again.
+    A distribution comes as a `FitResult`, with the history, the columns and the held-out scores that `result.save` wrote. It
+    shares its functions with any equal model made before: compiled functions are not compiled again.
 
     Args:
-        path: a file that `save` wrote, or a binary one that is open.
+        path: a file that `save` wrote, or an open binary file.
         constructors: your own constructors (decorated functions, not called) that the model was made with.
-        max_bytes: what the params of the model, its masks and other constants may take, so that a small file cannot ask for
-            all of the memory; by default 20 times the file, and no less than 4 MiB. A model has at most 10,000 layers and
-            components, or one for each 500 of these bytes, of which a layer that is unlike those before counts as 20 and one of
+        max_bytes: most memory for the params of the model, its masks and other constants, so that a small file cannot ask for
+            all of the memory; by default 20 times the file, and at least 4 MiB. A model has at most 10,000 layers and
+            components, or one for each 500 of these bytes, where a layer unlike the layers before counts as 20, and a layer of
             a network as 10. A file has at most 10,000 constructors, and a header of at most 1 MiB.
 
     Returns:
@@ -62,10 +62,10 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     arrays, text = dict(model.more), model.text
     if unknown := set(text) - TEXTS:
         raise FlowsError(f"its text has {sorted(unknown)[:3]}")
-    of_history = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
+    stored = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
     scores, weights, numbers, turn = (arrays.pop(name, None) for name in (SCORES, SCORE_WEIGHTS, DIAGNOSTICS, TURN))
     if arrays or ("path" in text and numbers is not None) or (PARAMETERS in text and numbers is None):
-        raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} are not what such a result has")
+        raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} do not belong to such a result")
     fields: dict[str, Any] = {
         "table": _columns(text.get("table"), as_event(model.input_dim)),
         "context_table": _columns(text.get("context_table"), as_context(model.context_dim)),
@@ -75,14 +75,14 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     objective, interrupted = text.get("objective"), text.get("interrupted") is True
     if objective is not None and not (isinstance(objective, str) and len(objective) <= 200):
         raise FlowsError(f"its objective is {objective!r:.80}; expected the name of a function")
-    losses = {name.removeprefix(HISTORY): array for name, array in of_history.items()}
+    losses = {name.removeprefix(HISTORY): array for name, array in stored.items()}
     history = History(losses, interrupted=interrupted, objective=objective)
     triple: Any = (model.params, *functions, model.init_fun, model.input_dim, model.context_dim, history)
     result: FitResult
     if "path" in text:
         path = text["path"]
         if not isinstance(path, list) or not all(isinstance(name, str) for name in path):
-            raise FlowsError("the place of its members is not described as that of an ensemble")
+            raise FlowsError("the path of its members is not a list of names, as an ensemble has it")
         result = EnsembleResult(*triple, path=tuple(path), **fields)
     elif numbers is not None:
         fields |= {"diagnostics": _diagnostics(numbers), "named": _parameters(text, model), "log_weights": None}
@@ -93,18 +93,18 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     _check_history(history, members)
     if scores is not None:
         if scores.dtype != np.float64 or scores.shape[:-1] not in ((), (members,)) or not scores.size or np.isnan(scores).any():
-            raise FlowsError(f"its scores have shape {scores.shape}, or are no numbers")
+            raise FlowsError(f"its scores have shape {scores.shape}, or are not numbers")
         result.scored = Scored(model.params, scores, weights)
     if weights is not None and (scores is None or not _are_weights(weights, scores.shape)):
-        raise FlowsError(f"its weights of scores have shape {weights.shape}, or are no weights")
+        raise FlowsError(f"its weights of scores have shape {weights.shape}, or are not weights")
     return result
 
 
 def _diagnostics(numbers: np.ndarray) -> Diagnostics:
-    """Read the diagnostics of a file; older ones do not say how many modes there were, or from how many starts."""
+    """Read the diagnostics of a file; files of older versions lack the numbers of modes and of starts."""
     counts = numbers[4:]
     if numbers.shape not in ((5,), (6,), (7,)) or numbers.dtype.kind != "f" or not ((counts >= 0) & (counts < 2**53)).all():
-        raise FlowsError(f"its {DIAGNOSTICS} are not what a fit to a density has")
+        raise FlowsError(f"its {DIAGNOSTICS} do not belong to a fit to a density")
     size, value, error, k = map(float, numbers[:4])
     return Diagnostics(size, Estimate(value, error), k, *map(int, counts))
 
@@ -127,7 +127,7 @@ def _are_weights(weights: np.ndarray, shape: Shape) -> bool:
 
 
 def _check_history(history: History, members: int | None) -> None:
-    """Refuse what could not be told of: losses of each epoch, of members with an axis of them in front, and numbers."""
+    """Refuse a history that no fit has: losses by epoch, for an ensemble with a leading axis of members, and numbers."""
     front, epochs = () if members is None else (members,), np.shape(history.get("validation_loss", 0.0))[-1:]
     shapes = {name: (*front, *epochs) for name in ("train_loss", "validation_loss", "skipped")}
     shapes |= dict.fromkeys(("best_epoch", "start_loss", "error"), front)
@@ -143,11 +143,11 @@ def _check_history(history: History, members: int | None) -> None:
 
 
 def _turn(turn: np.ndarray, part: Any) -> np.ndarray:
-    """Refuse what is not where the turns of the model's angles begin."""
+    """Refuse starts of turns that do not fit the angles of the model."""
     period = np.zeros(part.event) if part.region is None else part.region.period
     fits = turn.dtype == np.float64 and turn.shape == part.event and period.any()
     if not fits or not (np.abs(turn) <= (MOST_TURNS + 1) * period).all():
-        raise FlowsError(f"its turns of angles have shape {turn.shape}, or are not those of this model")
+        raise FlowsError(f"its turns of angles have shape {turn.shape}, or do not fit this model")
     return turn
 
 
@@ -159,10 +159,10 @@ def _columns(described: Any, shape: Shape | None) -> Header | None:
         if isinstance(value, list):
             return tuple(label(one) for one in value)
         if not isinstance(value, str | int) or isinstance(value, bool):
-            raise FlowsError(f"the label {value!r:.60} of its columns is none")
+            raise FlowsError(f"the label {value!r:.60} of its columns is not a label")
         return value
 
     labels, library = described["labels"], described["library"]
     if not isinstance(labels, list) or library not in LIBRARIES or shape != (len(labels),):
-        raise FlowsError(f"its columns are not those of {shape}")
+        raise FlowsError(f"its columns do not fit the shape {shape}")
     return Header(tuple(map(label, labels)), library)

@@ -25,7 +25,7 @@ _offsets: ContextVar[Mapping[str, float]] = ContextVar("offsets", default=Mappin
 
 @contextmanager
 def less_offsets(offsets: Mapping[str, float]) -> Iterator[None]:
-    """Within it columns of these names are less an offset, which warnings of their values add."""
+    """Declare offsets that the columns of these names lack within the context; warnings add them to values."""
     token = _offsets.set(offsets)
     try:
         yield
@@ -34,7 +34,7 @@ def less_offsets(offsets: Mapping[str, float]) -> Iterator[None]:
 
 
 def offset_of(name: str) -> float:
-    """Return what the values of a column lack where they are told."""
+    """Return the offset that the values of a column lack, for messages."""
     return _offsets.get().get(name, 0.0)
 
 
@@ -46,7 +46,7 @@ class Header(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The labels as text, by which columns are told apart."""
+        """The labels as text, which identify columns."""
         return tuple(map(str, self.labels))
 
     def numbers(self, x: Any, what: str) -> Any:
@@ -65,12 +65,12 @@ class Header(NamedTuple):
         return self.names
 
     def described(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the header for JSON."""
         return {"labels": list(map(_described, self.labels)), "library": self.library}
 
 
 def _described(label: Any) -> Any:
-    """A label of a column; of several levels a list."""
+    """Return the label of a column for JSON; a list for several levels."""
     if isinstance(label, tuple):
         return list(map(_described, label))
     return int(label) if isinstance(label, int | np.integer) and not isinstance(label, bool) else str(label)
@@ -133,7 +133,7 @@ def header_of(x: Any) -> Header | None:
 
 
 def named_apart(x: Any, what: str) -> Header | None:
-    """The columns of a table that is fitted to, whose names, as text, must be unlike each other."""
+    """Return the header of a table for a fit, and refuse equal names, as text."""
     header = header_of(x)
     if header is not None and (twice := _twice(header.names)):
         raise FlowsError(f"{what} has columns of one name, {listed(twice)}; rename them, so that they can be told apart")
@@ -141,7 +141,7 @@ def named_apart(x: Any, what: str) -> Header | None:
 
 
 def as_numbers(x: Any, what: str) -> Any:
-    """A frame as an array of numbers, whatever its columns hold them in; anything else is returned as it is."""
+    """Return a frame as an array of numbers, whatever the dtypes of its columns; anything else as it is."""
     x = plain(collected(x, what))
     header = header_of(x)
     if header is None:
@@ -166,7 +166,7 @@ def as_numbers(x: Any, what: str) -> Any:
 
 
 def in_order(x: Any, fitted: Header | None, what: str) -> Any:
-    """The numbers of a table whose columns are put in the order of those that a model was fitted to; arrays as they are."""
+    """Return the numbers of a table, its columns in the order that a model was fitted to; arrays as they are."""
     x = collected(x, what)
     header, numbers = header_of(x), as_numbers(x, what)
     if header is None and fitted is not None and hasattr(x, "to_numpy"):
@@ -178,13 +178,13 @@ def in_order(x: Any, fitted: Header | None, what: str) -> Any:
         return numbers
     there = set(header.names)
     missing, foreign = [name for name in fitted.names if name not in there], sorted(there - set(fitted.names))
-    if faults := _listed_faults(("lacks", missing), ("has besides", foreign), ("has twice", _twice(header.names))):
+    if faults := _listed_faults(("lacks", missing), ("also has", foreign), ("has twice", _twice(header.names))):
         raise FlowsError(f"{what} {faults}. Expected the columns that the model was fitted to: {listed(fitted.names)}")
     return numbers[:, [header.names.index(name) for name in fitted.names]]
 
 
 def numbers_of(x: Any, what: str) -> np.ndarray:
-    """Rows as an array of NumPy that keeps its digits."""
+    """Return rows as an array of NumPy that keeps all digits."""
     if np.ma.is_masked(x):
         raise FlowsError(f"{what} has masked values; drop these rows, or fill them")
     x = as_numbers(x, what)
@@ -196,7 +196,7 @@ def numbers_of(x: Any, what: str) -> np.ndarray:
 
 
 class Frame(NamedTuple):
-    """A frame that was looked at: its rows, of pandas or polars, its header, the places of its columns by their names, as text,
+    """A frame that was checked: its rows, of pandas or polars, its header, the places of its columns by their names, as text,
     and its length."""
 
     native: Any
@@ -225,7 +225,7 @@ class Frame(NamedTuple):
 
 
 def looked_at(frame: Any, what: str) -> Frame:
-    """Return a frame that can be read, and one that was looked at as it is; anything else is refused."""
+    """Return a frame that can be read, a checked frame as it is; refuse anything else."""
     if isinstance(frame, Frame):
         return frame
     frame = collected(frame, f"{what}: the frame")
@@ -248,9 +248,9 @@ def check_columns(frame: Frame, expected: Iterable[str], optional: Iterable[str]
     """Refuse a frame that lacks columns, or has others."""
     expected, optional = tuple(expected), set(optional)
     missing = [name for name in expected if name not in frame.places]
-    besides = [name for name in frame.places if name not in optional and name not in expected]
-    if faults := _listed_faults(("lacks", missing), ("has besides", besides)):
-        remedy = f". Drop what is besides: frame[{list(expected)!r:.200}]" if besides and not missing else ""
+    foreign = [name for name in frame.places if name not in optional and name not in expected]
+    if faults := _listed_faults(("lacks", missing), ("also has", foreign)):
+        remedy = f". Drop the others: frame[{list(expected)!r:.200}]" if foreign and not missing else ""
         raise FlowsError(f"{what}: the frame {faults}; expected the columns {listed(expected)}, in any order{remedy}")
 
 
@@ -297,7 +297,7 @@ def listed(names: Iterable[Any]) -> str:
 
 
 def _listed_faults(*faults: tuple[str, list[str]]) -> str:
-    """Faults of the columns of a frame, for an error; "" where there are none."""
+    """Return the faults of the columns of a frame, for an error; "" without faults."""
     return "; it ".join(f"{verb} {listed(names)}" for verb, names in faults if names)
 
 

@@ -9,25 +9,25 @@ import numpy as np
 from flows.core import Distribution
 from flows.results.pictures.style import colours, styled
 
-GREY = "#a0a0a0"  # of what a fit is not judged by
+GREY = "#a0a0a0"  # of losses by which a fit is not judged
 
 
 class Epoch(NamedTuple):
-    """The report that a callback of `flows.fit` gets after each epoch. Losses are nats a row, in the units of the data; of an
-    objective of another kind they are its values.
+    """The report that a callback of `flows.fit` gets after each epoch. Losses are in nats a row, in the units of the data; with
+    another objective they are its values.
 
     Attributes:
-        number: of the epoch, from 0.
-        max_epochs: as given to `fit`.
-        train_loss, validation_loss: those of this epoch; of an ensemble one for each member, as all that follow.
-        skipped: steps that were not taken.
-        best_epoch: the one with the best validation loss so far, -1 while that is the start.
-        rate: the share of the learning rate in use, below 1 after steps that were skipped.
-        seconds: since the fit began.
-        best_params: a function without arguments that returns the params of best_epoch, as the fitted model has them; to be
-            called before the callback returns.
-        best: in the same way the fitted triple so far, `params, log_pdf, sample = epoch.best()`, to draw from or to score with
-            while training goes on.
+        number: the number of the epoch, from 0.
+        max_epochs: the argument of `fit`.
+        train_loss, validation_loss: losses of this epoch; for an ensemble one for each member, as in the next four fields.
+        skipped: the number of steps that were not taken.
+        best_epoch: the epoch with the best validation loss so far, -1 while the start is the best.
+        rate: the share of the learning rate in use, below 1 after skipped steps.
+        seconds: the time since the fit began.
+        best_params: a function without arguments that returns the params of best_epoch, as the fitted model has them; call it
+            before the callback returns.
+        best: a function like best_params that returns the fitted triple so far, `params, log_pdf, sample = epoch.best()`, to
+            draw from or to score with while training continues.
     """
 
     number: int
@@ -44,11 +44,11 @@ class Epoch(NamedTuple):
 
 class History(dict):
     """The losses of a fit, a dict of arrays, and their picture. A loss is minus the mean log-likelihood, in nats a row, unless
-    the fit minimised an objective of another kind.
+    the fit minimised another objective.
 
     Attributes:
         interrupted: whether Ctrl-C ended the fit.
-        objective: the name of what was minimised, None for the likelihood.
+        objective: the name of the objective, None for the likelihood.
     """
 
     interrupted: bool
@@ -68,7 +68,7 @@ class History(dict):
 
     @property
     def best(self) -> float:
-        """The validation loss of the best epoch, or of the start; of members the mean of theirs."""
+        """The validation loss of the best epoch, or of the start; for an ensemble the mean over members."""
         losses, best = np.atleast_2d(self["validation_loss"]), np.atleast_1d(self["best_epoch"])
         starts = np.broadcast_to(self.get("start_loss", np.nan), best.shape)
         return float(np.mean([curve[i] if i >= 0 else start for curve, i, start in zip(losses, best, starts, strict=True)]))
@@ -114,7 +114,7 @@ class History(dict):
 
 
 def ends_of_curves(*curves: np.ndarray) -> tuple[float, float] | None:
-    """The least loss, and one that few are above: the first epochs are far above all others, and would leave these a flat line.
+    """Return the least loss, and a loss that few exceed: the first epochs are far above all others, which would be a flat line.
     None where no loss is finite."""
     losses = np.concatenate([curve.ravel() for curve in curves]) if curves else np.zeros(0)
     losses = losses[np.isfinite(losses)]
@@ -124,10 +124,10 @@ def ends_of_curves(*curves: np.ndarray) -> tuple[float, float] | None:
 class TensorBoard:
     """A callback of `flows.fit` that writes losses, skipped steps and Epoch.rate for TensorBoard; needs tensorboardX.
 
-    Written every few seconds, and at `close()` or the end of the process.
+    It writes every few seconds, and at `close()` or the end of the process.
 
     Args:
-        folder: where the event file goes.
+        folder: the folder for the event file.
 
     Errors:
         ImportError: tensorboardX is not installed.
@@ -152,5 +152,5 @@ class TensorBoard:
                 self.writer.add_scalar(f"{name}{member}", float(value), epoch.number)
 
     def close(self) -> None:
-        """Write what is left; done at the end of the process too."""
+        """Write the rest of the losses, as the end of the process also does."""
         self.writer.close()

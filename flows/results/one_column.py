@@ -1,4 +1,4 @@
-"""Answers of a model of one column: distribution function, quantiles, intervals, by its own map or by draws."""
+"""Answers of a model of one column: distribution function, quantiles, intervals, by its exact map or by draws."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,17 +49,17 @@ class OneColumn:
 
     @property
     def cdf_by(self) -> str:
-        """How `cdf`, `quantile` and `interval` are found: by the model's own "map", which is exact, or by "draws"."""
+        """The method of `cdf`, `quantile` and `interval`: "map", the exact map of the model, or "draws"."""
         return "draws" if self._map is None else "map"
 
     def cdf(self, x: Any, *, context: Any = None, rng: Any = 0) -> Array:
-        """P(X <= x) of one column: for each row (n, 1) of x, (n,); of an angle on the turn of the data, P(low <= X <= x).
+        """P(X <= x) of one column: (n,) for rows x, (n, 1); for an angle P(low <= X <= x), on the turn of the data.
 
-        The turn [low, low + period) begins where `turn` says; around 0, in [-period / 2, period / 2), where a model was
-        fitted to no data. An x elsewhere is brought there first; at low it is 0, and 1 at low + period.
+        The turn [low, low + period) begins at `turn`; for a model that was not fitted to data it is [-period / 2, period / 2).
+        An x elsewhere is moved there first; the result is 0 at low, and 1 at low + period.
 
-        By the model's own map where it is monotone, otherwise by the share of 10,000 draws (`cdf_by` says which); NaN where
-        the map's direction cannot be told, or a draw is NaN.
+        The map of the model gives it where it is monotone, otherwise the share of 10,000 draws (`cdf_by` says which); NaN where
+        the direction of the map is not known, or a draw is NaN.
 
         Args:
             x: (n, 1), or a table of one column.
@@ -75,7 +75,7 @@ class OneColumn:
         if x.ndim != 2 or x.shape[1:] != COLUMN:
             raise FlowsError(f"cdf: x has shape {x.shape}; expected (rows, 1)")
         n, dtype = x.shape[0], working_dtype(x.dtype)
-        x, contexts = inputs.on_turn(x.astype(dtype))[:, 0], inputs.of_each(keywords, n)
+        x, contexts = inputs.on_turn(x.astype(dtype))[:, 0], inputs.row_contexts(keywords, n)
         if self._map is not None:
             contexts = None if contexts is None else contexts.astype(dtype)
             return self._map.tail(cast(self.params, dtype), x, contexts, jnp.zeros(n, bool))
@@ -89,8 +89,8 @@ class OneColumn:
         return jnp.asarray(shares, dtype)
 
     def quantile(self, q: Any, *, context: Any = None, rng: Any = 0) -> Array:
-        """The x with P(X <= x) = q of one column: of the shape of q, and (n, *q.shape) for n contexts. Angles are on the turn
-        of the data, as in `cdf`.
+        """Quantiles of one column, x with P(X <= x) = q: of the shape of q, or (n, *q.shape) for n contexts. Angles are on the
+        turn of the data, as in `cdf`.
 
         Args:
             q: between 0 and 1, a number or an array.
@@ -115,7 +115,7 @@ class OneColumn:
             for piece, draws in self._draws(as_key(rng), keywords, rows):
                 quantiles[piece] = np.moveaxis(np.quantile(draws, shares, axis=1), -1, 0)
         else:
-            contexts, upper = inputs.of_each(keywords, rows), shares > 0.5
+            contexts, upper = inputs.row_contexts(keywords, rows), shares > 0.5
             where: Any = jnp.where if isinstance(shares, jax.core.Tracer) else np.where
             near = [jnp.tile(jnp.ravel(jnp.asarray(array)), rows) for array in (where(upper, 1 - shares, shares), upper)]
             contexts = None if contexts is None else jnp.repeat(contexts.astype(dtype), shares.size, 0)
@@ -124,12 +124,12 @@ class OneColumn:
         return jnp.asarray(quantiles if many else quantiles[0], dtype)
 
     def interval(self, share: float = 0.9, *, context: Any = None, rng: Any = 0) -> tuple[Array, Array]:
-        """The ends between which one column lies with this probability, as likely above as below: (n,) each for n contexts.
-        Angles are on the turn of the data, as in `cdf`: the rest lies between its ends and these.
+        """Central interval: ends between which one column lies with probability `share`, with equal probability on both sides;
+        each (n,) for n contexts. Angles are on the turn of the data, as in `cdf`, where the other values lie on both sides.
 
         Args:
-            share: of the probability, in (0, 1).
-            context, rng: as of `quantile`.
+            share: the probability of the interval, in (0, 1).
+            context, rng: as in `quantile`.
 
         Errors:
             FlowsError: a model of several columns, or a share outside (0, 1).
@@ -143,12 +143,10 @@ class OneColumn:
 
     def _check_column(self, what: str) -> None:
         if as_event(self.input_dim) != COLUMN:
-            raise FlowsError(
-                f"{what}: the event of this model is {as_event(self.input_dim)}; expected one of a single column, (1,)"
-            )
+            raise FlowsError(f"{what}: the event of this model is {as_event(self.input_dim)}; expected a single column, (1,)")
 
     def _draws(self, key: Array, keywords: dict[str, Any], rows: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Draws of one column, (rows of a piece, DRAWS); all rows share theirs, (1, DRAWS), unless each has a context."""
+        """Yield draws of one column, (rows of a piece, DRAWS); or (1, DRAWS) for all rows, unless each row has a context."""
         inputs = Inputs(self)
         if not inputs.batched(keywords):
             yield slice(None), np.asarray(inputs.drawn(key, DRAWS, keywords)).reshape(1, DRAWS)
@@ -179,7 +177,7 @@ def ends_of(share: Any) -> list[float]:
 
 
 def cdf_of(init_fun: DistributionLike, context: Shape | None) -> Cdf | None:
-    """Return the distribution function of a model of one column; None where its own map does not give it."""
+    """Return the distribution function of a model of one column; None where its map does not give it."""
 
     def make() -> Cdf | None:
         if not isinstance(init_fun, DistributionInit):
@@ -192,7 +190,7 @@ def cdf_of(init_fun: DistributionLike, context: Shape | None) -> Cdf | None:
 
 
 def _by_pieces(function: Callable) -> Callable:
-    """The function compiled for few numbers of rows, many of them in pieces, as densities are."""
+    """Compile a function for few numbers of rows, and for many rows in pieces, like densities."""
 
     @jax.jit
     def compiled(params: Any, rows: tuple[Array, ...]) -> Array:
@@ -205,6 +203,6 @@ def _by_pieces(function: Callable) -> Callable:
         rows = (x, upper) if context is None else (x, upper, context)
         if not len(x) or any([isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, rows))]):
             return compiled(params, rows)
-        return first(compiled(params, tuple(grown(each, filled(len(x))) for each in rows)), len(x))
+        return first(compiled(params, tuple(grown(array, filled(len(x))) for array in rows)), len(x))
 
     return run

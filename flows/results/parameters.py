@@ -1,4 +1,4 @@
-"""Named parameters: how a dict of arrays is laid out as vectors, which is what models are fitted to."""
+"""Named parameters: how a dict of arrays is laid out as vectors, to which models are fitted."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ MOST = 10_000  # numbers, or names
 
 
 class Parameters(NamedTuple):
-    """Names of parameters and the shape of each, in the order in which a vector holds them."""
+    """Names of parameters and their shapes, in the order in which a vector holds them."""
 
     names: tuple[str, ...]
     shapes: tuple[Shape, ...]
@@ -33,8 +33,8 @@ class Parameters(NamedTuple):
             )
             if not whole:
                 raise FlowsError(
-                    f"{caller}: the shape of {name!r} is {described!r:.60}; expected a tuple of positive numbers, () of a "
-                    "single one"
+                    f"{caller}: the shape of {name!r} is {described!r:.60}; expected a tuple of positive numbers, () for a "
+                    "single number"
                 )
             checked.append(tuple(map(int, shape)))
         parameters = cls(tuple(shapes), tuple(checked))
@@ -46,12 +46,12 @@ class Parameters(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers there are."""
+        """The length of a vector."""
         return sum(map(math.prod, self.shapes))
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Where each lies in a vector."""
+        """The slice of a vector for each name."""
         ends = np.cumsum([0, *map(math.prod, self.shapes)]).tolist()
         return {name: slice(*pair) for name, pair in zip(self.names, pairwise(ends), strict=True)}
 
@@ -65,12 +65,12 @@ class Parameters(NamedTuple):
         return self.packed(x, what) if isinstance(x, Mapping) else in_order(x, None, what)
 
     def natural(self, x: Array) -> dict[str, Array]:
-        """Vectors (..., size) as a dict of arrays (..., *shape)."""
+        """Return vectors (..., size) as a dict of arrays (..., *shape)."""
         slices = self.slices
         return {name: x[..., slices[name]].reshape(*x.shape[:-1], *shape) for name, shape in self._shown}
 
     def packed(self, values: Any, what: str) -> Array:
-        """A dict of arrays (n, *shape) as vectors (n, size)."""
+        """Return a dict of arrays (n, *shape) as vectors (n, size)."""
         expected = ", ".join(f"{name!r}: {('n', *shape)}".replace("'n'", "n") for name, shape in self._shown)
         if not isinstance(values, Mapping) or set(values) != set(self.names):
             got = sorted(map(str, values)) if isinstance(values, Mapping) else f"{values!r:.60}"
@@ -88,5 +88,5 @@ class Parameters(NamedTuple):
         return list(zip(self.names, self.shapes, strict=True))
 
     def described(self) -> list[list[Any]]:
-        """For JSON."""
+        """Return names and shapes for JSON."""
         return [[name, list(shape)] for name, shape in self._shown]

@@ -15,7 +15,7 @@ NUMBERS = 2**23  # in a piece, at most
 
 
 def by_pieces(function: Callable, *rows: Any, sizes: Sequence[int] = ()) -> np.ndarray:
-    """function(*rows), (..., rows), in pieces; None among the rows is handed on.
+    """Return function(*rows), (..., rows), in pieces; None among the rows is passed on.
 
     Args:
         function: of arrays (length of a piece, ...).
@@ -24,41 +24,41 @@ def by_pieces(function: Callable, *rows: Any, sizes: Sequence[int] = ()) -> np.n
             others. By default pieces fit memory, and none is filled up.
     """
     rows = tuple(np.asarray(array) if isinstance(array, jax.Array) else array for array in rows)
-    n, start, found = len(rows[0]), 0, list[np.ndarray]()
+    n, start, parts = len(rows[0]), 0, list[np.ndarray]()
     while start < n:
         lengths = sizes or [pieces_of(n, rows[0].shape[1:])[0].stop]
         length = next((length for length in lengths if length <= n - start), lengths[-1])
         index: Any = np.arange(start, start + length) % n if sizes and start + length > n else slice(start, start + length)
         outputs = function(*(None if array is None else array[index] for array in rows))
-        found.append(np.asarray(outputs)[..., : n - start])
+        parts.append(np.asarray(outputs)[..., : n - start])
         start += length
-    return np.concatenate(found, -1) if found else np.zeros(0)
+    return np.concatenate(parts, -1) if parts else np.zeros(0)
 
 
 def scored(result: Any, log_pdf: Callable, params: Any, x: Any, context: Any) -> Array | None:
-    """log_pdf(params, x, context=context), (..., rows), of many rows of a result's model, in pieces of two sizes.
+    """Return log_pdf(params, x, context=context), (..., rows), of many rows, by the model of a result in pieces of two sizes.
 
     None where rows are taken together, as they are few, may depend on each other, are traced or placed, or have a fault.
     """
     if not (isinstance(x, np.ndarray | jax.Array) and x.ndim and isinstance(result.init_fun, ModelValue)):
         return None
-    event, of_each = as_event(result.input_dim), as_context(result.context_dim)
+    event, context_shape = as_event(result.input_dim), as_context(result.context_dim)
     lengths = SIZES[jax.default_backend() == "cpu" :]
     sizes = [length for length in lengths if length * size(event) <= NUMBERS][:2] or lengths[-1:]
     shape = None if context is None else context.shape
-    fits = x.shape[1:] == event and shape in (of_each, of_each and (len(x), *of_each))
+    fits = x.shape[1:] == event and shape in (context_shape, context_shape and (len(x), *context_shape))
     leaves = jax.tree.leaves((params, x, context))
     placed = any(isinstance(leaf, jax.core.Tracer) or getattr(leaf, "committed", False) for leaf in leaves)
     if len(x) <= min(FEW, sizes[0]) or placed or not fits:
         return None
-    part = distribution_part(result.init_fun, event, of_each)
+    part = distribution_part(result.init_fun, event, context_shape)
     if not (part.independent and part.compiled):
         return None
-    if x.dtype.kind in "iu" and x.dtype.itemsize > 2:  # all of them say which dtype holds them
+    if x.dtype.kind in "iu" and x.dtype.itemsize > 2:  # the dtype depends on all of them
         x = as_array(x, "inputs")
 
-    def of_piece(x: np.ndarray, own: np.ndarray | None) -> Any:
-        keywords = {} if context is None else {"context": context if own is None else own}
+    def piece(x: np.ndarray, condition: np.ndarray | None) -> Any:
+        keywords = {} if context is None else {"context": context if condition is None else condition}
         return log_pdf(params, x, **keywords)
 
-    return jax.device_put(by_pieces(of_piece, x, None if shape == of_each else context, sizes=sizes))
+    return jax.device_put(by_pieces(piece, x, None if shape == context_shape else context, sizes=sizes))

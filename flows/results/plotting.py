@@ -1,4 +1,4 @@
-"""`plot`: what everyone draws after a fit, as a part of a result. What is asked of the model is here, pictures/ draws."""
+"""`plot`: the usual picture after a fit, as a part of a result. This file asks the model, pictures/ draws."""
 
 from typing import Any
 
@@ -24,27 +24,27 @@ class Plot(OneColumn):
     context_columns: Any
 
     def plot(self, rows: Any = None, columns: Any = None, n: int = 2_000, *, context: Any = None, rng: Any = 0) -> Any:
-        """Draws beside rows: the margin of each column, and the points of each two; needs matplotlib.
+        """Plot draws next to rows: the margin of each column, and the points of each pair of columns; needs matplotlib.
 
-        Bins and ends of axes are the same for both; 0.5% of the rows lie beyond each end. Points of rounded columns lie
-        anywhere in their cells, as they would hide each other. Of one column given a context of one number: the median and the
-        central 90% of the model against the context, beside rows. Of other models with a context: a draw for the context
-        of each row. Of images: at most 36 of each. Of a fit to a density: its draws, and a histogram of its log
-        importance weights. Up to 24 codes have bars, whose heights are shares. What is left out is told below the picture.
+        Bins and ends of axes are the same for both; 0.5% of the rows lie beyond each end. Points of rounded columns are spread
+        over their cells, as they would hide each other. One column with a context of one number has the median and the central
+        90% of the model against the context, next to rows. Other models with a context have a draw for the context of each
+        row, images at most 36 of each kind, and a fit to a density its draws, and a histogram of its log importance weights.
+        Up to 24 codes have bars, whose heights are shares. Remarks below the picture say what it leaves out.
 
         Args:
-            rows: (m, *event), or a table; at most n of them are drawn, at random. By default those held out, which a result
-                has until it is saved, as no file has rows; then draws alone.
-            columns: which to draw: names, or places from 0; by default all, of more than 6 the first 6.
-            n: draws.
-            context: of the rows, as of `log_prob`; without rows (*context,) for all draws or (m, *context).
-            rng: key or seed, of the draws and of which rows are drawn.
+            rows: (m, *event), or a table; the picture has at most n of them, at random. By default the rows held out, which a
+                result has until it is saved, as no file has rows; without rows, draws alone.
+            columns: names of columns, or places from 0; by default all, or the first 6 of more.
+            n: the number of draws.
+            context: the context of the rows, as in `log_prob`; without rows (*context,) for all draws or (m, *context).
+            rng: key or seed, for the draws and for the choice of rows.
 
         Returns:
             A matplotlib Figure, with a transparent background: `result.plot().savefig("pairs.png")`.
 
         Errors:
-            FlowsError: a column that there is not; rows or contexts of another shape, or with NaN; a context that is missing.
+            FlowsError: an unknown column; rows or contexts of another shape, or with NaN; a context that is missing.
             ImportError: matplotlib is not installed.
 
         Example:
@@ -79,19 +79,19 @@ class Plot(OneColumn):
 
 
 def compared(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compared:
-    """Draws, and what they are compared with; arguments as of `plot`."""
+    """Return draws and the rows to compare them with; arguments as in `plot`."""
     drawn_rows, keywords = with_rows(result, rows, context, n, rng), dict[str, Any]()
     if (contexts := drawn_rows.context) is not None:
-        if contexts.ndim > len(as_context(result.context_dim) or ()):  # all of them as often, and one draw for each
+        if contexts.ndim > len(as_context(result.context_dim) or ()):  # all contexts equally often, and one draw for each
             contexts = np.resize(contexts, (n, *contexts.shape[1:]))
         keywords["context"] = on_device(contexts)
     key = jax.random.fold_in(as_key(rng), 1)
     draws, notes = finite_of(np.asarray(Inputs(result).drawn(key, n, keywords), np.float64))
-    return drawn_rows._replace(draws=draws, of_draws=f"{len(draws):,} draws", notes=[*drawn_rows.notes, *notes])
+    return drawn_rows._replace(draws=draws, draws_label=f"{len(draws):,} draws", notes=[*drawn_rows.notes, *notes])
 
 
 def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compared:
-    """Return at most n rows, without draws, and their contexts, or those that were given without rows."""
+    """Return at most n rows, without draws, and their contexts, or contexts that came without rows."""
     choice = np.random.default_rng(np.asarray(jax.random.key_data(as_key(rng))).tolist())
     inputs, event, shape = Inputs(result), as_event(result.input_dim), as_context(result.context_dim)
     keywords = inputs.context(context)
@@ -102,14 +102,14 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
         rows = np.asarray(rows)
         if rows.shape[1:] != event or not len(rows):
             raise FlowsError(f"plot: rows has shape {rows.shape}; expected {with_axis(event)}, with one row at least")
-        contexts = None if shape is None else np.asarray(inputs.of_each(keywords, len(rows)))
+        contexts = None if shape is None else np.asarray(inputs.row_contexts(keywords, len(rows)))
     elif result.kept is not None and contexts is None:
-        rows, contexts, word = *kept_rows(result.kept, event, choice), "rows held out"
+        rows, contexts, word = *held_out_rows(result.kept, event, choice), "rows held out"
     else:
         notes = _without_rows(result, context is not None)
         if shape is not None and contexts is None:
             raise FlowsError(
-                "plot: the model has a context, and no rows were kept whose context could be taken; give rows and context, "
+                "plot: the model has a context, and there are no rows held out with their context; give rows and context, "
                 f"or a context alone, {shape} or {with_axis(shape)}"
             )
         if contexts is not None and contexts.shape != shape and (contexts.shape[1:] != shape or not contexts.size):
@@ -124,39 +124,39 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
         return Compared(None, None, "", "", notes, contexts)
     check_finite(rows, "rows")
     total = f"{len(rows):,} {word}"
-    of_rows = total if len(rows) <= n else f"{n:,} of {total}"
+    label = total if len(rows) <= n else f"{n:,} of {total}"
     rows, contexts = some(choice, n, rows, contexts)
-    return Compared(np.asarray(inputs.on_turn(rows), np.float64), None, of_rows, "", notes, contexts)
+    return Compared(np.asarray(inputs.on_turn(rows), np.float64), None, label, "", notes, contexts)
 
 
-def _without_rows(result: Any, given: bool) -> list[str]:
-    """Return what to remark where there are no rows."""
+def _without_rows(result: Any, with_context: bool) -> list[str]:
+    """Return remarks on a picture without rows."""
     if (diagnostics := getattr(result, "diagnostics", None)) is not None:
         log_z = diagnostics.log_normalizer
         missing = ["importance weights are in no file, nor of other params"] if result.log_weights is None else []
         return [f"log Z {log_z.value:.4f} +- {log_z.standard_error:.4f}", *missing]
-    if given:
+    if with_context:
         return ["without rows, as the context was given alone"]
     return ["without rows: those held out are in no file, rows= gives some"]
 
 
 def with_axis(shape: Shape | None) -> str:
-    """A shape with an axis of rows in front, in words."""
+    """Return a shape with a leading axis of rows, as text."""
     return f"(rows, {', '.join(map(str, shape or ()))})"
 
 
 def quantiles_given(result: Any, contexts: np.ndarray, n: int, rng: Any) -> np.ndarray:
-    """Return quantiles at `SHARES` of one column for each context, (k, 3): by the map of the model, or by n draws of each."""
+    """Return quantiles at `SHARES` of one column for each context, (k, 3): by the map of the model, or by n draws for each."""
     if result.cdf_by == "map":
         return np.asarray(result.quantile(SHARES, context=contexts), float)
     drawn = np.asarray(result.draw(rng, n, context=contexts), float)
     return np.moveaxis(np.quantile(drawn.reshape(len(contexts), n), SHARES, axis=1), 0, 1)
 
 
-def kept_rows(kept: Any, event: Shape, choice: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
-    """Rows held out and their contexts; of folds all together, and rows with weights drawn in proportion to these."""
-    folds = kept.x.ndim - len(event) - 1
-    arrays: list[Any] = [None if array is None else array.reshape(-1, *array.shape[1 + folds :]) for array in kept]
+def held_out_rows(held_out: Any, event: Shape, choice: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return rows held out and their contexts; all folds together, and rows with weights drawn in proportion to these."""
+    folds = held_out.x.ndim - len(event) - 1
+    arrays: list[Any] = [None if array is None else array.reshape(-1, *array.shape[1 + folds :]) for array in held_out]
     rows, context, weights = arrays
     if weights is not None:
         drawn = np.sort(choice.choice(len(rows), len(rows), p=weights / weights.sum()))

@@ -1,4 +1,4 @@
-"""The result of a fit, which a file gives back: a distribution that knows its columns, its history and its held-out rows."""
+"""The result of a fit, also from a file: a distribution that knows its columns, its history and its held-out rows."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
@@ -29,18 +29,18 @@ from flows.results.history import History
 from flows.results.plotting import Plot
 from flows.results.summary import page_of, summary
 
-# How tensors beside a model are called.
-HISTORY = "history/"  # with this in front: the arrays of the history
+# Names of tensors next to a model.
+HISTORY = "history/"  # the prefix of arrays of the history
 SCORES = "scores"  # of rows held out
 SCORE_WEIGHTS = "score_weights"  # of the same rows
-TURN = "turn"  # where the turns of angles begin
+TURN = "turn"  # starts of the turns of angles
 KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
 
 
 class Kept(NamedTuple):
-    """Rows held out, (rows, *event), their context and their weights, (rows,), None where all count alike; of folds with an
-    axis of members in front, each with its own."""
+    """Rows held out, (rows, *event), their context and their weights, (rows,), None where all count equally; after folds with
+    a leading axis of members, which have different rows."""
 
     x: np.ndarray
     context: np.ndarray | None = None
@@ -48,42 +48,42 @@ class Kept(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """Scores of rows held out, by these params, and the weights of the rows."""
+    """Params, scores of rows held out by these params, and the weights of the rows."""
 
     params: Any
     scores: np.ndarray
     weights: np.ndarray | None = None
 
     def by(self, params: Any) -> bool:
-        """Tell whether they are those of these params, too."""
-        ours, theirs = jax.tree.leaves(self.params), jax.tree.leaves(params)
-        return len(ours) == len(theirs) and all(a is b or np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        """Return whether these params are equal to the params of the scores."""
+        leaves, others = jax.tree.leaves(self.params), jax.tree.leaves(params)
+        return len(leaves) == len(others) and all(a is b or np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
 
 
 class FitResult(Plot, Distribution):
-    """A fitted distribution, `params, log_pdf, sample = result`, with what is asked of it most.
+    """A fitted distribution, `params, log_pdf, sample = result`, with methods for common questions.
 
     It is a pytree of its params: `jax.tree.map` and `jax.jit` take it, `_replace` gives it other params, and `pickle` makes
-    the functions anew of `init_fun`. `flows.load` gives it back from a file.
+    the functions again from `init_fun`. `flows.load` reads it from a file.
 
     Attributes:
         init_fun: the fitted model as a constructor's value, with its standardisation inside.
-        input_dim, context_dim: what init_fun was called with.
+        input_dim, context_dim: the arguments of init_fun.
         history: "train_loss" and "validation_loss" after each epoch (minus the mean log_pdf, nats a row, original units), and
-            "best_epoch", counted from 0, whose params these are, or -1 for those of the start, whose validation loss is
-            "start_loss"; "error", the standard error of the validation loss; "skipped", how many steps of each epoch were not
-            taken; "gaussian_loss", that of the closed-form Gaussian on the same held-out rows (of vectors of at most 512
-            columns; with a context its mean is linear in it; of codes and angles, on which it depends alike, the frequencies
-            and uniform densities); "rows" and "held_out", how many there were, of a stream in an
-            epoch; with weights "effective", as how many rows of equal weight those held out are as good; "batch_size",
-            "max_epochs" and "patience", as they were used. A dict that draws itself: `history.plot()`. `history.interrupted`
-            is whether Ctrl-C ended the fit.
+            "best_epoch", counted from 0, the epoch of these params, or -1 for the start, whose validation loss is
+            "start_loss"; "error", the standard error of the validation loss; "skipped", the steps of each epoch that were not
+            taken; "gaussian_loss", the loss of the closed-form Gaussian on the same held-out rows (for vectors of at most 512
+            columns; with a context its mean is linear in it; for codes and angles, on which it depends alike, the frequencies
+            and uniform densities); "rows" and "held_out", their numbers, for a stream in an epoch; with weights "effective",
+            the number of rows of equal weight that are worth as much as the rows held out; "batch_size", "max_epochs" and
+            "patience", as they were used. A dict that draws itself: `history.plot()`. `history.interrupted` is whether Ctrl-C
+            ended the fit.
         columns, context_columns: names of the columns of the tables it was fitted to, or None.
-        turn: where the turn begins on which the data gave each angle, an array of the event, 0 for what is none; None without
+        turn: the start of the turn on which the data had each angle, an array of the event, 0 for other columns; None without
             angles, or without data. `draw`, `cdf`, `quantile` and `interval` have angles in [turn, turn + period): in [0,
-            period) where the data lay there, or in [-period / 2, period / 2), as a model's own `sample` has them.
-        seconds: what the fit took, None of a model from a file.
-        metadata: a dict of your own, from a file or for one.
+            period) where the data lay there, or in [-period / 2, period / 2), as the `sample` of the model has them.
+        seconds: the time of the fit, None for a model from a file.
+        metadata: a dict of the user, from a file or for a file.
     """
 
     init_fun: DistributionLike
@@ -143,10 +143,10 @@ class FitResult(Plot, Distribution):
             x: (rows, *event), or a table, whose columns are put in the order of those fitted to, by name. More than 8,256 rows
                 are scored in pieces, so that a memory map of any length needs little memory, and two programs.
             context: (rows, *context), (*context,) shared by all, or a table.
-            rng: as of log_pdf; then all rows are scored together.
+            rng: as in log_pdf; then all rows are scored together.
 
         Errors:
-            FlowsError: a table that lacks a column, or has others. TypeError: a column that is no number. As of log_pdf.
+            FlowsError: a table that lacks a column, or has others. TypeError: a column without numbers. Errors of log_pdf.
         """
         inputs = Inputs(self)
         if rng is None:
@@ -155,14 +155,14 @@ class FitResult(Plot, Distribution):
 
     def draw(self, rng: Any, n: int = 1, *, context: Any = None) -> Any:
         """Draws by the fitted params: (n, *event); a frame where the model was fitted to one, and a dict of arrays (n, *shape)
-        where parameters were named.
+        where parameters have names.
 
-        Angles are on the turn of the data. Of a batch of contexts, (rows, *context) or a table of them, an array (rows, n,
+        Angles are on the turn of the data. A batch of contexts, (rows, *context) or a table of them, gives an array (rows, n,
         *event): n draws for each.
 
         Args:
             rng: key or seed.
-            n: how many.
+            n: the number of draws.
             context: (*context,) for all, (rows, *context), or a table.
         """
         inputs, n = Inputs(self), positive_int(n, "draw: n")
@@ -184,33 +184,33 @@ class FitResult(Plot, Distribution):
             )
         if self.scored is None or not self.scored.by(self.params):
             weights = None if self.kept is None else self.kept.weights
-            self.scored = Scored(self.params, np.asarray(self._scores_of_kept(), np.float64), weights)
+            self.scored = Scored(self.params, np.asarray(self._held_out_scores(), np.float64), weights)
         return self.scored.scores
 
     @property
     def score_weights(self) -> np.ndarray | None:
-        """How much each of `scores` counts, of their shape: the weights of the rows; None where all count alike."""
+        """Weights of `scores`, of their shape: the weights of the rows; None where all count equally."""
         return cast(Scored, self.scored).weights if len(self.scores) else None
 
     @property
     def has_scores(self) -> bool:
-        """Tells whether there are `scores`."""
+        """Return whether there are `scores`."""
         return self.kept is not None or (self.scored is not None and self.scored.by(self.params))
 
     def anomaly(self, x: Any, *, context: Any = None) -> np.ndarray:
-        """How usual each row is, (rows,): (1 + held-out scores no higher than x's) / (1 + their number).
+        """Rank each row among held-out scores, (rows,): (1 + held-out scores not above the score of x) / (1 + their number).
 
-        Of rows like those fitted to, a share a has at most the value a, whatever the model; small values are anomalies. The
-        score is log_prob, and the least value 1 / (1 + number of scores). After folds each member ranks x among the rows that
-        it has not seen.
+        Among rows like the training rows, a share a has at most the value a, whatever the model; small values are anomalies.
+        The score is log_prob, and the least value 1 / (1 + number of scores). After folds each member ranks x among the rows
+        that it has not seen.
 
-        After a fit with weights it is (w + sum of the weights w_i of held-out scores no higher) / (w + sum of all w_i), where
-        w = sum w_i^2 / sum w_i is the mean weight of rows drawn in proportion to theirs, as x is. Scores are then as good as
-        n = (sum w_i)^2 / sum w_i^2 of equal weight, the least value is 1 / (1 + n), and shares are right to about
+        After a fit with weights it is (w + sum of the weights w_i of held-out scores not above) / (w + sum of all w_i), where
+        w = sum w_i^2 / sum w_i is the mean weight of rows drawn in proportion to their weights, as x is. Scores are then worth
+        as much as n = (sum w_i)^2 / sum w_i^2 of equal weight, the least value is 1 / (1 + n), and shares are right to about
         sqrt(a (1 - a) / n): where n is small, ranks are coarse.
 
         Args:
-            x, context: as of `log_prob`.
+            x, context: as in `log_prob`.
 
         Errors:
             FlowsError: there are no scores of rows held out.
@@ -218,36 +218,36 @@ class FitResult(Plot, Distribution):
         return self.anomaly_of(np.asarray(self.scores_of(x, context), float))
 
     def anomaly_of(self, scores_of_x: np.ndarray) -> np.ndarray:
-        """How usual scores are, (rows,), or after folds (folds, rows), as `anomaly` has it."""
+        """Rank scores, (rows,), or after folds (folds, rows), as in `anomaly`."""
         known, scores_of_x = np.atleast_2d(self.scores), np.atleast_2d(scores_of_x)
         weights = np.ones(known.shape) if self.score_weights is None else np.atleast_2d(self.score_weights)
         total, below = weights.sum(), np.zeros(scores_of_x.shape[1])
-        for scores, w, of_x in zip(known, weights, scores_of_x, strict=True):
+        for scores, w, row_scores in zip(known, weights, scores_of_x, strict=True):
             order = np.argsort(scores)
-            no_higher = np.concatenate([[0.0], np.cumsum(w[order])])
-            below += no_higher[np.searchsorted(scores[order], of_x, side="right")]
+            sums = np.concatenate([[0.0], np.cumsum(w[order])])
+            below += sums[np.searchsorted(scores[order], row_scores, side="right")]
         unknown = np.isnan(scores_of_x).any(0) | np.isnan(known).any()
-        of_x = np.square(weights).sum() / total
-        return np.where(unknown, np.nan, np.minimum((of_x + below) / (of_x + total), 1.0))
+        weight = np.square(weights).sum() / total
+        return np.where(unknown, np.nan, np.minimum((weight + below) / (weight + total), 1.0))
 
     def log_prob_and_anomaly(self, x: Any, *, context: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """`log_prob` and `anomaly` of rows, both (rows,), for the cost of one of them.
 
         Args:
-            x, context: as of `log_prob`.
+            x, context: as in `log_prob`.
 
         Errors:
             FlowsError: there are no scores of rows held out.
         """
-        of_x = np.asarray(self.scores_of(x, context), float)
-        log_p = of_x if of_x.ndim == 1 else logsumexp(of_x, axis=0) - np.log(len(of_x))
-        return log_p, self.anomaly_of(of_x)
+        scores = np.asarray(self.scores_of(x, context), float)
+        log_p = scores if scores.ndim == 1 else logsumexp(scores, axis=0) - np.log(len(scores))
+        return log_p, self.anomaly_of(scores)
 
     def verify(self, data: Any, *, context: Any = None) -> RowReport:
-        """Tells which rows of data the model is not to be trusted on: their round trip or log-det misses, or is no number.
+        """Report the rows of data on which the model cannot be trusted: their round trip or log-det misses, or is not finite.
 
         Args:
-            data, context: as of `log_prob`.
+            data, context: as in `log_prob`.
 
         Returns:
             A `RowReport`: print it, or read `.passed` and `.rows`.
@@ -258,19 +258,19 @@ class FitResult(Plot, Distribution):
         inputs = Inputs(self)
         rows, keywords = as_array(inputs.rows(data), "data"), inputs.context(context)
         log_p = np.asarray(inputs.scored(self.log_pdf, self.params, rows, keywords.get("context")), float)
-        of_each = inputs.of_each(keywords, len(rows))
-        return verify_rows(self.init_fun, self.params, self.input_dim, self.context_dim, rows, of_each, log_p)
+        contexts = inputs.row_contexts(keywords, len(rows))
+        return verify_rows(self.init_fun, self.params, self.input_dim, self.context_dim, rows, contexts, log_p)
 
     def save(self, path: Any, metadata: dict | None = None, *, allow_nan: bool = False) -> None:
-        """Write the result to one file, for `flows.load(path)`, with its history, columns and held-out scores; arguments as of
-        `flows.save`. By default its own metadata."""
+        """Write the result to one file, for `flows.load(path)`, with its history, columns and held-out scores; arguments as in
+        `flows.save`. `metadata` is by default `result.metadata`."""
         save_model(
             path, self.init_fun, self.params, self.input_dim, self.context_dim, self.metadata if metadata is None else metadata,
-            allow_nan=allow_nan, more=self._beside,
+            allow_nan=allow_nan, more=self._stored,
         )  # fmt: skip
 
-    def _beside(self) -> dict[str, Any]:
-        """Return what stands beside the model in a file: arrays by name, and a text."""
+    def _stored(self) -> dict[str, Any]:
+        """Return the contents of a file next to the model: arrays by name, and a text."""
         arrays = {HISTORY + name: np.asarray(array) for name, array in self.history.items()}
         if self.has_scores:
             arrays[SCORES] = self.scores
@@ -301,13 +301,13 @@ class FitResult(Plot, Distribution):
         return type(self)(**{**has, **changes})
 
     def __reduce__(self) -> tuple:
-        part_of(self.init_fun, as_event(self.input_dim), as_context(self.context_dim))  # refuses what cannot be made anew
+        part_of(self.init_fun, as_event(self.input_dim), as_context(self.context_dim))  # refuses what cannot be made again
         return _made_anew, (type(self), jax.device_get(self.params), self._attributes())
 
     def _attributes(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
-    def _scores_of_kept(self) -> Any:
+    def _held_out_scores(self) -> Any:
         held_out = cast(Kept, self.kept)
         keywords: dict[str, Any] = {} if held_out.context is None else {"context": held_out.context}
         return self.log_pdf(self.params, held_out.x, **keywords)
@@ -324,7 +324,7 @@ def _made_anew(kind: type[FitResult], params: Any, attributes: dict[str, Any]) -
 
 
 class _Rest:
-    """All of a result but its params; that of two results is equal where their functions are."""
+    """All of a result but its params; equal for two results with equal functions."""
 
     def __init__(self, result: FitResult):
         self.result, self.functions = result._replace(params=None), result[1:]

@@ -22,15 +22,15 @@ WIDTH = 420  # of the picture, in pixels
 HEIGHT = 160  # of the picture, in pixels
 ROOM = 6  # around the curves, in pixels
 COLORS = {"train_loss": "#b0b0b0", "validation_loss": "#2166ac"}
-MARK = "display:inline-block; width:1em; height:3px; vertical-align:middle; background:"  # beside a name, which stays legible
+MARK = "display:inline-block; width:1em; height:3px; vertical-align:middle; background:"  # next to a name, which stays legible
 
 
 def summary(result: Any) -> list[tuple[str, str]]:
-    """The lines of a result's repr: a name and what it says."""
+    """Return the lines of a result's repr: names and texts."""
     history, shape = result.history, as_event(result.input_dim)
     names = "" if result.columns is None else f" ({', '.join(result.columns[:4])}{', ...' * (len(result.columns) > 4)})"
-    of = f"{shape[0]} column{'s' * (shape[0] != 1)}{names}" if len(shape) == 1 else f"events {shape}"
-    lines = [(type(result).__name__, f"{int(history['rows']):,} rows of {of}" if "rows" in history else of)]
+    event = f"{shape[0]} column{'s' * (shape[0] != 1)}{names}" if len(shape) == 1 else f"events {shape}"
+    lines = [(type(result).__name__, f"{int(history['rows']):,} rows of {event}" if "rows" in history else event)]
     lines.append(("  model", f"{result.init_fun!r:.100}{'...' * (len(repr(result.init_fun)) > 100)}"))
     if freed := freed_columns(result.init_fun, shape, result.columns):
         lines.append(("  columns", freed))
@@ -52,9 +52,9 @@ def summary(result: Any) -> list[tuple[str, str]]:
 
 
 def judged(history: Any) -> str:
-    """The validation loss of the best epoch, and the rows that it is of."""
+    """Return the validation loss of the best epoch in words, with the number of its rows."""
     best, error = history.best, float(np.mean(history.get("error", np.nan)))
-    if "held_out" not in history:  # of a fit to a density
+    if "held_out" not in history:  # a fit to a density
         return f"loss {best:.3f} nats"
     spread = f" +- {error:.3f}" if np.isfinite(error) else ""
     value = f"log-likelihood {-best:.3f}{spread} nats" if history.objective is None else f"{history.objective} {best:.4g}"
@@ -63,7 +63,7 @@ def judged(history: Any) -> str:
 
 
 def freed_columns(init_fun: Any, event: Shape, names: Sequence[str] | None) -> str:
-    """Tell which columns a model frees of what those before them tell, or ""."""
+    """Return in words the columns that a model frees of their dependence on the columns before, or ""."""
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
     layers = [value.arguments for value in within if value.constructor is Whiten]
     if not layers or len(event) != 1:
@@ -89,7 +89,7 @@ def page_of(lines: Sequence[tuple[str, str]], history: Any) -> str:
 
 
 def _curve(history: Any) -> str:
-    """The losses by epoch as an SVG, cut where the first epochs are far above all others; "" where there are none."""
+    """Return the losses by epoch as an SVG, cut where the first epochs are far above all others; "" without losses."""
     losses = {name: np.atleast_2d(np.asarray(history[name], float)) for name in COLORS if name in history}
     ends = ends_of_curves(*losses.values())
     epochs = max((array.shape[1] for array in losses.values()), default=0)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
-from flows.checks.model import Model, of_result
+from flows.checks.model import Model, result_model
 from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
@@ -241,7 +241,7 @@ class TableResult:
 
     def __flows_check__(self) -> Model:
         """Return the model that `flows.check` asks: it reads frames, and draws lie on their steps and within their bounds."""
-        schema, model = self.schema, of_result(self.result)
+        schema, model = self.schema, result_model(self.result)
 
         def read(frame: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
             if context is not None:

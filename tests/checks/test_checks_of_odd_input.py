@@ -138,7 +138,7 @@ def test_functions_that_return_something_else_are_refused():
     assert "sample returned shape (1000,); expected (1000, 2)" in error_of(lambda: flows.check(flat, ROWS, samples=1_000))
     two = ({}, lambda params, x, context=None: np.zeros((len(x), 2)), RIGHT[2])
     assert "log_pdf returned shape (500, 2); expected (500,)" in error_of(lambda: flows.check(two, ROWS, **QUICK))
-    for returned, told in ((["a"] * 500, "dtype <U1"), (np.zeros(500) + 0j, "dtype complex128"), (([0.0], 0), "no array")):
+    for returned, told in ((["a"] * 500, "dtype <U1"), (np.zeros(500) + 0j, "dtype complex128"), (([0.0], 0), "not an array")):
         odd = ({}, lambda params, x, context=None, returned=returned: returned, RIGHT[2])
         with pytest.raises(TypeError, match=f"log_pdf returned .*{told}"):
             flows.check(odd, ROWS, **QUICK)

@@ -142,7 +142,7 @@ def test_what_has_no_bits():
     assert "put that layer first" in error_of(lambda: flows.bits_per_dim(scaled, 4 * IMAGES))
     flipped = fitted(flows.Flow(flows.Serial(flows.RandomFlip(), flows.Dequantize(1.0)), flows.Uniform(-0.5, 16.5)))
     assert flows.bits_per_dim(flipped, IMAGES).mean == pytest.approx(math.log2(17), abs=1e-5)
-    with pytest.raises(TypeError, match=r"expected what flows\.fit returned"):
+    with pytest.raises(TypeError, match=r"expected a result of flows\.fit"):
         flows.bits_per_dim(UNIFORM(0, (4, 4, 1)), IMAGES)
 
 

@@ -69,7 +69,9 @@ def test_codes_of_the_context_are_slices():
 def test_wrong_shapes_are_refused():
     rows, draws, context = posterior(7, rows=50, draws=9)
     assert "neither context nor references" in error_of(lambda: tarp(rows, draws))
-    assert "expected rows (rows, columns), and draws of each, (50, draws, 2)" in error_of(lambda: sbc(rows, draws[:, :, 0]))
+    assert "expected rows (rows, columns), and draws for each row, (50, draws, 2)" in error_of(
+        lambda: sbc(rows, draws[:, :, 0])
+    )
     assert "(50, context columns)" in error_of(lambda: sbc(rows, draws, context=context[:20]))
     assert "references have shape (50,)" in error_of(lambda: tarp(rows, draws, references=context[:, 0]))
     assert "at least 40" in error_of(lambda: tarp(rows[:30], draws[:30], context=context[:30]))

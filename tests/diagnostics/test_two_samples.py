@@ -185,7 +185,7 @@ def test_samples_that_do_not_belong_together_are_refused():
         assert "at least" in error_of(lambda check=check: check(x[:5], x))
         assert "rows[4, 1] is nan" in error_of(lambda check=check: check(np.where(x == x[4, 1], np.nan, x), x))
     assert "at least 2 columns" in error_of(lambda: correlations(x[:, 0], x[:, 1]))
-    assert "codes of one" in error_of(lambda: code_counts(x, x))
+    assert "one column of codes" in error_of(lambda: code_counts(x, x))
     assert "most is 1" in error_of(lambda: energy_distance(x, x, most=1))
 
 

@@ -26,7 +26,7 @@ def test_an_ensemble_is_the_mixture_of_its_members(ensemble):
     assert each.shape == (3, 20) and float(each.std(0).min()) > 1e-4, "no two members are equal"
     np.testing.assert_allclose(log_pdf(params, ROWS[:20]), jax.nn.logsumexp(each, 0) - np.log(3), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(ensemble.log_pdfs(params, ROWS[:20].tolist()), each)
-    assert "not those of this ensemble" in error_of(lambda: ensemble.log_pdfs(params["prior"]["components"], ROWS))
+    assert "do not belong to this ensemble" in error_of(lambda: ensemble.log_pdfs(params["prior"]["components"], ROWS))
     assert sample(1, params, 7).shape == (7, 2)
     assert ensemble.history["train_loss"].shape == ensemble.history["validation_loss"].shape == (3, 3)
     assert ensemble.history["best_epoch"].shape == (3,) and "best epoch" in repr(ensemble)

@@ -208,7 +208,7 @@ def test_dtypes_of_distribution_functions():
 def test_refusals_of_distribution_functions():
     of_table = fit(0, AFFINE, ROWS, **QUICK)
     for call in (lambda: of_table.cdf(ROWS), lambda: of_table.quantile(0.5), lambda: of_table.interval()):
-        assert "expected one of a single column" in error_of(call)
+        assert "expected a single column" in error_of(call)
     init_fun = flows.Normal()
     result = flows.FitResult(*init_fun(0, 1), init_fun, 1)
     for q in (-0.1, 1.5, np.nan):

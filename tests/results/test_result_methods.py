@@ -51,8 +51,7 @@ def test_columns_are_put_in_order_by_name(of_table, kind):
 def test_other_columns_are_refused_by_name(of_table):
     message = error_of(lambda: of_table.log_prob(TABLE.assign(age=1.0)[["age", "height"]]))
     assert (
-        message
-        == "x lacks 'weight'; it has besides 'age'. Expected the columns that the model was fitted to: 'height', 'weight'"
+        message == "x lacks 'weight'; it also has 'age'. Expected the columns that the model was fitted to: 'height', 'weight'"
     )
     twice = TABLE.iloc[:, [0, 1, 1]]
     assert "has twice 'weight'" in error_of(lambda: of_table.log_prob(twice))

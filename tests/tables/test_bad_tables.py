@@ -116,9 +116,9 @@ def test_columns_are_those_of_the_schema(library):
         "encode: the frame lacks 'n', 'unit'; expected the columns 'town', 'w', 'n', 'x', 'r' and 2 more, in any order"
     )
     message = error_of(lambda: schema.encode(library({**GOOD, "more": [1, 2, 3]})))
-    assert "the frame has besides 'more'; expected" in message and "Drop what is besides: frame[['town'" in message
+    assert "the frame also has 'more'; expected" in message and "Drop the others: frame[['town'" in message
     renamed = library({"m" if name == "n" else name: values for name, values in GOOD.items()})
-    assert "lacks 'n'; it has besides 'm'" in error_of(lambda: schema.encode(renamed))
+    assert "lacks 'n'; it also has 'm'" in error_of(lambda: schema.encode(renamed))
     assert error_of(lambda: schema.encode(library(GOOD)[:0])) == "encode: the frame has no rows; expected one or more"
     assert "lacks 'id'" not in error_of(lambda: Schema(KINDS).fitted(without("n")))
     with_condition = Schema(KINDS, ["t", "n"]).fitted(library(GOOD))

@@ -389,7 +389,7 @@ def test_what_is_given_becomes_a_frame_of_the_condition(library):
     for date in (np.datetime64("2024-05-01"), dt.date(2024, 5, 1), dt.datetime(2024, 5, 1), pd.Timestamp("2024-05-01")):
         assert dated.given({"n": date})["n"][0] == dt.datetime(2024, 5, 1)
         assert dated.context(dated.given({"n": date})).shape == (1, dated.context_dim)
-    with pytest.raises(flows.FlowsError, match="given: the frame lacks 'town'; it has besides 'twn'"):
+    with pytest.raises(flows.FlowsError, match="given: the frame lacks 'town'; it also has 'twn'"):
         schema.given({"n": 1, "twn": "b"})
     with pytest.raises(flows.FlowsError, match="given: column 'town', row 0, is 'c'; expected one of 'a', 'b'"):
         schema.given({"n": 1, "town": "c"})

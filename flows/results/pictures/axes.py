@@ -10,7 +10,7 @@ from flows.results.columns import Column
 from flows.results.frames import shortened_name
 from flows.results.pictures.style import dated
 
-SHOWN = 6  # columns, where nobody says which
+SHOWN = 6  # columns by default
 MOST = 12  # columns of one picture
 TAIL = 0.005  # of the rows, beyond each end of an axis
 ROOM = 0.04  # of the width of an axis, at each end
@@ -18,16 +18,16 @@ BINS = 12, 40  # of a histogram
 REPEATED = 0.5  # distinct values of a column, as a share of all, above which it is not looked at as rounded
 FEW = 5  # distinct values, up to which these have to be multiples of their step
 ON_STEP = 0.01  # of a step, by which values of rounded columns may miss
-COMMONEST = 11  # of so many, which are, beside all others together
+COMMONEST = 11  # categories that are drawn, next to all others together
 CELL = 0.35  # on each side of a category, where its points lie
 SHORT = 14  # characters of the name of a category
 LONG = 22  # characters of the name of a column
-NARROW = 1e-4  # of its values, an axis whose ticks would be alike to many digits: they are told from an offset
+NARROW = 1e-4  # of its values, below which the ticks of an axis would have many equal digits: they get an offset
 NAMED = 12  # categories on an axis that are named
 
 
 def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Tell which columns are drawn, and what is to be remarked of it."""
+    """Return the places of the columns to draw, and remarks on them."""
     count = len(names)
     if columns is None:
         more = [f"the first {SHOWN} of {count} columns, columns= names others"] if count > SHOWN else []
@@ -46,8 +46,8 @@ def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]
 
 
 def commonest(column: Column, values: np.ndarray) -> tuple[Column, Any]:
-    """A column of many categories as one of those that most of these values are of, and of all others together; and a function
-    of values, of which those that are no code lie beyond the axis."""
+    """Return a column of many categories with the commonest of them in these values, and all others as one; and a function from
+    values to their places, which puts a value that is not a code beyond the axis."""
     count = len(column.bars)
     codes = np.arange(count)
     often = np.sort(np.argsort(-(values[:, None] == codes).sum(0), kind="stable")[:COMMONEST])
@@ -63,7 +63,7 @@ def commonest(column: Column, values: np.ndarray) -> tuple[Column, Any]:
 
 
 def step_of(values: np.ndarray) -> float:
-    """The step to which values were rounded; 0 where they repeat too rarely to tell, or lie on none.
+    """Return the step to which values were rounded; 0 where they repeat too rarely to show one, or do not lie on one.
 
     Few values have to be whole numbers of steps, as any two or three are nearly on some.
     """
@@ -78,12 +78,12 @@ def step_of(values: np.ndarray) -> float:
 
 
 def rounded_to(column: Column, values: np.ndarray) -> float:
-    """The step of a column, or of its values where it is not known."""
+    """Return the step of a column, or of its values where it is not known."""
     return step_of(values) if column.step is None else column.step
 
 
 def limits(column: Column, rows: np.ndarray | None, draws: np.ndarray) -> tuple[float, float]:
-    """The ends of an axis: of rows, and of draws as far as these are not much further out, without the outermost of both."""
+    """Return the ends of an axis for rows, and for draws unless they are much further out, without the outermost of both."""
     if np.isfinite([column.low, column.high]).all():
         before = 0.0 if column.bars else (column.step or 0.0) / 2  # where the cell of the first value begins
         return column.low - before, column.high - before
@@ -115,7 +115,7 @@ def edges(column: Column, ends: tuple[float, float], rows: np.ndarray | None, dr
 
 
 def spread(column: Column, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Places of points: what is rounded lies anywhere in its cell, and codes around their place."""
+    """Return places of points: rounded values are spread over their cells, and codes around their places."""
     noise = rng.uniform(-1, 1, len(values))
     if column.bars:
         return values + CELL * noise
@@ -127,7 +127,7 @@ def spread(column: Column, values: np.ndarray, rng: np.random.Generator) -> np.n
 
 
 def set_ticks(axis: Any, column: Column, named: bool) -> None:
-    """Ticks of a column, as few as there is room for; and its name, at the edge of the figure."""
+    """Set the ticks of a column, as few as there is room for, and its name, at the edge of the figure."""
     if column.bars:
         step = max(1, -(-len(column.bars) // NAMED))
         codes = range(0, len(column.bars), step)
@@ -148,7 +148,7 @@ def set_ticks(axis: Any, column: Column, named: bool) -> None:
 
 
 def set_heights(axes: Any, log_ends: tuple[float, float] | None) -> None:
-    """Take away the ticks of densities, on a logarithmic scale where it is told from where to where."""
+    """Remove the ticks of densities, on a logarithmic scale where its ends are not None."""
     if log_ends is not None:
         axes.set(yscale="log", ylim=log_ends)
         axes.text(0.98, 0.97, "log scale", transform=axes.transAxes, ha="right", va="top", fontsize=8)

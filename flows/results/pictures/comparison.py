@@ -20,15 +20,15 @@ class Compared(NamedTuple):
     Attributes:
         rows: (m, *event), at most as many as draws are asked for; None where there are none.
         draws: (n, *event).
-        of_rows, of_draws: what they are, for a legend.
+        rows_label, draws_label: their labels in a legend.
         notes: remarks below the picture.
-        context: (m, *context), of the rows, or (*context,) of all draws; None without.
+        context: (m, *context), for the rows, or (*context,) for all draws; None without a context.
     """
 
     rows: Any
     draws: Any
-    of_rows: str
-    of_draws: str
+    rows_label: str
+    draws_label: str
     notes: list[str]
     context: Any = None
 
@@ -45,7 +45,7 @@ def some(rng: np.random.Generator, n: int, *arrays: Any) -> list[Any]:
 
 
 def check_finite(rows: np.ndarray, what: str) -> None:
-    """Refuse rows, or contexts, that have no place."""
+    """Refuse rows, or contexts, that are not finite."""
     bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(1))
     if len(bad):
         raise FlowsError(
@@ -54,7 +54,7 @@ def check_finite(rows: np.ndarray, what: str) -> None:
 
 
 def finite_of(draws: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Draws that have a place, and a remark on others."""
+    """Return finite draws, and a remark on the others."""
     usable = np.isfinite(draws.reshape(len(draws), -1)).all(1)
     if usable.all():
         return draws, []
@@ -70,8 +70,8 @@ def check_images(event: Shape) -> None:
 
 
 def sheets(compared: Compared) -> Any:
-    """The figure, in which the darkest and the lightest value of the rows, or else of the draws, are black and white."""
-    parts = [(compared.of_rows, compared.rows), (compared.of_draws, compared.draws)][compared.rows is None :]
+    """Draw the figure, in which the darkest and the lightest value of the rows, or else of the draws, are black and white."""
+    parts = [(compared.rows_label, compared.rows), (compared.draws_label, compared.draws)][compared.rows is None :]
     low, high = float(parts[0][1].min()), float(parts[0][1].max())
     with styled() as plt:
         height, width = compared.draws.shape[1:3]
@@ -89,7 +89,7 @@ def sheets(compared: Compared) -> Any:
 
 
 def mosaic(images: np.ndarray) -> np.ndarray:
-    """Images in [0, 1], (n, height, width) or with channels, in lines: (height, width, 4), clear between them."""
+    """Put images in [0, 1], (n, height, width) or with channels, in lines: (height, width, 4), clear between them."""
     channels = images.reshape(*images.shape[:3], -1)
     n, height, width, _ = channels.shape
     gap = max(1, round(GAP * width))

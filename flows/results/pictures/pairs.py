@@ -1,4 +1,4 @@
-"""Pictures of columns, draws next to rows: a histogram of each column, and the points of each two; of a column given another
+"""Pictures of columns, draws next to rows: a histogram of each column, and the points of each pair; for a column given another,
 the median and the central 90% of a model.
 """
 
@@ -14,29 +14,29 @@ from flows.results.pictures.comparison import Compared
 from flows.results.pictures.style import Colours, colours, explained, styled
 
 WIDTHS = {2: 2.7, 3: 2.2, 4: 1.9}  # of a panel by their number across, in inches
-OF_MORE = 1.65
-INK = 6_000  # of all points of rows, or of draws, in square points, as far as each is
+NARROWEST = 1.65
+INK = 6_000  # of all points of rows, or of draws, in square points, within the sizes of points
 SIZES = 3, 14  # of one point, in square points
-SPIKE = 0.5  # of all rows in one of many bins, from which on its height is told on a logarithmic scale
-FEW = 0.5  # of the draws: so few rows lie above them
+SPIKE = 0.5  # share of rows in one of many bins, above which heights have a logarithmic scale
+FEW = 0.5  # of the number of draws, below which rows lie above them
 SHARES = (0.05, 0.5, 0.95)
-GRID = 100  # places of the context at which these are found
+GRID = 100  # places of the context at which these are computed
 PLACES = 40  # distinct contexts, up to which each is a place
 
 
 def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) -> Any:
-    """The figure.
+    """Draw the figure of columns.
 
     Args:
-        columns: those that are drawn.
+        columns: the columns to draw.
         compared: rows and draws of these columns alone, (rows, columns).
-        weights: a function that draws on Axes what importance weights say; None where there are none.
+        weights: a function that draws importance weights on Axes; None without weights.
     """
     count, chance = len(columns), np.random.default_rng(0)
     columns, compared = with_fewer_categories(columns, compared)
     rows, draws = compared.rows, compared.draws
-    of_rows = [None] * count if rows is None else list(rows.T)
-    ends = [limits(*of_column) for of_column in zip(columns, of_rows, draws.T, strict=True)]
+    rows_ = [None] * count if rows is None else list(rows.T)
+    ends = [limits(*triple) for triple in zip(columns, rows_, draws.T, strict=True)]
 
     def placed(values: np.ndarray) -> np.ndarray:
         return np.stack([spread(column, values[:, j], chance) for j, column in enumerate(columns)], 1)
@@ -44,7 +44,7 @@ def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) ->
     points = ([] if rows is None else [placed(rows)]) + [placed(draws)]
     with styled() as plt:
         shown, handles = colours(), list[Any]()
-        figure, panels, of_weights = laid_out(plt, count, weights is not None)
+        figure, panels, corner = laid_out(plt, count, weights is not None)
         for i, column in enumerate(columns):
             for j in range(i):
                 axes = panels[i, j]
@@ -52,12 +52,12 @@ def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) ->
                 axes.set(xlim=ends[j], ylim=ends[i])
                 set_ticks(axes.yaxis, column, j == 0)
                 set_ticks(axes.xaxis, columns[j], i == count - 1)
-            handles = margin(panels[i, i], column, ends[i], of_rows[i], draws[:, i], shown)
+            handles = margin(panels[i, i], column, ends[i], rows_[i], draws[:, i], shown)
             set_ticks(panels[i, i].xaxis, column, i == count - 1)
         if weights is not None:
-            weights(of_weights, shown)
+            weights(corner, shown)
         figure.align_labels()
-        names = [compared.of_rows] * (rows is not None) + [compared.of_draws]
+        names = [compared.rows_label] * (rows is not None) + [compared.draws_label]
         for handle, name in zip(handles, names, strict=True):
             handle.set_label(name)
         explained(figure, handles, [*compared.notes, *beyond(ends, compared)], room=count > 1 and weights is None)
@@ -65,26 +65,24 @@ def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) ->
 
 
 def with_fewer_categories(columns: Sequence[Column], compared: Compared) -> tuple[list[Column], Compared]:
-    """Keep of a column of many categories the commonest alone, which is remarked."""
+    """Reduce columns of many categories to the commonest, with a remark."""
     shown = list(columns)
     for j, column in enumerate(columns):
         if len(column.bars) > MANY:
             shown[j], placed = commonest(column, (compared.draws if compared.rows is None else compared.rows)[:, j])
-            of_j = np.arange(len(columns)) == j
-            rows, draws = (
-                None if each is None else np.where(of_j, placed(each[:, [j]]), each) for each in (compared.rows, compared.draws)
-            )
+            here = np.arange(len(columns)) == j
+            rows, draws = (None if x is None else np.where(here, placed(x[:, [j]]), x) for x in (compared.rows, compared.draws))
             note = f"{shortened_name(column.name, LONG)}: the {COMMONEST} commonest of {len(column.bars)} categories"
             compared = compared._replace(rows=rows, draws=draws, notes=[*compared.notes, note])
     return shown, compared
 
 
 def laid_out(plt: Any, count: int, with_weights: bool) -> tuple[Any, dict[tuple[int, int], Any], Any]:
-    """A figure, its panels by row and column, on and below the diagonal, and one for weights in the corner that is left."""
+    """Return a figure, its panels by row and column, on and below the diagonal, and one for weights in the free corner."""
     if count == 1:
         figure, row = plt.subplots(1, 1 + with_weights, figsize=(6.2 + 1.6 * with_weights, 3.8), squeeze=False)
         return figure, {(0, 0): row[0, 0]}, row[0, -1]
-    side, half = count * WIDTHS.get(count, OF_MORE), count // 2
+    side, half = count * WIDTHS.get(count, NARROWEST), count // 2
     figure = plt.figure(figsize=(side + 0.6, side + 0.7))
     grid = figure.add_gridspec(count, count)
     panels = {(i, j): figure.add_subplot(grid[i, j]) for i in range(count) for j in range(i + 1)}
@@ -94,15 +92,15 @@ def laid_out(plt: Any, count: int, with_weights: bool) -> tuple[Any, dict[tuple[
 def margin(
     axes: Any, column: Column, ends: tuple[float, float], rows: np.ndarray | None, draws: np.ndarray, shown: Colours
 ) -> list[Any]:
-    """The densities of rows and draws in the same bins, of categories their shares; what stands for each in a legend."""
+    """Draw the densities of rows and draws in the same bins, for categories their shares; return handles for a legend."""
     bins, handles = edges(column, ends, rows, draws), list[Any]()
     wide, heights = np.diff(bins), list[np.ndarray]()
     for values, colour, filled in ((rows, shown.rows, True), (draws, shown.draws, rows is None)):
         if values is None:
             continue
         heights.append(np.histogram(values, bins)[0] / (len(values) * wide))
-        of_draws = {"edgecolor": colour, "linewidth": 1.6}
-        looks = {"facecolor": (colour, 0.5 if filled else 0.0), **(of_draws if values is draws else {})}
+        outline = {"edgecolor": colour, "linewidth": 1.6}
+        looks = {"facecolor": (colour, 0.5 if filled else 0.0), **(outline if values is draws else {})}
         if column.bars:
             thick = 0.8 if values is rows else 0.56
             handles.append(axes.bar((bins[1:] + bins[:-1]) / 2, heights[-1], thick, **looks))
@@ -116,7 +114,7 @@ def margin(
 
 
 def scatter(axes: Any, parts: list[np.ndarray], shown: Colours, rng: np.random.Generator) -> Any:
-    """Points of rows, if there are any, and of draws, in one random order, so that neither hide the others; few rows lie
+    """Draw points of rows, if there are any, and of draws, in one random order, so that neither hide the others; few rows lie
     above."""
     *rows, draws = parts
     points, counts = np.concatenate([draws, *rows]), np.array([len(draws), *map(len, rows)])
@@ -128,7 +126,7 @@ def scatter(axes: Any, parts: list[np.ndarray], shown: Colours, rng: np.random.G
 
 
 def beyond(ends: Sequence[tuple[float, float]], compared: Compared) -> list[str]:
-    """How many points have no place in the picture."""
+    """Return a remark on points outside the picture."""
     low, high = np.array(ends).T
     said = []
     for word, values in (("rows", compared.rows), ("draws", compared.draws)):
@@ -138,10 +136,10 @@ def beyond(ends: Sequence[tuple[float, float]], compared: Compared) -> list[str]
 
 
 def band(condition: Column, column: Column, compared: Compared, quantiles: Callable[[np.ndarray], Any]) -> Any:
-    """The figure.
+    """Draw the figure of one column given another.
 
     Args:
-        condition, column: what is given, and what depends on it.
+        condition, column: the given column, and the column that depends on it.
         compared: rows (m, 1), or None, and their contexts (m, 1), in units of the axes.
         quantiles: a function of contexts (k,) that returns the quantiles at `SHARES`, (k, 3).
     """
@@ -158,7 +156,7 @@ def band(condition: Column, column: Column, compared: Compared, quantiles: Calla
         if rows is not None:
             drawn = np.stack([spread(condition, at, points), spread(column, rows, points)], 1)
             handles.append(axes.scatter(*drawn.T, s=10, color=shown.rows, alpha=0.6, linewidths=0, rasterized=True, zorder=2.5))
-            handles[-1].set_label(compared.of_rows)
+            handles[-1].set_label(compared.rows_label)
             inside = (rows >= np.interp(at, places, low)) & (rows <= np.interp(at, places, high))
             notes.append(f"{inside.mean():.0%} of the rows lie in the band")
         if condition.bars or len(places) == 1:

@@ -12,7 +12,7 @@ LETTERS = 15  # of a remark, in an inch
 
 
 class Colours(NamedTuple):
-    """The first colours of the style, by what they are of."""
+    """The first colours of the style, by their use."""
 
     rows: str
     draws: str
@@ -20,7 +20,7 @@ class Colours(NamedTuple):
 
 
 def pyplot() -> Any:
-    """The module that draws, which is an extra."""
+    """Return matplotlib.pyplot, which is an extra."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -36,14 +36,14 @@ def colours() -> Colours:
 
 @contextmanager
 def styled() -> Iterator[Any]:
-    """pyplot, within the style."""
+    """Return pyplot, within the style."""
     plt = pyplot()
     with plt.style.context(STYLE):
         yield plt
 
 
 def explained(figure: Any, handles: list[Any], notes: list[str], room: bool = False) -> None:
-    """A legend above a figure, or where there is room in its corner at the right; and remarks below it."""
+    """Add a legend above a figure, or where there is room in its corner at the right; and remarks below it."""
     if handles:
         where = {"loc": "upper right"} if room else {"loc": "outside upper left", "ncols": len(handles)}
         figure.legend(handles=handles, **where)
@@ -53,7 +53,7 @@ def explained(figure: Any, handles: list[Any], notes: list[str], room: bool = Fa
 
 
 def dated(axis: Any, zone: Any) -> None:
-    """Ticks of dates, given as days since 1970, by the clock of a zone."""
+    """Set ticks of dates, for values in days since 1970, by the clock of a zone."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=2, maxticks=5, tz=zone)
