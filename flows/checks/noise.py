@@ -65,8 +65,8 @@ def latents(sample: Sample) -> Finding:
         left_out += len(names) - len(some)
         tests += [rank_test(z[:, j], base[..., j], random)[0]._replace(name=names[j]) for j in some]
         for i, j in chosen(some[np.stack(np.triu_indices(len(some), 1), 1)], MOST_PAIRS, random):
-            products = ((x[..., i] - middle[i]) * (x[..., j] - middle[j]) for x in (z, base))
-            tests.append(rank_test(*products, random)[0]._replace(name=f"{names[i]} times {names[j]}"))
+            rows_, base_ = ((x[..., i] - middle[i]) * (x[..., j] - middle[j]) for x in (z, base))
+            tests.append(rank_test(rows_, base_, random)[0]._replace(name=f"{names[i]} times {names[j]}"))
     note = f"; {left_out:,} dimensions, drawn at random, were left out" if left_out else ""
     return worst(tests, f"Kolmogorov distance of {{}} from {others}{note}")
 

@@ -13,7 +13,7 @@ LEAST = 10  # rows, below which no p-value can be believed
 TOGETHER = 2**21  # distances that are in memory at once
 RADIAL = 50  # features exp(-|z - centre|^2 / (2 width^2))
 PRODUCTS = 300  # of pairs of columns, at most
-COLUMNS = 64  # above which as many principal components take their place
+COLUMNS = 64  # above which 64 principal components take their place
 FAR = 8.0  # standard deviations, at which values are cut off, as their squares would outweigh all others
 
 

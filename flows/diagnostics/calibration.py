@@ -59,8 +59,8 @@ def sbc(rows: Any, draws: Any, *, context: Any = None, slices: int = 5, rng: Any
     """Simulation-based calibration: under true posteriors the ranks of rows, each among its draws, are uniform in every column.
 
     They are also uniform over rows that are chosen by their context. With `context`, each column of it is cut into slices of
-    equally many rows, or by its values if there are not more, and each slice is tested alone: this finds a posterior that
-    returns the prior, whose ranks are uniform over all rows. p-values are as in `uniformity`, the least times their number.
+    equally many rows, or by value if it has at most `slices` values, and each slice is tested alone: this finds a posterior
+    that returns the prior, whose ranks are uniform over all rows. p-values are as in `uniformity`, the least times the count.
 
     Args:
         rows: true values of the columns that the posteriors describe, (rows, columns), or (rows,).

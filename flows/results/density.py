@@ -13,7 +13,7 @@ from flows.results.pictures.style import Colours
 from flows.results.result import FitResult
 
 DIAGNOSTICS = "diagnostics"  # the name of their tensor in a file
-PARAMETERS = "parameters"  # the name of their names in the text of a file
+PARAMETERS = "parameters"  # the key of their names in the text of a file
 WEIGHT_BINS = 40
 LEAST_ROOM = 0.05  # nats on each side of the weights, which hides the shape of rounding
 TAIL = 0.002  # of the weights, beyond each end of the axis

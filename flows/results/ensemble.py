@@ -34,7 +34,7 @@ class EnsembleResult(FitResult):
         members: the number of members.
         member: the model of one member, as a constructor's value.
         path: the path of the mixture of members in params.
-        folds: whether each member was fitted without some of the rows, by which it is judged.
+        folds: whether each member was fitted without some of the rows, and is judged by these.
         history: as in `FitResult`, with a leading axis of members.
     """
 

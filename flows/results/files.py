@@ -28,7 +28,7 @@ def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: in
     Args:
         path: a file that `save` wrote, or an open binary file.
         constructors: your own constructors (decorated functions, not called) that the model was made with.
-        max_bytes: most memory for the params of the model, its masks and other constants, so that a small file cannot ask for
+        max_bytes: the most memory for params of the model, its masks and other constants, so that a small file cannot ask for
             all of the memory; by default 20 times the file, and at least 4 MiB. A model has at most 10,000 layers and
             components, or one for each 500 of these bytes, where a layer unlike the layers before counts as 20, and a layer of
             a network as 10. A file has at most 10,000 constructors, and a header of at most 1 MiB.

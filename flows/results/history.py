@@ -19,7 +19,7 @@ class Epoch(NamedTuple):
     Attributes:
         number: the number of the epoch, from 0.
         max_epochs: the argument of `fit`.
-        train_loss, validation_loss: losses of this epoch; for an ensemble one for each member, as in the next four fields.
+        train_loss, validation_loss: losses of this epoch; for an ensemble one for each member, as in the next three fields.
         skipped: the number of steps that were not taken.
         best_epoch: the epoch with the best validation loss so far, -1 while the start is the best.
         rate: the share of the learning rate in use, below 1 after skipped steps.

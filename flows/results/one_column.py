@@ -125,7 +125,7 @@ class OneColumn:
 
     def interval(self, share: float = 0.9, *, context: Any = None, rng: Any = 0) -> tuple[Array, Array]:
         """Central interval: ends between which one column lies with probability `share`, with equal probability on both sides;
-        each (n,) for n contexts. Angles are on the turn of the data, as in `cdf`, where the other values lie on both sides.
+        each (n,) for n contexts. Angles are on the turn of the data, as in `cdf`: other values lie between its ends and these.
 
         Args:
             share: the probability of the interval, in (0, 1).
