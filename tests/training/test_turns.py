@@ -140,8 +140,8 @@ def test_turns_of_contexts_and_of_ensembles():
 def test_a_turn_of_a_file_is_checked(bad, tmp_path):
     result = result_of(MODEL, 0.0)
     result.turn = bad
-    path, beside = tmp_path / "file", result._beside
-    result._beside = lambda: beside() | {"turn": bad}
+    path, beside = tmp_path / "file", result._stored
+    result._stored = lambda: beside() | {"turn": bad}
     result.save(path)
     assert "its turns of angles" in error_of(lambda: flows.load(path))
     line = flows.FitResult(*flows.Normal()(0, 1), flows.Normal(), 1, turn=np.zeros(1))
