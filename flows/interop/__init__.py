@@ -1,15 +1,15 @@
-"""A flow in other programs, and their distributions and bijections as layers and bases of ours: a room for each library.
+"""Flows in other programs, and distributions and transforms of other libraries as bases and layers: a module for each library.
 
 flows.interop.numpyro      # distributions, transforms, modules and guides of probabilistic programs
-flows.interop.blackjax     # proposals, and densities that a flow has straightened
+flows.interop.blackjax     # proposals, and densities in the noise of a flow
 
-Each is imported when it is first named, and needs the extra of its name.
+Each module is imported when it is first named, and needs the extra of the same name.
 """
 
 import importlib as _importlib
 import typing as _typing
 
-# Each library, after which its room and its extra are called, and what they are for: documentation and tests read this table.
+# The name of each library, also of its module and its extra, and its use: documentation and tests read this table.
 LIBRARIES = {
     "numpyro": "flows in probabilistic programs",
     "blackjax": "flows for samplers",

@@ -204,7 +204,7 @@ def test_flows_without_one_bijection_to_the_line_are_refused():
     assert "is a mixture" in refused(lambda: preconditioned(target, averaged))
     side_by_side = fitted(flows.Flow(flows.Standardize(), flows.Joint(COUPLING, flows.Normal(), sizes=(2, 1))), 3)
     assert "several blocks" in refused(lambda: preconditioned(target, side_by_side))
-    assert "is no flow" in refused(lambda: preconditioned(target, fitted(flows.Normal(trainable=True), 3)))
+    assert "is not a flow" in refused(lambda: preconditioned(target, fitted(flows.Normal(trainable=True), 3)))
     on_circles = fitted(flows.Flow(flows.Rotation(), flows.VonMises()), 3)
     assert "whole line" in (message := refused(lambda: preconditioned(target, on_circles))) and "`proposal`" in message
     in_a_box = fitted(flows.Flow(flows.Serial(flows.ActNorm(), flows.Sigmoid()), flows.Uniform()), 3)
@@ -214,12 +214,12 @@ def test_flows_without_one_bijection_to_the_line_are_refused():
 def test_densities_that_are_refused():
     result = fitted(COUPLING, 3)
     with_density = {
-        "of a single point; expected one of points": lambda x: -jnp.square(x).sum(),
+        "takes a single point; expected a function of points": lambda x: -jnp.square(x).sum(),
         "give jax.vmap(log_density)": lambda x: -(x[0] ** 2) - x[1] ** 2 - x[2] ** 2,
         "returns the shape (5, 3), expected (5,)": lambda x: -jnp.square(x),
         "log_density is nan at": lambda x: jnp.where(x[:, 0] > -jnp.inf, jnp.nan, 0.0),
         "log_density is inf at": lambda x: jnp.full(x.shape[:1], jnp.inf),
-        "beside others": lambda x: target(x) - x.mean(),
+        "with other points, as if log_density": lambda x: target(x) - x.mean(),
     }
     for message, density in with_density.items():
         assert message in refused(lambda density=density: preconditioned(density, result))
@@ -227,7 +227,7 @@ def test_densities_that_are_refused():
     with pytest.raises(ZeroDivisionError):  # a user's own error is the user's
         preconditioned(lambda x: 1 / 0, result)
     noise = preconditioned(target, result)
-    assert "one position (3,), and was given (4, 3)" in refused(lambda: noise.log_density(jnp.zeros((4, 3))))
+    assert "takes one position of shape (3,), and z has shape (4, 3)" in refused(lambda: noise.log_density(jnp.zeros((4, 3))))
     assert "z has shape (4, 2); expected (..., 3)" in refused(lambda: noise.to_data(jnp.zeros((4, 2))))
 
 

@@ -137,7 +137,7 @@ def test_bad_input_names_the_remedy(tmp_path):
         (lambda: FromTransform(lambda x: x), TypeError, r"make\(\)"),
         (lambda: FromTransform(lambda: dist.Normal(0.0, 1.0)), TypeError, "give it to FromDistribution"),
         (lambda: FromDistribution(lambda: transforms.ExpTransform()), TypeError, "give it to FromTransform"),
-        (lambda: FromDistribution(lambda: flows.Normal()), TypeError, "a model of ours"),
+        (lambda: FromDistribution(lambda: flows.Normal()), TypeError, "a model of this library"),
         (lambda: FromDistribution(flows.Normal), TypeError, "constructor"),
         (lambda: FromTransform(lambda: transforms.StickBreakingTransform()), flows.FlowsError, "Simplex.*entry by entry"),
         (lambda: FromDistribution(lambda: dist.Dirichlet(jnp.ones(3))), flows.FlowsError, "Simplex"),
@@ -153,7 +153,11 @@ def test_bad_input_names_the_remedy(tmp_path):
             flows.FlowsError,
             "MaskedDistribution has no density",
         ),
-        (lambda: FromTransform(lambda: transform(flows.Reverse(), REVERSED, 2)), flows.FlowsError, "of a model of ours"),
+        (
+            lambda: FromTransform(lambda: transform(flows.Reverse(), REVERSED, 2)),
+            flows.FlowsError,
+            "holds a model of this library",
+        ),
         (lambda: flows.save(tmp_path / "x", FromTransform(TRANSFORMS["exp"][0]), {}, 2), flows.FlowsError, "make"),
     ):
         with pytest.raises(kind, match=words):

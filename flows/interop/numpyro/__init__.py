@@ -1,4 +1,4 @@
-"""A flow as a distribution, a transform, a module and a guide in NumPyro, and Layers and bases from NumPyro of ours."""
+"""A flow as a distribution, a transform, a module and a guide in NumPyro, and objects of NumPyro as layers and bases."""
 
 from flows.interop import needs
 

@@ -1,4 +1,4 @@
-"""A fitted model as a distribution of NumPyro's. Family: A flow in a NumPyro program."""
+"""A fitted model as a NumPyro distribution. Family: A flow in a NumPyro program."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -22,26 +22,26 @@ _supports = Memo(size=1024)
 def distribution(fitted: FitResult, *, context: Any = None, scalar: bool = False) -> "FlowDistribution":
     """A fitted model as a NumPyro distribution: a prior, a likelihood, a guide.
 
-    It is a pytree of its params and its context, whose static half is the constructor's value, the event and the shape of the
-    context: it passes jit, vmap, scan and plates, and one made anew with other params, `distribution(result._replace(
-    params=params))`, compiles nothing. Draws with their log-density come from one pass (`sample_with_intermediates`), so that
-    an ELBO never inverts what it has drawn. `log_prob` without them is `result.log_prob`; draws are `result.sample`'s: angles
-    within half a period of 0, of which any other real number that is the same angle has the same density.
+    The distribution is a pytree of its params and its context; the constructor's value, the event and the shape of the context
+    are static. It passes jit, vmap, scan and plates, and one with other params, `distribution(result._replace(params=params))`,
+    compiles nothing. Draws with their log-density come from one pass (`sample_with_intermediates`), so an ELBO never inverts
+    its draws. `log_prob` of other values is `result.log_prob`; draws come from `result.sample`: angles lie within half a period
+    of 0, and any other real number for the same angle has the same density.
 
     Args:
         fitted: the result of `flows.fit`, `fit_to_density`, `fit_ensemble` or `load`.
-        context: of a conditional model: (..., *context), whose leading axes are the `batch_shape`, or a table of rows.
-        scalar: events are numbers, of shape (), of a model of one column.
+        context: for a conditional model: (..., *context), whose leading axes are the `batch_shape`, or a table of rows.
+        scalar: events are numbers, of shape (), for a model of one column.
 
     Returns:
-        A `numpyro.distributions.Distribution`. `support` is one constraint for all that `flows.support` tells: its `biject_to`
-        is the inverse of `flows.Unconstrain` between ends; `constraints.circular` holds angles (of another period than 2 pi
-        it is the interval of one turn around 0), `constraints.sphere` a unit vector. `has_rsample` is False of mixtures, whose
-        draws pick a component.
+        A `numpyro.distributions.Distribution`. `support` is a single constraint with all that `flows.support` knows: between
+        ends its `biject_to` is the inverse of `flows.Unconstrain`; `constraints.circular` holds angles (with a period other
+        than 2 pi it is the interval of one turn around 0), and `constraints.sphere` a unit vector. `has_rsample` is False for
+        mixtures, whose draws pick a component.
 
     Errors:
-        FlowsError: codes; a plain closure; a log-density that is a lower bound; a context that is missing or of another shape;
-            `scalar` of several columns; params of another model. TypeError: no result.
+        FlowsError: codes; a plain closure; a log-density that is a lower bound; a context that is missing or has another shape;
+            `scalar` with several columns; params of another model. TypeError: not a result.
 
     Example:
         >>> import flows, jax, numpy as np, numpyro
@@ -57,14 +57,14 @@ def distribution(fitted: FitResult, *, context: Any = None, scalar: bool = False
     model = model_of_result(fitted, "distribution", scalar)
     if scalar and model.event != (1,):
         raise FlowsError(
-            f"distribution: scalar=True is of a model of one column, and this one has events {model.event}; leave scalar out"
+            f"distribution: scalar=True needs a model of one column, and this model has events {model.event}; leave scalar out"
         )
-    given = Inputs(fitted).context(context)
-    return given_context(fitted.params, given.get("context"), model, "distribution")
+    keywords = Inputs(fitted).context(context)
+    return at_context(fitted.params, keywords.get("context"), model, "distribution")
 
 
-def given_context(params: Params, context: Any, model: Model, whose: str) -> "FlowDistribution":
-    """The distribution at a context, which is looked at."""
+def at_context(params: Params, context: Any, model: Model, whose: str) -> "FlowDistribution":
+    """Return the distribution of a model at a context, and check the context."""
     if context is None and model.context is not None:
         raise FlowsError(
             f"{whose}: context is missing; the model was made with a context of shape {model.context}: give context= (..., "
@@ -72,19 +72,19 @@ def given_context(params: Params, context: Any, model: Model, whose: str) -> "Fl
         )
     if context is not None:
         if model.context is None:
-            raise TypeError(f"{whose}: context was given, but this model was made without; give context_dim, or leave it out")
+            raise TypeError(f"{whose}: got context, but this model was made without one; give context_dim, or leave it out")
         context = as_array(context, f"{whose}: context")
         leading(context.shape, model.context, f"{whose}: context")
-    made = FlowDistribution(params, context, model)
-    _ = made.support  # which says what is wrong with a model of codes
-    return made
+    result = FlowDistribution(params, context, model)
+    _ = result.support  # raises the error for a model of codes
+    return result
 
 
 class FlowDistribution(Distribution):
     """The distribution that `distribution` and `module` make: `params` and `context` are its leaves, `model` is static.
 
-    `batch_shape` is that of the context's leading axes when it is made. What is computed goes by the leaves, also where vmap or
-    scan have put axes in front of them, or taken some away; `promote_batch_shape` makes these axes known, as of NumPyro's own.
+    `batch_shape` has the leading axes of the context at construction. Computations follow the leaves, also after vmap or scan
+    have added or removed leading axes; `promote_batch_shape` puts the axes into `batch_shape`, as for NumPyro's distributions.
     """
 
     pytree_data_fields = ("params", "context")
@@ -92,7 +92,7 @@ class FlowDistribution(Distribution):
 
     def __init__(self, params: Params, context: Array | None, model: Model):
         self.params, self.context, self.model = params, context, model
-        self._batch_shape = self._of_leaves
+        self._batch_shape = self._leaf_axes
 
     def tree_flatten(self) -> tuple:
         return (self.params, self.context), (self.model, self._batch_shape)
@@ -106,7 +106,7 @@ class FlowDistribution(Distribution):
 
     @classmethod
     def infer_shapes(cls, *args: Any, **kwargs: Any) -> Any:
-        """NumPyro's, of the shapes of arguments, knows constraints of arrays alone."""
+        """Refuse: NumPyro infers shapes from the constraints of array arguments, and params are a pytree."""
         raise NotImplementedError(
             "infer_shapes: the shapes of a flow follow from its model; expected jax.eval_shape, or batch_shape and event_shape "
             "of the distribution"
@@ -117,16 +117,16 @@ class FlowDistribution(Distribution):
         return self.model.outer
 
     @cached_property
-    def _of_params(self) -> Shape:
-        """The axes before those that params should have, as `vmap` and `scan` stack them."""
+    def _params_axes(self) -> Shape:
+        """The leading axes that `vmap` and `scan` have stacked in front of the axes of params."""
         leaves = zip(jax.tree.leaves(self.params), jax.tree.leaves(self.model.known.params), strict=True)
         return jnp.broadcast_shapes(*{jnp.shape(leaf)[: jnp.ndim(leaf) - like.ndim] for leaf, like in leaves})
 
     @cached_property
-    def _of_leaves(self) -> Shape:
+    def _leaf_axes(self) -> Shape:
         """The leading axes of params and context."""
         context, axes = self.context, len(self.model.context or ())
-        return jnp.broadcast_shapes(self._of_params, () if context is None else context.shape[: context.ndim - axes])
+        return jnp.broadcast_shapes(self._params_axes, () if context is None else context.shape[: context.ndim - axes])
 
     @property
     def support(self) -> constraints.Constraint:
@@ -135,7 +135,7 @@ class FlowDistribution(Distribution):
         def make() -> constraints.Constraint:
             try:
                 region = support(model.init_fun, model.event, model.context or 0).inputs
-            except FlowsError:  # it cannot be told: where the model is defined, as far as that is known
+            except FlowsError:  # the support is not known: the region where the model is defined, if known
                 region = model.known.part.region or everywhere(model.event)
             return constraint_of(region, model.outer, f"distribution: {model.init_fun!r:.80}")
 
@@ -143,14 +143,14 @@ class FlowDistribution(Distribution):
 
     @property
     def has_rsample(self) -> bool:
-        """Tells whether gradients flow through draws to params: not where a draw picks a component."""
+        """True if gradients flow through draws to params, which they do not where a draw picks a component."""
         init_fun = self.model.init_fun
         values = [init_fun, *init_fun.values_within()]
         return not any(structure_of(value).of_components or traits_by(value).picks for value in values)
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
-        """log p(value) in nats, for leading axes that broadcast with those of the distribution; of `intermediates` of a draw,
-        what came with it."""
+        """Return log p(value) in nats, for leading axes that broadcast with the axes of the distribution; with `intermediates`
+        of a draw, the log-density that came with it."""
         if intermediates:
             return intermediates[0]
         value = as_array(value, "log_prob: value")
@@ -159,24 +159,24 @@ class FlowDistribution(Distribution):
         event = self.model.event
         lead = leading(value.shape, event, "log_prob: value")
         try:
-            shape = jnp.broadcast_shapes(lead, self._of_leaves)
+            shape = jnp.broadcast_shapes(lead, self._leaf_axes)
         except ValueError:
             raise FlowsError(
-                f"log_prob: value has the leading axes {lead}, which do not broadcast with the batch_shape {self._of_leaves}"
+                f"log_prob: value has the leading axes {lead}, which do not broadcast with the batch_shape {self._leaf_axes}"
             ) from None
-        layout = Layout(shape, self._of_params)
+        layout = Layout(shape, self._params_axes)
         return self._mapped(layout, self.model.known.first, layout.folded(value, event))
 
     def sample(self, key: Any, sample_shape: Shape = ()) -> Array:
         return self._drawn(key, sample_shape, self.model.known.second)
 
     def sample_with_intermediates(self, key: Any, sample_shape: Shape = ()) -> tuple[Array, list]:
-        """Draws, and their log-density, by one pass."""
+        """Return draws and their log-density, from one pass."""
         x, log_p = self._drawn(key, sample_shape, self.model.known.draw)
         return x, [log_p]
 
     def _drawn(self, key: Any, sample_shape: Shape, function: Callable) -> Any:
-        layout, key = Layout((*sample_shape, *self._of_leaves), self._of_params), as_key(key)
+        layout, key = Layout((*sample_shape, *self._leaf_axes), self._params_axes), as_key(key)
 
         def draw(params: Params, key: Array, **context: Any) -> Any:
             return function(key, params, layout.rows, **context)
@@ -187,7 +187,7 @@ class FlowDistribution(Distribution):
         return jax.tree.map(lambda leaf: leaf[..., 0] if leaf.ndim > len(layout.shape) else leaf, drawn)
 
     def _mapped(self, layout: "Layout", function: Callable, rows_or_keys: Array) -> Any:
-        """function(params, rows_or_keys), given a context for each row or one for all, mapped over params of leading axes."""
+        """Return function(params, rows_or_keys), with a context for each row or one for all, mapped over the axes of params."""
         params, context = self.params, dict[str, Array]()
         if self.context is not None:
             context["context"] = layout.folded(self.context, self.model.context or (), shared=True)
@@ -207,22 +207,22 @@ def _(distribution: FlowDistribution) -> FlowDistribution:
 
 
 class Layout:
-    """Events of any leading axes, `shape`, as the rows of one model; or where params differ along some of these axes, as rows
-    for each of the params.
+    """Events with leading axes `shape` as the rows of one model; if params differ along some of these axes, as rows for each
+    copy of the params.
 
-    `of_params` are the leading axes of the params, which broadcast with `shape`. `copies` is empty without them, else it has
-    the number of the params; `rows` is the number of rows for each.
+    `params_axes` are the leading axes of params, which broadcast with `shape`. `copies` is empty without such axes, else it
+    holds the number of copies; `rows` is the number of rows for each copy.
     """
 
-    def __init__(self, shape: Shape, of_params: Shape):
-        padded = (1,) * (len(shape) - len(of_params)) + of_params
+    def __init__(self, shape: Shape, params_axes: Shape):
+        padded = (1,) * (len(shape) - len(params_axes)) + params_axes
         self.shape, self.order = shape, sorted(range(len(shape)), key=lambda axis: padded[axis] == 1)
         self.ordered = tuple(shape[axis] for axis in self.order)  # the axes along which params differ come first
         differ = sum(length != 1 for length in padded)
-        self.copies, self.rows = (size(self.ordered[:differ]),) if of_params else (), size(self.ordered[differ:])
+        self.copies, self.rows = (size(self.ordered[:differ]),) if params_axes else (), size(self.ordered[differ:])
 
     def folded(self, x: Array, event: Shape, shared: bool = False) -> Array:
-        """Events of leading axes as (*copies, rows, *event); with `shared`, a single one stays as it is."""
+        """Return events with leading axes as (*copies, rows, *event); with `shared`, a single event stays as it is."""
         if shared and not self.copies and x.ndim == len(event):
             return x
         x = jnp.broadcast_to(x, self.shape + event)

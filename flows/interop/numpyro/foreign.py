@@ -1,7 +1,7 @@
-"""NumPyro's transforms and distributions as layers and bases of ours. Family: Layers and bases from NumPyro.
+"""NumPyro's transforms and distributions as layers and bases. Family: Layers and bases from NumPyro.
 
-As with the networks of other libraries, each is given a function that makes the object; its float arrays are params. A
-function cannot be written to a file, so a model to be saved has a constructor of its own around it, as in the example of
+As with the networks of other libraries, the argument is a function that makes the object; its float arrays are params. A
+function cannot be written to a file, so a model that is to be saved needs a named constructor around it, as in the example of
 `FromTransform`.
 """
 
@@ -40,39 +40,39 @@ from flows.interop.numpyro.transform import region_of
 NAMES = {Distribution: "FromDistribution", Transform: "FromTransform"}
 CALLED = {"base_distribution": "base_dist", "tseq": "transforms", "transform": "_inv"}  # attributes by other names
 NO_DENSITY = (Delta, ImproperUniform, MaskedDistribution)
-DERIVED = ("covariance_matrix", "precision_matrix")  # of scale_tril, which alone is then handed on
+DERIVED = ("covariance_matrix", "precision_matrix")  # computed from scale_tril, which alone is passed on
 FEW = 5  # points at which forward and inverse are compared
-NEAR = 1e-3  # by how much these may differ, of numbers around 1
+NEAR = 1e-3  # how much they may differ, for numbers around 1
 
 
-def _of_transform(make: Callable) -> Support:
+def _support(make: Callable) -> Support:
     made, name = made_by(make, Transform)
     entrywise = made.domain.event_dim == 0 and made.codomain.event_dim == 0 and arrays_of(made) is None
     return Support(region_of(made.domain, name), region_of(made.codomain, name), entrywise)
 
 
-@bijection(support=_of_transform)
+@bijection(support=_support)
 def FromTransform(make: Callable):
     """A NumPyro transform as a bijection: y = t(x), log|det J| its `log_abs_det_jacobian`, summed over the event.
 
-    One of numbers (`event_dim` 0) acts on all entries of an event, one of vectors on the last axis.
+    A transform of numbers (`event_dim` 0) acts on all entries of an event, a transform of vectors on the last axis.
 
     Args:
         make: `make()` returns the `numpyro.distributions.transforms.Transform`.
 
     Params:
-        The float arrays that its constructor was given, by name, in nested dicts where it holds others; NumPy arrays and Python
-        numbers are constants. Those that its `domain` or `codomain` depends on are "fixed".
+        The float arrays among the arguments of the transform, by name, in nested dicts for transforms within it; NumPy arrays
+        and Python numbers are constants. Arrays that `domain` or `codomain` depend on are "fixed".
 
     Cost:
-        Direct and inverse: those of the transform.
+        Direct and inverse: the cost of the transform.
 
     Support:
-        Its `domain` and `codomain`, where these are regions entry by entry: the line, intervals, circles, a sphere.
+        Its `domain` and `codomain`, which must be regions entry by entry: the line, intervals, circles, a sphere.
 
     Errors:
-        FlowsError: a domain that is no such region (a simplex, an ordered vector); a transform whose inverse does not undo it,
-            or that changes the number of entries; an event that it does not fit. TypeError: make() returns no transform.
+        FlowsError: a domain that is not such a region (a simplex, an ordered vector); a transform whose inverse does not undo
+            it, or that changes the number of entries; an event of the wrong shape. TypeError: make() returns something else.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -83,7 +83,7 @@ def FromTransform(make: Callable):
         >>> params, y.tolist(), log_det.round(4).tolist()
         ({'exponent': Array(2., dtype=float32)}, [[1.0, 9.0]], [2.484...])
 
-        A lambda cannot be written to a file; a constructor of your own can:
+        A lambda cannot be written to a file; a named constructor can:
 
         >>> @flows.bijection
         ... def Square():
@@ -129,24 +129,24 @@ def _traits(make: Callable) -> Traits:
 def FromDistribution(make: Callable):
     """A NumPyro distribution as a base: log p(x) is its `log_prob`, summed over independent entries, in nats.
 
-    One of numbers is that of each entry of an event; with a `batch_shape` entries have their own:
-    `dist.Gamma(jnp.ones(3), 1.0)` is a base on 3 columns.
+    A distribution of numbers is the distribution of each entry of an event; with a `batch_shape`, each entry has a separate
+    one: `dist.Gamma(jnp.ones(3), 1.0)` is a base on 3 columns.
 
     Args:
         make: `make()` returns the `numpyro.distributions.Distribution`.
 
     Params:
-        The float arrays that its constructor was given, by name, in nested dicts where it holds others; NumPy arrays and Python
-        numbers are constants. Those that its `support` depends on, such as the ends of a `Uniform`, are "fixed". They train as
-        they are: a step may take a scale below 0, where densities are NaN.
+        The float arrays among the arguments of the distribution, by name, in nested dicts for objects within it; NumPy arrays
+        and Python numbers are constants. Arrays that `support` depends on, such as the ends of a `Uniform`, are "fixed". The
+        others train without constraints: a step may take a scale below 0, where densities are NaN.
 
     Support:
-        Its `support`, where that is a region entry by entry; log p is -inf outside.
+        Its `support`, which must be a region entry by entry; log p is -inf outside.
 
     Errors:
-        FlowsError: whole numbers, for which there is `flows.Categorical`; a support that is no such region (a simplex); an
-            object that cannot be made anew of its arrays; an event that it does not fit. TypeError: make() returns no
-            distribution.
+        FlowsError: whole numbers, for which there is `flows.Categorical`; a support that is not such a region (a simplex); an
+            object that cannot be made again from its arrays; an event of the wrong shape. TypeError: make() returns something
+            else.
 
     Example:
         >>> import flows, jax.numpy as jnp, numpyro.distributions as dist
@@ -167,12 +167,12 @@ def FromDistribution(make: Callable):
         shared = made.batch_shape in ((), (1,) * len(lead))
         if event != made.event_shape or not (shared or made.batch_shape == lead):
             raise FlowsError(
-                f"{name} has batch_shape {made.batch_shape} and event_shape {made.event_shape}; expected together the event "
-                f"{shape}, each entry with its own distribution, or one of numbers for all of them"
+                f"{name} has batch_shape {made.batch_shape} and event_shape {made.event_shape}; expected both together to be "
+                f"the event {shape}, or a single distribution of numbers for all entries"
             )
         region = resolved(region_of(made.support, name), shape, name)
         with jax.ensure_compile_time_eval():
-            _check_made_anew(made, with_params(made, start), name)
+            _check_made_again(made, with_params(made, start), name)
 
         def log_pdf(params, x):
             outside = beyond(region, x[None])[0] | jnp.isinf(x)
@@ -191,14 +191,14 @@ def FromDistribution(make: Callable):
 
 def _check_axes(axes: int, shape: Shape, name: str) -> None:
     if axes > len(shape):
-        raise FlowsError(f"{name} takes events of {axes} axes, and input_dim gives {shape}; give one with as many")
+        raise FlowsError(f"{name} takes events of {axes} axes, and input_dim gives {shape}; give an input_dim with as many")
 
 
 def _check_inverse(transform: Transform, region: Region, shape: Shape, name: str) -> None:
-    """Refuse a transform whose inverse does not lead back."""
+    """Refuse a transform whose inverse does not undo it."""
     x = inside(region, on_device(np.random.default_rng(0).normal(size=(FEW, *shape)), float))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one that is no bijection says so, and is then refused
+        warnings.simplefilter("ignore")  # a transform that is not a bijection warns, and is then refused
         try:
             back = np.asarray(jax.jit(jax.vmap(lambda x: transform.inv(transform(x))))(x))
         except NotImplementedError:
@@ -211,8 +211,8 @@ def _check_inverse(transform: Transform, region: Region, shape: Shape, name: str
         )
 
 
-def _check_made_anew(made: Distribution, again: Distribution, name: str) -> None:
-    """Refuse a distribution that is another one when it is made anew of its arrays."""
+def _check_made_again(made: Distribution, again: Distribution, name: str) -> None:
+    """Refuse a distribution that is another one when it is made again from its arrays."""
 
     @jax.jit
     def densities() -> tuple[Array, Array]:
@@ -221,14 +221,14 @@ def _check_made_anew(made: Distribution, again: Distribution, name: str) -> None
 
     ours, theirs = densities()
     if again.batch_shape != made.batch_shape or not np.allclose(ours, theirs, rtol=NEAR, atol=NEAR):
-        raise FlowsError(f"{name} is another distribution when it is made anew of the arrays that it was made of")
+        raise FlowsError(f"{name} is another distribution when it is made again from the arrays that it holds")
 
 
-# Objects taken apart: the float arrays that their constructors were given
+# Objects taken apart: the float arrays among the arguments of their constructors
 
 
 def made_by(make: Callable, kind: Any) -> tuple[Any, str]:
-    """The object that a user's function makes, as numbers, also within a trace; and its name in errors."""
+    """Return the object that a user's function makes, with numbers even within a trace, and its name in errors."""
     whose = NAMES[kind]
     expected = f"a function make() that returns a numpyro {kind.__name__}"
     if isinstance(make, Distribution | Transform):
@@ -245,23 +245,23 @@ def made_by(make: Callable, kind: Any) -> tuple[Any, str]:
     if not isinstance(made, kind):
         remedy = next((f"; give it to {name}" for other, name in NAMES.items() if isinstance(made, other)), "")
         if isinstance(made, Value) or is_constructor(made):
-            remedy = "; a model of ours is a layer or a base as it is"
+            remedy = "; a model of this library is a layer or a base as it is"
         raise TypeError(f"{whose}: make() returned {_named(made)}; expected {expected}{remedy}")
     for node in _nodes(made):
         if isinstance(getattr(node, "model", None), Model):
-            raise FlowsError(f"{whose}: {node!r:.80} is of a model of ours; give that itself, a layer or a base as it is")
+            raise FlowsError(f"{whose}: {node!r:.80} holds a model of this library; give the model, as a layer or a base")
         if isinstance(node, NO_DENSITY):
-            raise FlowsError(f"{whose}: {_named(node)} has no density whose integral is 1; expected one that has")
+            raise FlowsError(f"{whose}: {_named(node)} has no density whose integral is 1; expected a distribution with one")
     if not _alike(made, again):
         raise FlowsError(
             f"{whose}: make() returned {_named(made)}, and another one when it was called again; expected the same every time. "
-            "Draw outside of it"
+            "Draw outside of make()"
         )
     return made, f"{whose}: {type(made).__name__}"
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """Tell whether two objects are of the same types and numbers, as far as they can be told apart."""
+    """Return whether two objects have the same types and numbers, as far as these can be compared."""
     ours, theirs = list(_nodes(a)), list(_nodes(b))
     if list(map(type, ours)) != list(map(type, theirs)):
         return False
@@ -270,15 +270,15 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def _nodes(x: Any) -> Iterator[Any]:
-    """An object, what it was made of, and what that was made of."""
+    """Yield an object, the arguments of its constructor, and their arguments in turn."""
     yield x
     for entry in entries_of(x).values():
         yield from _nodes(entry)
 
 
 def entries_of(x: Any) -> dict[str, Any]:
-    """The arguments that a constructor of NumPyro's was called with, as the object keeps them under their names; or the entries
-    of a sequence, by their numbers."""
+    """Return the arguments of the constructor of a NumPyro object, by name, as the object stores them; or the entries of a
+    sequence, by number."""
     if isinstance(x, list | tuple):
         return {str(i): entry for i, entry in enumerate(x)}
     kind = type(x)
@@ -294,22 +294,22 @@ def entries_of(x: Any) -> dict[str, Any]:
         elif isinstance(getattr(kind, name, None), property):
             arguments[name] = getattr(x, name)
         elif parameter.default is parameter.empty:
-            raise FlowsError(f"{_named(x)} does not keep its argument {name!r}, so it cannot be made anew of other params")
+            raise FlowsError(f"{_named(x)} does not store its argument {name!r}, so it cannot be made again with other params")
     if "scale_tril" in arguments:
         arguments = {name: value for name, value in arguments.items() if name not in DERIVED}
     return arguments
 
 
 def arrays_of(x: Any) -> Any:
-    """The float arrays among the arguments of an object, in nested dicts by name, entries of sequences by their numbers; None
-    where there are none. NumPy arrays and Python numbers are constants."""
+    """Return the float arrays among the arguments of an object, in nested dicts by name, entries of sequences by number; None
+    if there are none. NumPy arrays and Python numbers are constants."""
     if isinstance(x, jax.Array):
         return x if jnp.issubdtype(x.dtype, jnp.floating) else None
     return {name: arrays for name, entry in entries_of(x).items() if (arrays := arrays_of(entry)) is not None} or None
 
 
 def params_of(made: Any, ends: Callable) -> dict[str, Any]:
-    """The arrays of an object; those on which `ends(object)`, constraints of NumPyro's, depend are under "fixed"."""
+    """Return the arrays of an object; arrays on which its constraints `ends(object)` depend are under "fixed"."""
     arrays = arrays_of(made) or {}
 
     def numbers(arrays: Any) -> list:
@@ -338,10 +338,10 @@ def _apart(arrays: dict[str, Any], is_fixed: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_params(x: Any, params: Any) -> Any:
-    """The object made again, with params in the places of its arrays.
+    """Return the object made again, with params in the places of its arrays.
 
-    Of a matrix called scale_tril what is above the diagonal does nothing, whatever training makes of it: NumPyro's draws would
-    see it, and its densities not.
+    Entries of scale_tril above the diagonal are set to 0, whatever training makes of them: NumPyro's draws would use them, and
+    its densities would not.
     """
     if isinstance(x, jax.Array):
         return x if params is None else params

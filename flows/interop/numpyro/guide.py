@@ -27,24 +27,24 @@ DEFAULT = IAF(3, hidden=(64, 64), plain=True)
 
 
 class AutoFlow(AutoContinuous):
-    """Any bijection of ours as a guide over all latents of a NumPyro model, behind a trained shift and scale.
+    """Any bijection as a guide over all latents of a NumPyro model, followed by a trained shift and scale.
 
     q: z ~ N(0, I), u = f^-1(z), latents = T(loc + scale u), with f the bijection, from data to noise, and T NumPyro's map of
     each site from the whole line. log q = log N(z; 0, I) - log|det of these maps|: a draw and its density come from one pass
-    of f^-1, and no ELBO runs f. So inverse autoregressive flows and couplings are cheap; `MAF` finds a draw feature by feature.
+    of f^-1, and no ELBO runs f. So inverse autoregressive flows and couplings are cheap; `MAF` draws feature by feature.
 
     Args:
-        model: a NumPyro model. It may have `numpyro.param` sites of its own, and observe some rows of a plate a step.
-        bijection: a constructor's value, by default `IAF(3, hidden=(64, 64), plain=True)`. What is measured from data (batch
-            normalisation) is refused: there are none.
-        prefix: of the names of what is trained: "auto_params" (a pytree), "auto_loc" and "auto_scale", (latents,).
-        init_loc_fn: where loc starts, one of NumPyro's strategies; its default is the median of draws of the prior.
-        init_scale: where scale starts, above 0, in units of the unconstrained latents.
+        model: a NumPyro model. It may have `numpyro.param` sites, and observe some rows of a plate per step.
+        bijection: a constructor's value, by default `IAF(3, hidden=(64, 64), plain=True)`. Layers that measure data (batch
+            normalisation) are refused, as a guide sees no data.
+        prefix: the prefix of the names of trained params: "auto_params" (a pytree), "auto_loc" and "auto_scale", (latents,).
+        init_loc_fn: the start of loc, one of NumPyro's strategies; its default is the median of draws of the prior.
+        init_scale: the start of scale, above 0, in units of the unconstrained latents.
 
     Errors:
-        TypeError: no constructor's value of a bijection. FlowsError: one that holds a plain closure, needs a context, changes
-            the event, lives on a part of the line, rounds points or measures data; a model without latents or with discrete
-            ones, or whose density is NaN or 0 where it starts, with the site that is.
+        TypeError: not a constructor's value of a bijection. FlowsError: a bijection that holds a plain closure, needs a
+            context, changes the event, lives on a part of the line, rounds points or measures data; a model without latents or
+            with discrete latents; a density that is NaN or 0 at the start, and the message names the site.
 
     Source:
         Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", 2016, arXiv:1606.04934; Hoffman et
@@ -87,7 +87,7 @@ class AutoFlow(AutoContinuous):
             super()._setup_prototype(*args, **kwargs)
         except (RuntimeError, ValueError, UserWarning) as error:
             refuse_nan("AutoFlow", self._sites(args, kwargs, abstract=False), empty=True)
-            if isinstance(error, ValueError):  # of rows of a plate with latents of their own, among others
+            if isinstance(error, ValueError):  # NumPyro's errors of usage, such as latents in a plate of some rows
                 raise
             raise FlowsError(
                 f"AutoFlow: no start was found at which the model's density and its gradient are finite ({error}); give "
@@ -96,7 +96,7 @@ class AutoFlow(AutoContinuous):
         check_trains(self.bijection, self.latent_dim)
 
     def _sites(self, args: tuple, kwargs: dict, abstract: bool) -> dict[str, Any]:
-        """The sites of the model at the start; of an abstract one all but the numbers."""
+        """Return the sites of the model at the start, without numbers if `abstract`."""
         started = handlers.substitute(handlers.seed(self.model, 0), substitute_fn=self.init_loc_fn)
         sites = dict[str, Any]()
 
@@ -124,8 +124,8 @@ class AutoFlow(AutoContinuous):
 
 
 class FromNoise(FlowTransform):
-    """The map from noise. NeuTra asks for the log-det of what it has just computed, so it is taken in that direction: within
-    one jit it is the same pass."""
+    """The map from noise. NeuTra asks for the log-det of a point that it has just computed, so the log-det is computed in the
+    same direction: within one jit it is the same pass."""
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Array:
         return self.call_with_intermediates(x)[1] if intermediates is None else intermediates
@@ -136,8 +136,8 @@ def check_trains(bijection: Any, d: int) -> None:
     whose = f"AutoFlow: {bijection!r:.80}"
     part = bijection.part((d,), None)
     if part.output != (d,):
-        raise FlowsError(f"{whose} makes events {part.output} of {d} latents; expected as many numbers of noise")
-    if has_running_statistics(bijection) or measures_what_is_fixed(part, d):
+        raise FlowsError(f"{whose} maps {d} latents to events {part.output}; expected {d} numbers of noise")
+    if has_running_statistics(bijection) or fixed_leaves_measure(part, d):
         raise FlowsError(
             f"{whose} has numbers that are measured from data and do not train, and a guide sees no data: leave batch "
             "normalisation out (plain=True), and Standardize and Whiten, as the guide has a shift and a scale; ActNorm trains"
@@ -151,10 +151,10 @@ def check_trains(bijection: Any, d: int) -> None:
             )
 
 
-def measures_what_is_fixed(part: BijectionPart, d: int) -> bool:
-    """Tell whether a leaf that does not train depends on the data at init."""
+def fixed_leaves_measure(part: BijectionPart, d: int) -> bool:
+    """Return whether a leaf that does not train depends on the data at init."""
     if not part.measures:
         return False
     data = np.random.default_rng(0).exponential(size=(4 * d + 16, d)).astype(np.float32)
-    without, given = (split(part.init(jax.random.key(0), Given(init_inputs=x)))[1] for x in (None, on_device(data)))
-    return not all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (without, given)), strict=True))
+    without, measured = (split(part.init(jax.random.key(0), Given(init_inputs=x)))[1] for x in (None, on_device(data)))
+    return not all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (without, measured)), strict=True))

@@ -1,4 +1,4 @@
-"""The density of a probabilistic program: of points of its unconstrained latents, and a flow fitted to it in one call.
+"""The density of a probabilistic program, for points of its unconstrained latents, and a flow fitted to it in one call.
 Family: The posterior of a program."""
 
 import math
@@ -29,17 +29,17 @@ from flows.training.density.variational import fit_to_density
 Sites = dict[str, Array]
 
 MOST_SHOWN = 8  # sites in a repr
-OVERDRAWN = 10  # draws of the flow for each that importance weights choose, and at least LEAST of them
+OVERDRAWN = 10  # draws of the flow for each weighted draw, and at least LEAST in all
 LEAST = 4_000
 
 
 class ModelDensity(NamedTuple):
-    """The density of a model's latents, where these are unconstrained.
+    """The density of the unconstrained latents of a model.
 
     Attributes:
-        log_density: of points (n, dim) it gives log p(latents, observed) + log|det| of the map to the latents, (n,), in nats.
-        dim: how many numbers the latents have: site after site, in the order of the program, each raveled.
-        constrain: of points (n, dim) it gives the dict of sites, (n, *shape), deterministic ones too.
+        log_density: maps points (n, dim) to log p(latents, observed) + log|det| of the map to the latents, (n,), in nats.
+        dim: the length of a point: the latents, raveled, site after site in the order of the program.
+        constrain: maps points (n, dim) to the dict of sites, (n, *shape), with deterministic sites.
     """
 
     log_density: Callable[[Array], Array]
@@ -51,19 +51,19 @@ def log_density(model: Callable, *args: Any, **kwargs: Any) -> ModelDensity:
     """The density of a NumPyro model as a function of points, for `flows.fit_to_density` and for samplers.
 
     The latents theta are mapped from the whole line by theta = T(z), NumPyro's `biject_to` of each site's support, and
-    log_density(z) = log p(T(z), observed) + log|det dT/dz|, in nats: its integral over z is the evidence of what is observed.
+    log_density(z) = log p(T(z), observed) + log|det dT/dz|, in nats. The density integrates to the evidence of the data.
 
     Args:
-        model: a NumPyro model, under any handlers (`condition`, `substitute`, `reparam`, `scale`, `mask`).
-        args, kwargs: what the model is called with.
+        model: a NumPyro model, with any handlers (`condition`, `substitute`, `reparam`, `scale`, `mask`).
+        args, kwargs: the arguments of the model.
 
     Returns:
         `ModelDensity(log_density, dim, constrain)`.
 
     Errors:
-        FlowsError: the model has no latents, discrete ones, or some without a bijection from the line; it draws rows of a plate
-            or a key of its own, or has a `numpyro.param` without a value; its density is NaN at the start (each site at the
-            median of 15 draws of its prior), with the site that is.
+        FlowsError: the model has no latents, discrete latents, or latents without a bijection from the line; it draws rows of
+            a plate or a random key, or has a `numpyro.param` without a value; its density is NaN at the start (each site at
+            the median of 15 draws of its prior), and the message names the site.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist, jax.numpy as jnp
@@ -84,29 +84,29 @@ class ModelFit(NamedTuple):
     """A flow fitted to the density of a model.
 
     Attributes:
-        result: the `DensityFitResult`, of points of the unconstrained latents: log Z (the evidence), effective sample size and
-            Pareto k are in `result.diagnostics`; `result.save(path)` keeps it.
-        density: the `ModelDensity` it was fitted to. `ModelFit(flows.load(path), log_density(model, ...))` is a fit again.
+        result: the `DensityFitResult`, for points of the unconstrained latents: log Z (the evidence), effective sample size and
+            Pareto k are in `result.diagnostics`; `result.save(path)` writes it to a file.
+        density: the `ModelDensity` of the fit. `ModelFit(flows.load(path), log_density(model, ...))` restores a saved fit.
     """
 
     result: DensityFitResult
     density: ModelDensity
 
     def draw(self, rng: Any, n: int = 1, *, weighted: bool = False) -> Sites:
-        """n draws of the posterior as the flow has it: a dict of sites, (n, *shape), deterministic ones too.
+        """Return n draws of the flow, which approximates the posterior: a dict of sites, (n, *shape), with deterministic sites.
 
-        Weighted draws are n of max(10 n, 4,000) of the flow, chosen with replacement with chances in proportion to their
-        weights p / q (sampling importance resampling, by systematic resampling, in random order): they follow the posterior
-        itself as far as the weights can be trusted, and the same draw may come twice. Weights are not smoothed: a Pareto k of
-        these draws above 0.7 is warned of.
+        Weighted draws are n of max(10 n, 4,000) draws of the flow, chosen with replacement, with probabilities in proportion to
+        their weights p / q (sampling importance resampling, by systematic resampling, in random order). They follow the
+        posterior itself as far as the weights can be trusted, and the same draw may come twice. The weights are not smoothed; a
+        warning says if their Pareto k is above 0.7.
 
         Args:
             rng: key or seed.
-            n: how many.
+            n: number of draws.
             weighted: resample by importance weights.
 
         Errors:
-            FlowsError: n is no whole number above 0; no draw has a finite weight.
+            FlowsError: n is not a whole number above 0; no draw has a finite weight.
 
         Source:
             Rubin, "Using the SIR Algorithm to Simulate Posterior Distributions", 1988; Kitagawa, "Monte Carlo Filter and
@@ -116,21 +116,21 @@ class ModelFit(NamedTuple):
         return self.density.constrain(self._weighted(as_key(rng), n) if weighted else self.result.draw(rng, n))
 
     def _weighted(self, key: Array, n: int) -> Array:
-        of_draws, of_choice, of_order = jax.random.split(key, 3)
-        x, log_q = sample_with_log_pdf(of_draws, self.result.params, self.result, max(OVERDRAWN * n, LEAST))
+        draws_key, choice_key, order_key = jax.random.split(key, 3)
+        x, log_q = sample_with_log_pdf(draws_key, self.result.params, self.result, max(OVERDRAWN * n, LEAST))
         log_w = Target(self.density.log_density, (self.density.dim,), x.dtype).raw(np.asarray(x)) - np.asarray(log_q, float)
         log_w = np.where(np.isnan(log_w) | (log_w == np.inf), -np.inf, log_w)
         if not np.isfinite(log_w).any():
             raise FlowsError("ModelFit.draw: no draw of the flow has a finite weight; look at .result.diagnostics")
         if (k := pareto_k(log_w)) > RELIABLE:
             warn_user(
-                f"ModelFit.draw: Pareto k of the weights is {k:.2f}, above {RELIABLE}: draws are few points many times. Fit "
-                "longer, or give a larger flow"
+                f"ModelFit.draw: Pareto k of the weights is {k:.2f}, above {RELIABLE}: draws repeat a few points. Fit longer, "
+                "or give a larger flow"
             )
         ends = np.cumsum(softmax(log_w))
-        at = (np.arange(n) + float(jax.random.uniform(of_choice))) / n * ends[-1]
+        at = (np.arange(n) + float(jax.random.uniform(choice_key))) / n * ends[-1]
         chosen = np.minimum(np.searchsorted(ends, at, side="right"), len(ends) - 1)
-        return x[jax.random.permutation(of_order, chosen)]
+        return x[jax.random.permutation(order_key, chosen)]
 
     def __repr__(self) -> str:
         sites, point = dict[str, Any](), jax.ShapeDtypeStruct((1, self.density.dim), jnp.result_type(float))
@@ -148,24 +148,24 @@ def fit_model(
     fit: Callable[..., DensityFitResult] = fit_to_density,
     **kwargs: Any,
 ) -> ModelFit:
-    """Fit a flow to the posterior of a NumPyro model, and say how good the fit is.
+    """Fit a flow to the posterior of a NumPyro model, and measure how good the fit is.
 
-    That is `log_density`, then `flows.fit_to_density`: the flow q of the unconstrained latents z that makes KL(q || p) least,
-    with log Z, the evidence of what is observed.
+    The fit is `log_density`, then `flows.fit_to_density`: the flow q of the unconstrained latents z that minimises KL(q || p),
+    with log Z, the evidence of the observations.
 
     Args:
         rng: key or seed.
-        model: a NumPyro model, as `log_density` takes it.
-        args, kwargs: what the model is called with; `flow` and `fit` are not handed on.
-        flow: a distribution; None for the model that `flows.fit_to_density` takes by default.
-        fit: what fits it, called as fit(rng, flow, log_density, dim). Its settings are bound by `functools.partial`:
+        model: a NumPyro model, as for `log_density`.
+        args, kwargs: the arguments of the model; `flow` and `fit` are not passed to it.
+        flow: a distribution; None for the default model of `flows.fit_to_density`.
+        fit: the function that fits the flow, called as fit(rng, flow, log_density, dim). Bind settings by `functools.partial`:
             `fit=partial(flows.fit_to_density, max_epochs=20, verbose=0)`.
 
     Returns:
         A `ModelFit`: `.result` is the `DensityFitResult`, `.draw(rng, n)` gives dicts of sites.
 
     Errors:
-        As of `log_density` and of `flows.fit_to_density`.
+        The errors of `log_density` and of `flows.fit_to_density`.
 
     Example:
         >>> import numpyro, numpyro.distributions as dist, jax.numpy as jnp, flows
@@ -190,15 +190,15 @@ def fit_model(
         raise FlowsError(f"fit_model: {error} (numbers of a point, all unconstrained: {where:.400})") from error
     if not isinstance(result, DensityFitResult):
         raise TypeError(
-            f"fit_model: fit returned {result!r:.60}; expected a DensityFitResult, as of "
+            f"fit_model: fit returned {result!r:.60}; expected a DensityFitResult: give a fit such as "
             "functools.partial(flows.fit_to_density, max_epochs=20)"
         )
     return ModelFit(result, density)
 
 
 def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> tuple[ModelDensity, Parameters]:
-    """The density of a model, and its latents' names and unconstrained shapes: the model is run once, with its latents at the
-    medians of their priors, and what has no density is refused."""
+    """Return the density of a model, and the names and unconstrained shapes of its latents. The model runs once, with latents
+    at the medians of their priors; a model without a density is refused."""
     check_function(model, f"{caller}: the model", "a function with NumPyro's primitives")
     sites = trace_at_start(caller, model, args, kwargs)
     latents = latents_of(caller, sites)
@@ -208,35 +208,35 @@ def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> tuple[
     names = [name for name, site in sites.items() if name in latents or site["type"] == "deterministic"]
     seeded = handlers.seed(model, 0)  # latents have values, so no number depends on the key
 
-    def of_one(point: Array) -> Array:
+    def point_density(point: Array) -> Array:
         return -jnp.asarray(potential_energy(seeded, args, kwargs, layout.natural(point)))
 
-    def sites_of_one(point: Array) -> Sites:
+    def point_sites(point: Array) -> Sites:
         values = constrain_fn(seeded, args, kwargs, layout.natural(point), return_deterministic=True)
         return {name: jnp.asarray(value) for name, value in values.items()}
 
-    of_points, sites_of_points = jax.jit(jax.vmap(of_one)), jax.jit(jax.vmap(sites_of_one))
+    densities, sites_of_points = jax.jit(jax.vmap(point_density)), jax.jit(jax.vmap(point_sites))
 
-    def of_density(points: Array) -> Array:
-        return of_points(checked(points, layout.size, "log_density"))
+    def density(points: Array) -> Array:
+        return densities(checked(points, layout.size, "log_density"))
 
     def constrain(points: Array) -> Sites:
         values = sites_of_points(checked(points, layout.size, "constrain"))
         return {name: values[name] for name in names}
 
-    return ModelDensity(of_density, layout.size, constrain), layout
+    return ModelDensity(density, layout.size, constrain), layout
 
 
 def checked(points: Any, dim: int, name: str) -> Array:
     points = as_array(points, f"{name} of a model: points")
     if points.ndim != 2 or points.shape[1] != dim:
-        raise FlowsError(f"{name} of a model: points have shape {points.shape}; expected (n, {dim}), numbers of the latents")
+        raise FlowsError(f"{name} of a model: points have shape {points.shape}; expected (n, {dim}), the unconstrained latents")
     return points
 
 
 class Undetermined(Messenger):
-    """Notes the first plate, param and key that have no value in a model, and would be drawn again or trained. It stands
-    outside of the model's own handlers."""
+    """Record the first plate, param and key without a value in a model, which would be drawn again or trained. It acts outside
+    of the model's handlers."""
 
     def __init__(self, fn: Callable):
         super().__init__(fn)
@@ -248,16 +248,16 @@ class Undetermined(Messenger):
 
 
 def trace_at_start(caller: str, model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """The sites of a model, latents at the medians of their priors; a model whose density is random is refused."""
+    """Return the sites of a model, with latents at the medians of their priors; refuse a model whose density is random."""
     watched = Undetermined(model)
     started = handlers.substitute(handlers.seed(watched, 0), substitute_fn=median_of)
-    with handlers.block(), numpyro.validation_enabled(False):  # whose errors name no site
+    with handlers.block(), numpyro.validation_enabled(False):  # these errors do not name a site
         sites = handlers.trace(started).get_trace(*args, **kwargs)
     if plate := watched.first.get("plate"):
         name, (size, some) = plate["name"], plate["args"]
         raise FlowsError(
             f"{caller}: the plate {name!r} draws {some} of {size} rows, so that its density is random; expected all "
-            "rows: leave subsample_size out. AutoFlow with numpyro.infer.SVI takes some rows a step"
+            "rows: leave subsample_size out. AutoFlow with numpyro.infer.SVI takes some rows per step"
         )
     if param := watched.first.get("param"):
         raise FlowsError(
@@ -266,21 +266,21 @@ def trace_at_start(caller: str, model: Callable, args: tuple, kwargs: dict) -> d
         )
     if "prng_key" in watched.first:
         raise FlowsError(
-            f"{caller}: the model draws a key of its own (numpyro.prng_key()), so that the density is random; expected one "
-            "whose numbers are its sites'. Draw outside of the model, and pass what was drawn"
+            f"{caller}: the model draws a random key (numpyro.prng_key()), so that its density is random; expected a model "
+            "that draws at its sites alone. Draw other numbers outside of the model, and pass them as arguments"
         )
     return sites
 
 
 def median_of(site: Any) -> Any:
-    """Return the median of a latent that has one on the line; any other is drawn, and refused when all sites are known."""
+    """Return the median of a latent that has one on the line; another latent is drawn, and refused when all sites are known."""
     with suppress(NotImplementedError, ValueError):
         return init_to_median(site)
     return None
 
 
 def latents_of(caller: str, sites: Mapping[str, Any]) -> list[str]:
-    """The names of the latents, which have to be numbers with a bijection from the whole line."""
+    """Return the names of the latents; refuse latents without a bijection from the whole line."""
     latents = [name for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]]
     if not any(math.prod(jnp.shape(sites[name]["value"])) for name in latents):
         raise FlowsError(
@@ -308,7 +308,7 @@ def latents_of(caller: str, sites: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_nan(caller: str, sites: Mapping[str, Any], empty: bool = False) -> None:
-    """Refuse a density that is NaN, or with `empty` 0, where all latents are at their start, and name the site."""
+    """Refuse a density that is NaN, or 0 if `empty`, with all latents at their start, and name the site."""
     for name, site in sites.items():
         if site["type"] != "sample":
             continue
@@ -321,7 +321,7 @@ def refuse_nan(caller: str, sites: Mapping[str, Any], empty: bool = False) -> No
         if not nan and not (empty and np.isneginf(np.asarray(log_prob)).any()):
             continue
         missing = int(np.isnan(np.asarray(value, float)).sum()) if observed else 0
-        kind, remedy = "a latent", f"look at what its {type(site['fn']).__name__} is made of"
+        kind, remedy = "a latent", f"check the arguments of its {type(site['fn']).__name__}"
         if observed:
             kind = "observed" + f", and {missing} of its {np.size(value)} values are NaN" * (missing > 0)
         if missing:

@@ -1,4 +1,4 @@
-"""A model of ours that trains within a program of NumPyro's. Family: A flow in a NumPyro program."""
+"""A model that trains within a NumPyro program. Family: A flow in a NumPyro program."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,36 +8,36 @@ import numpyro
 
 from flows.core import DistributionInit, DistributionLike, FlowsError, Given, Memo, Params, as_key, trainable
 from flows.interop.models import Model, model_of
-from flows.interop.numpyro.distribution import FlowDistribution, given_context
+from flows.interop.numpyro.distribution import FlowDistribution, at_context
 from flows.training.loop.losses import has_running_statistics
 
-_constant = Memo(size=256)  # params of each model by a key that is always the same
+_constant = Memo(size=256)  # params of each model, drawn with a constant key
 
 
 def module(
     name: str, init_fun: DistributionLike, input_dim: int | Sequence[int], *, context_dim: int | Sequence[int] = 0
 ) -> Callable[..., FlowDistribution]:
-    """A model in a program, whose params are declared there: a trained prior, a likelihood, an amortised guide.
+    """Declare the params of a model in a NumPyro program: a trained prior, a likelihood, an amortised guide.
 
-    What trains is the site `name + "$params"` of `numpyro.param`, drawn with the handler's key where nothing is substituted for
-    it. What is "fixed" (permutations, fixed rotations) is no site: it is drawn with a key that is always the same, and so the
-    same in every call, of SVI, of MCMC and of Predictive. Leaves right beside "fixed" start with that key, too, as they belong
-    together: the factors of `InvertibleLinear` are those of one rotation.
+    The trained params are the site `name + "$params"` of `numpyro.param`, drawn with the handler's key unless a value is
+    substituted. "fixed" params (permutations, fixed rotations) are not a site: they are drawn with a constant key, and so are
+    the same in every call of SVI, MCMC and Predictive. Leaves in the same dict as "fixed" start with the constant key, too, as
+    they belong together: the factors of `InvertibleLinear` are factors of one rotation.
 
-    Layers that measure data (`ActNorm`, `Standardize`) see none here, and start as they do without.
+    Layers that measure data (`ActNorm`, `Standardize`) see no data here, and start as they do without data.
 
     Args:
-        name: of the module; unlike that of any other site.
+        name: the name of the module, different from the name of every other site.
         init_fun: a distribution, such as `flows.Flow(flows.NSF())`.
         input_dim, context_dim: as init_fun takes them.
 
     Returns:
-        A function of the context, (..., *context), or of nothing where there is none, that returns a distribution, as
-        `flows.interop.numpyro.distribution` does.
+        A function that returns a distribution, as `flows.interop.numpyro.distribution` does. Its argument is the context,
+        (..., *context); a model without a context takes no argument.
 
     Errors:
-        TypeError: no distribution. FlowsError: a plain closure, codes, a log-density that is a lower bound; batch norm, whose
-            running statistics nothing would measure; substituted params of another model; a context that is missing.
+        TypeError: not a distribution. FlowsError: a plain closure, codes, a log-density that is a lower bound; batch norm,
+            whose running statistics would not be measured; substituted params of another model; a context that is missing.
 
     Example:
         >>> import flows, jax, jax.numpy as jnp, numpyro
@@ -58,8 +58,8 @@ def module(
     model = model_of(init_fun, DistributionInit, input_dim, context_dim, "module")
     if has_running_statistics(init_fun):
         raise FlowsError(
-            f"module: {init_fun!r:.80} has running statistics (BatchNorm), which nothing measures in a program of NumPyro's: "
-            "use ActNorm in its place, or a model without (batch_norm=False); or fit it with flows.fit, and give the result to "
+            f"module: {init_fun!r:.80} has running statistics (BatchNorm), which a NumPyro program does not measure: use "
+            "ActNorm, or a model without batch norm (batch_norm=False); or fit it with flows.fit, and give the result to "
             "flows.interop.numpyro.distribution"
         )
     site = f"{name}$params"
@@ -71,13 +71,13 @@ def module(
     model.check(params, f"module: the params of {name!r}")
 
     def at(context: Any = None) -> FlowDistribution:
-        return given_context(params, context, model, f"module {name!r}")
+        return at_context(params, context, model, f"module {name!r}")
 
     return at
 
 
 def drawn(model: Model, key: Any) -> Params:
-    """Draw what trains with a key; what belongs to what is fixed, with the constant one."""
+    """Draw the trained params with a key, and trained leaves next to "fixed" with the constant key."""
     params = model.known.part.init(key, Given())
     if all(jax.tree.leaves(trainable(params))):
         return params
@@ -91,24 +91,24 @@ def drawn(model: Model, key: Any) -> Params:
 
 
 def with_fixed(model: Model, trained: Params) -> Params:
-    """All params: what trains, and what is fixed."""
+    """Return all params, trained and fixed."""
     if all(jax.tree.leaves(trainable(model.known.params))):
         return trained
     fixed = split(_by_constant_key(model))[1]
     try:
         return joined(trained, fixed)
-    except ValueError:  # of another structure, which the check that follows names
+    except ValueError:  # the structure differs, and the check after this names it
         return trained
 
 
 def _by_constant_key(model: Model) -> Params:
-    """Params by a key that is always the same, as numbers even within a trace, so that no step draws them again."""
+    """Return params drawn with a constant key, as numbers even within a trace, so that no step draws them again."""
     with jax.ensure_compile_time_eval():
         return _constant(model, lambda: model.known.part.init(jax.random.key(0), Given()))
 
 
 def split(params: Any) -> tuple[Any, Any]:
-    """The leaves that train and those that are "fixed", each with None in the places of the others."""
+    """Return the trained leaves and the "fixed" leaves, each with None in the places of the others."""
     trains = trainable(params)
     return (
         jax.tree.map(lambda leaf, train: leaf if train else None, params, trains),
@@ -117,5 +117,5 @@ def split(params: Any) -> tuple[Any, Any]:
 
 
 def joined(trained: Any, fixed: Any) -> Any:
-    """The params that `split` has split."""
+    """Return the params that `split` took apart."""
     return jax.tree.map(lambda a, b: b if a is None else a, trained, fixed, is_leaf=lambda leaf: leaf is None)

@@ -1,4 +1,4 @@
-"""A bijection of ours as a transform of NumPyro's, and where points live, `flows.support`, as one of its constraints.
+"""A bijection as a NumPyro transform, and the support of a model, `flows.support`, as a NumPyro constraint.
 Family: A flow in a NumPyro program."""
 
 from collections.abc import Sequence
@@ -30,18 +30,18 @@ from flows.core import (
 from flows.distributions.support import support
 from flows.interop.models import Model, as_rows, leading, model_of
 
-_constraints = Memo(size=1024)  # of the inputs and of the outputs of each bijection
+_constraints = Memo(size=1024)  # constraints of the inputs and the outputs of each bijection
 
 
 def transform(bijection: BijectionLike, params: Params, input_dim: int | Sequence[int]) -> "FlowTransform":
-    """A bijection as a NumPyro `Transform`: y = f(x), its direct function, and log|det df/dx|, of events behind any axes.
+    """A bijection as a NumPyro `Transform`: y = f(x), its direct function, and log|det df/dx|, for events with leading axes.
 
-    The one from noise to data is `transform(flows.Invert(bijection), params, input_dim)`, with the same params. Point and
-    log-det come from one pass (`call_with_intermediates`), so that draws of a `TransformedDistribution` with their density
-    never invert. Without it the log-det is taken in the cheap direction: that of `Invert(f)` by f.
+    The transform from noise to data is `transform(flows.Invert(bijection), params, input_dim)`, with the same params. Point and
+    log-det come from one pass (`call_with_intermediates`), so draws of a `TransformedDistribution` with their density need no
+    inverse. Without this pass the log-det is computed in the cheap direction: for `Invert(f)` by f.
 
-    It is a pytree of its params: it passes jit, vmap and scan, and of transforms that are equal but for these functions are
-    compiled once.
+    The transform is a pytree of its params: it passes jit, vmap and scan, and transforms that differ in params alone share
+    compiled functions.
 
     Args:
         bijection: a constructor's value.
@@ -52,7 +52,7 @@ def transform(bijection: BijectionLike, params: Params, input_dim: int | Sequenc
         A `Transform`, whose `domain` and `codomain` are the constraints of `flows.support`.
 
     Errors:
-        TypeError: no bijection. FlowsError: a plain closure, a layer that adds noise, or codes, params of another model, events
+        TypeError: not a bijection. FlowsError: a plain closure, a layer that adds noise, codes, params of another model, events
             of another shape.
 
     Example:
@@ -67,9 +67,9 @@ def transform(bijection: BijectionLike, params: Params, input_dim: int | Sequenc
     """
     model = model_of(bijection, BijectionInit, input_dim, 0, "transform")
     model.check(params, "transform: params")
-    made = FlowTransform(params, model)
-    _ = made.domain, made.codomain  # which say what is wrong with a model of codes
-    return made
+    result = FlowTransform(params, model)
+    _ = result.domain, result.codomain  # raise the error for a model of codes
+    return result
 
 
 class FlowTransform(Transform):
@@ -105,7 +105,7 @@ class FlowTransform(Transform):
         return self._run(y, "y")[0]
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Array:
-        """log|det dy/dx|: that of the pass that made y, where that is at hand."""
+        """Return log|det dy/dx|; `intermediates` of the pass that made y hold it."""
         if intermediates is not None:
             return intermediates
         if self.model.known.part.native_inverse is None:
@@ -113,7 +113,7 @@ class FlowTransform(Transform):
         return -self._run(y, "y")[1]
 
     def _run(self, points: Any, side: str) -> tuple[Array, Array]:
-        """The function of points x, or the inverse of points y, and its log-det."""
+        """Return the function of points x, or the inverse of points y, and its log-det."""
         model, known = self.model, self.model.known
         function, event, output = known.first, model.event, self._output
         if side == "y":
@@ -132,7 +132,7 @@ class FlowTransform(Transform):
         return (self.params,), (("params",), {"model": self.model})
 
     def eq(self, other: object, static: bool = False) -> Any:
-        """Tell whether it is the same bijection with the same params; with `static`, the very same arrays."""
+        """True for the same bijection with equal params; with `static`, with the very same arrays."""
         if not isinstance(other, FlowTransform) or self.model != other.model:
             return False
         pairs = list(zip(jax.tree.leaves(self.params), jax.tree.leaves(other.params), strict=True))
@@ -149,9 +149,9 @@ class FlowTransform(Transform):
 
 
 class Within(constraints.Constraint):
-    """Events that lie within a `Region` entry by entry: between ends, and in unit vectors where there are some.
+    """A constraint of events to a `Region`, entry by entry: entries between its ends, and unit vectors where it has spheres.
 
-    `biject_to(Within(region))` is the inverse of `flows.Unconstrain`; of unit vectors NumPyro has none.
+    `biject_to(Within(region))` is the inverse of `flows.Unconstrain`; NumPyro has no bijection to unit vectors.
     """
 
     def __init__(self, region: Region):
@@ -199,30 +199,30 @@ class Within(constraints.Constraint):
 
 @biject_to.register(Within)
 def from_line(constraint: Within) -> FlowTransform:
-    """The whole line to between the ends: the inverse of `flows.Unconstrain`."""
+    """Return the map of the whole line to the interval between the ends: the inverse of `flows.Unconstrain`."""
     region = constraint.region
     if region.sphere.any():
         raise NotImplementedError(
             "NumPyro has no bijection from the line to unit vectors, so its gradient samplers and automatic guides cannot take "
-            "this site; give it a guide of its own, such as flows.interop.numpyro.module of a model of the sphere"
+            "this site; give it a separate guide, such as flows.interop.numpyro.module of a model of the sphere"
         )
-    # Ends that are the same for all entries are numbers.
+    # Ends that are equal for all entries become numbers.
     low, high = (float(end.flat[0]) if (end == end.flat[0]).all() else end for end in region)
     event = region.low.shape
     return FlowTransform({}, Model(Invert(Unconstrain(low, high)), event or (1,), None, scalar=not event))
 
 
 def constraint_of(region: Region, event: Shape, whose: str) -> constraints.Constraint:
-    """Return the constraint of events that live in a region of arrays: NumPyro's own for the whole line, angles modulo 2 pi and
-    one unit vector; else `Within`, with one turn around 0 of any other angle. If the region has another shape than the event,
-    its entries are alike."""
+    """Return the constraint of events in a region of arrays: one of NumPyro's constraints for the whole line, angles modulo
+    2 pi and one unit vector; else `Within`, with one turn around 0 for any other angle. If the region has another shape than
+    the event, its entries are equal."""
     if region.low.shape != event:
         region = Region(*(np.full(event, field.flat[0]) for field in region.values()))
     if region.classes.any():
         raise FlowsError(
-            f"{whose} has codes of categories (entries {np.flatnonzero(region.classes).tolist()} of the event), which are no "
-            "numbers of NumPyro's: a site of its own holds them, numpyro.sample(name, dist.Categorical(...)), whose value, one "
-            "hot, is the context of a model of the numbers: flows.fit(rng, model, numbers, context=one_hot)"
+            f"{whose} has codes of categories (entries {np.flatnonzero(region.classes).tolist()} of the event), which are not "
+            "numbers: draw them at a separate site, numpyro.sample(name, dist.Categorical(...)), whose one-hot value is the "
+            "context of a model of the numbers: flows.fit(rng, model, numbers, context=one_hot)"
         )
     axes, angles, half = len(event), region.period > 0, region.period / 2
     if angles.all() and np.allclose(region.period, CIRCLE.period):
@@ -237,10 +237,10 @@ def constraint_of(region: Region, event: Shape, whose: str) -> constraints.Const
 
 
 def region_of(constraint: Any, whose: str) -> Region:
-    """Where the entries of points live that satisfy a constraint of NumPyro's, which has to hold entry by entry.
+    """Return the region of points that satisfy a NumPyro constraint, which has to hold entry by entry.
 
-    What does not (a simplex, an ordered vector, a matrix of correlations) is refused: taken for the whole line, a model would
-    put mass where there is none.
+    Other constraints (a simplex, an ordered vector, a matrix of correlations) are refused: with the whole line in their place,
+    a model would put mass where there is none.
     """
     if isinstance(constraint, constraints.independent):
         return region_of(constraint.base_constraint, whose)
@@ -248,7 +248,7 @@ def region_of(constraint: Any, whose: str) -> Region:
         return constraint.region
     if getattr(constraint, "is_discrete", False):
         raise FlowsError(
-            f"{whose} lives on {constraint!r}, whole numbers, which a density of the line has none of. Give "
+            f"{whose} lives on {constraint!r}, whole numbers, and densities here are of real numbers. Give "
             "flows.Categorical(num_classes) for codes from 0, and flows.Dequantize for counts"
         )
     known = ((constraints.real, REAL), (constraints.circular, CIRCLE), (constraints.sphere, SPHERE))
@@ -259,6 +259,6 @@ def region_of(constraint: Any, whose: str) -> Region:
         ends = getattr(constraint, "lower_bound", -np.inf), getattr(constraint, "upper_bound", np.inf)
         return Region(*(np.asarray(end, float) for end in ends))
     raise FlowsError(
-        f"{whose} lives on {constraint!r}, which is no region entry by entry; expected the line, intervals, half-lines, "
+        f"{whose} lives on {constraint!r}, which is not a region entry by entry; expected the line, intervals, half-lines, "
         "constraints.circular or constraints.sphere. Bring the points to the line before, by numpyro's biject_to, and model it"
     )
