@@ -80,7 +80,7 @@ class Devices:
         """Return how many rows of a batch, or of an epoch, each process reads of its iterable."""
         return rows // self.processes
 
-    def own_of(self, states: list[Any]) -> Any:
+    def state_of(self, states: list[Any]) -> Any:
         """Return the state of this process among the states of iterables in a checkpoint."""
         if len(states) != self.processes:
             raise FlowsError(
@@ -264,7 +264,7 @@ class Placement(NamedTuple):
         """Return the sharding of the order of rows, ([members,] steps, parts, rows)."""
         return over(cast(Mesh, self.mesh), 0 if self.members else 2 if axis is None else 3)
 
-    def own(self, rows: Any) -> Any:
+    def spread(self, rows: Any) -> Any:
         """Return rows of this process, equally many on each of its devices, as a part of the rows of all processes."""
         sharding, times = over(cast(Mesh, self.mesh), 0), self.shares // (self.here.stop - self.here.start)
 

@@ -94,7 +94,7 @@ def train_members(
         refuse_closures(part, f"fit: {members} models are to be trained as one")
     starts = list[Any]()
     for i, member_key in enumerate([key] if members is None else keys):
-        member_rows = rows.of_member(i)
+        member_rows = rows.member(i)
         starts.append(cast(member_rows.inner_params(part.init(member_key, member_rows.init_data)), rows.dtype))
     if rows.context is not None and "context" not in part.keywords:
         raise TypeError(

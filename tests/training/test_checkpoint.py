@@ -93,7 +93,7 @@ def test_a_save_that_fails_is_an_error_at_first_and_then_a_warning(tmp_path, mon
         fit(tmp_path)
     times.clear()
     works = 1
-    with pytest.warns(UserWarning, match="not saved, and is that of an earlier epoch: .*No space left") as told:
+    with pytest.warns(UserWarning, match="not saved, and its file is of an earlier epoch: .*No space left") as told:
         result = fit(tmp_path)
     assert len(told) == 5 and len(result.history["train_loss"]) == 6
     monkeypatch.undo()
@@ -140,7 +140,7 @@ def test_another_fit_is_not_gone_on_with(changes, message, tmp_path, ended):
 
 def test_another_optimizer_is_seen_by_its_state(tmp_path):
     fit(tmp_path, optimizer=optax.adam(1e-3))
-    with pytest.raises(flows.FlowsError, match="not those of this model and optimizer"):
+    with pytest.raises(flows.FlowsError, match="do not belong to this model and optimizer"):
         fit(tmp_path, optimizer=optax.sgd(1e-3, momentum=0.9))
 
 
@@ -213,7 +213,7 @@ def test_damaged_and_foreign_files(tmp_path, ended):
         fit(tmp_path)
     with pytest.raises(flows.FlowsError, match="the checkpoint of a fit"):
         flows.load(ended / NAME)
-    with pytest.raises(flows.FlowsError, match="no folder that can be written"):
+    with pytest.raises(flows.FlowsError, match="is not a folder that can be written"):
         fit(tmp_path / NAME)
     with pytest.raises(flows.FlowsError, match="checkpoint_every"):
         fit(tmp_path, checkpoint_every=0.0)

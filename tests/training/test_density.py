@@ -263,7 +263,7 @@ def test_a_fit_is_not_lost_to_its_diagnostics(monkeypatch):
         return found
 
     monkeypatch.setattr(Target, "raw", holed)
-    with pytest.warns(UserWarning, match="weights of 1 of 500 draws are no numbers"):
+    with pytest.warns(UserWarning, match="weights of 1 of 500 draws are not numbers"):
         result = fit_to_density(0, NORMAL, gauss, 2, **QUICK, starts=1)
     assert np.isnan(result.diagnostics.effective_sample_size) and result.diagnostics.pareto_k == np.inf
     assert len(result.history["train_loss"]) == 3 and np.isfinite(result.params["loc"]).all()

@@ -276,7 +276,7 @@ def test_what_only_looks_wrong_is_fitted():
 
 def test_a_validation_unlike_the_data_is_told_as_such():
     swapped = np.array([1e3, -1e3]) + NORMAL[:20]
-    assert "what is held out is unlike what is trained on" in error_of(
+    assert "the held-out part is unlike the training part" in error_of(
         lambda: fit(0, GAUSS, NORMAL, validation=swapped, **QUICK)
     )
 

@@ -67,7 +67,7 @@ def test_no_member_sees_what_it_holds_out():
     rows = prepare(found, check(ModelView(MODEL, (2,), None), found, options, key), options, key)
     assert rows.train.x.shape == (5, 50, 2) and rows.held_out.x.shape == (5, 12, 2)
     for i, fold in enumerate(held_out()):
-        own = rows.of_member(i)
+        own = rows.member(i)
         assert set(own.split.train.numbers) == set(range(62)) - set(fold) and (own.split.others == fold).all()
         scale = own.pipeline.steps[0].fixed
         close(scale["mean"], ROWS[own.split.train.numbers].mean(0), 1e-9)

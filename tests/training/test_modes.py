@@ -227,8 +227,8 @@ def one_point(x):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: fit_to_density(0, IAF, one_point, 3, **QUICK), "of a single point, (3,); .* give jax.vmap(log_density)"),
-        (lambda: fit_to_density(0, IAF, lambda p: -p["mu"] @ p["mu"], {"mu": (3,)}, **QUICK), "of a single point"),
+        (lambda: fit_to_density(0, IAF, one_point, 3, **QUICK), "takes a single point, (3,); .* give jax.vmap(log_density)"),
+        (lambda: fit_to_density(0, IAF, lambda p: -p["mu"] @ p["mu"], {"mu": (3,)}, **QUICK), "takes a single point"),
         (lambda: fit_to_density(0, IAF, named, {}, **QUICK), "0 parameters of 0 numbers"),
         (lambda: fit_to_density(0, IAF, named, {"mu": (0,)}, **QUICK), "the shape of 'mu' is (0,)"),
         (lambda: fit_to_density(0, IAF, named, {3: ()}, **QUICK), "a parameter is called 3"),
@@ -246,7 +246,7 @@ def one_point(x):
             lambda: fit_to_density(0, IAF, lambda p: p["nu"], NAMES, **QUICK),
             "log_density asks for 'nu'; the parameters are mu, scale",
         ),
-        (lambda: fit_to_density(0, IAF, lambda p: -(p["mu"] ** 2) - (p["scale"] ** 2).sum(), NAMES, **QUICK), "beside others"),
+        (lambda: fit_to_density(0, IAF, lambda p: -(p["mu"] ** 2) - (p["scale"] ** 2).sum(), NAMES, **QUICK), "next to others"),
         (
             lambda: fit_to_density(0, IAF, lambda p: p["mu"] - ((ROWS - p["nu"]) ** 2).sum(), {"mu": (), "nu": ()}, **QUICK),
             "jax.vmap",

@@ -128,7 +128,7 @@ def test_the_closed_form_counts_rows_by_their_weights_and_is_linear_in_the_conte
 
 
 def test_a_fit_behind_the_gaussian_says_so():
-    with pytest.warns(UserWarning, match=r"the closed-form Gaussian is 1\.\d+ nats a row better on what is held out"):
+    with pytest.warns(UserWarning, match=r"the closed-form Gaussian is 1\.\d+ nats a row better on the held-out rows"):
         fit(0, COUPLING, MIXED, standardize="columns", **QUICK)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -136,7 +136,7 @@ def test_a_fit_behind_the_gaussian_says_so():
 
 
 def test_the_start_is_kept_where_no_epoch_is_better():
-    with pytest.warns(UserWarning, match="no epoch was better on what is held out than the start, whose params these are"):
+    with pytest.warns(UserWarning, match="no epoch was better on the held-out part than the start, which is the result"):
         result = fit(0, AFFINE, NORMAL, optimizer=optax.sgd(-1.0), **QUICK)
     assert result.history["best_epoch"] == -1 and "kept the start, of 2 epochs" in repr(result)
     assert result.history["start_loss"] < result.history["validation_loss"].min()
@@ -306,7 +306,7 @@ def test_a_row_that_decides_the_score_is_named():
     rows = NORMAL.copy()
     order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)
     rows[order[3]] = [60.0, -60.0]
-    message = rf"row {order[3]} of data, one of 40 held out, has log-density -\d+ where the mean of the others is -\d\.\d+"
+    message = rf"row {order[3]} of data, one of 40 held out, has log-density -\d+ and the mean of the others is -\d\.\d+"
     with pytest.warns(UserWarning, match=message):
         fit(0, AFFINE, rows, **QUICK)
     with pytest.warns(UserWarning, match=r"row 7 of validation, one of 50 held out"):

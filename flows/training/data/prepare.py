@@ -103,9 +103,9 @@ class Prepared(NamedTuple):
         few = measured_of(rows)
         return Given(*jax.tree.map(on_device, (few.x, few.context)))
 
-    def of_member(self, member: int) -> "Prepared":
+    def member(self, number: int) -> "Prepared":
         """Return the rows of one member, or these if all members have the same."""
-        return self.folds[member] if self.folds else self
+        return self.folds[number] if self.folds else self
 
     def deviations(self, x: Array) -> np.ndarray:
         """Return the columns of the model's rows, in standard deviations from their means."""

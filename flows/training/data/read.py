@@ -231,7 +231,7 @@ def iterated(data: Any, options: Options) -> Split:
             left -= len(table)
 
     held_out = read_validation(options.validation, first)
-    stream = Stream(chunks, own=not together.alone, restore=batches.restore if batches.has_state else None)
+    stream = Stream(chunks, separate=not together.alone, restore=batches.restore if batches.has_state else None)
     return Split(first, held_out, first, held_out.rows, batch_size, steps, stream=stream, total=steps * batch_size)
 
 

@@ -108,7 +108,7 @@ class Stream(NamedTuple):
     """Rows that do not fit on the device, or into memory."""
 
     chunks: Callable[[int], Iterator[Chunk]]  # from the number of an epoch
-    own: bool = False  # whether processes have separate rows, as of an iterable; otherwise all have the same
+    separate: bool = False  # whether processes have separate rows, as of an iterable; otherwise all have the same
     restore: Callable[[Any], None] | None = None  # continues from the state of a chunk; None if there is no state
 
 

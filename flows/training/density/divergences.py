@@ -1,5 +1,5 @@
 """The losses of a fit to a density: reverse KL, whose epochs come in rounds, and forward KL, on draws that reach into the tails
-of the density, for a last round where the tails of the model are others."""
+of the density, for a last round if the tails of the model differ."""
 
 import math
 from collections.abc import Callable
@@ -25,23 +25,23 @@ HARDLY = 0.01  # of the best effective sample size: its growth in a round that g
 HARDLY_K = 0.1  # the fall of Pareto k in such a round
 COLDEST = 0.01  # the power of the density at which annealing begins
 DRAWS = 2  # of a last round: times the draws of the figures
-STEPS, BATCH = 600, 512  # steps at most: no more than the fit has taken
+STEPS, BATCH = 600, 512  # steps at most, and not more than the fit has taken
 RATE = 1e-3
 
 
 @dataclass(frozen=True)
 class ReverseKL:
-    """The loss of a step, over draws of the model instead of rows. What is held out is noise, and is weighed on the host,
-    by the program that draws for the figures, so that nothing else has to be compiled."""
+    """The loss of a step, over draws of the model instead of rows. Validation weighs draws of fixed noise on the host, by the
+    program that draws for the diagnostics, so that nothing else is compiled."""
 
     part: DistributionPart
     log_density: Callable
     num_samples: int
     estimator: str
-    draws, measures, of_rows, divisible, dealt, split = True, False, False, False, False, 0
+    draws, measures, has_rows, divisible, dealt, split = True, False, False, False, False, 0
 
     def loss(self, params: Any, rows: Any, beta: Array, key: Array) -> Array:
-        """At the power of the density, (1,), that is this step's."""
+        """The loss at the power of the density in this step, (1,)."""
         density, n = lambda x: beta * self.log_density(x), self.num_samples
         return reverse_kl(params, self.published(params), density, key, n, estimator=self.estimator)
 
@@ -52,7 +52,7 @@ class ReverseKL:
         return figures
 
     def cause(self, params: Any, key: Array, n: int) -> str:
-        """Say what is not finite among so many draws."""
+        """Return what is not finite among n draws."""
         _, log_pdf, sample = self.published(params)
         x = sample(key, params, n)
         for name, values in (("the model's sample", x), ("log_density", self.log_density(x)), ("log_pdf", log_pdf(params, x))):
@@ -64,8 +64,8 @@ class ReverseKL:
 
 
 class Draws:
-    """The epochs of a fit to a density, a `Source` of the driver without rows: the host judges draws after each. `options` tell
-    when rounds end."""
+    """The epochs of a fit to a density, a `Source` of the driver without rows: the host scores draws after each epoch.
+    `options` say when rounds end."""
 
     state: Any = None
     restore: Any = None
@@ -83,7 +83,7 @@ class Draws:
         self.rounds = rounds_of(most) if options.anneal is None else [most]
         self.options = replace(options, run=options.run._replace(stands=partial(stands, self.rounds), tempered=tempered))
         self.yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
-        # Keys whose numbers compile in half the time, and are drawn faster. The noise held out is the same in every epoch.
+        # Draws by these keys compile in half the time, and are faster. The held-out noise is the same in every epoch.
         self.noise, key = jax.random.split(key)
         self.key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
 
@@ -120,7 +120,7 @@ class Draws:
 
 
 def rounds_of(max_epochs: int) -> list[int]:
-    """The epochs at which rounds end: each is twice as long as the one before, and the last takes what is left."""
+    """The epochs at which rounds end: each is twice as long as the one before, and the last has the rest."""
     length, ends = max(1, max_epochs // 10), list[int]()
     while (end := (ends[-1] if ends else 0) + length) < max_epochs:
         ends.append(end)
@@ -129,8 +129,8 @@ def rounds_of(max_epochs: int) -> list[int]:
 
 
 def stands(rounds: list[int], effective: list[float], tails: list[float]) -> bool:
-    """Tell whether a fit is over, by the effective sample sizes and the Pareto k at the start and after each epoch: a round
-    ends with weights that are good enough, or that can be trusted and have hardly gained in it."""
+    """Return whether a fit is over, by the effective sample sizes and the Pareto k at the start and after each epoch: at the
+    end of a round the weights are good enough, or they are reliable and the round hardly improved them."""
     done = len(effective) - 1
     if done not in rounds[:-1] or not math.isfinite(effective[-1]):
         return False
@@ -152,8 +152,8 @@ def powers(options: Any) -> np.ndarray:
 
 
 class ForwardKL(Likelihood):
-    """Minus the weighted mean log-density of draws, by the model as it is used: a quarter of the draws are wider, so that their
-    batch statistics are not the model's."""
+    """Minus the weighted mean log-density of draws, with the model not in training mode: a quarter of the draws have a wider
+    base, so their batch statistics are wrong for the model."""
 
     def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
         with computed_with(self.precision):
@@ -168,10 +168,10 @@ def scores_by_formula(part: DistributionPart, params: Any) -> bool:
 
 def polish(figures: Figures, part: DistributionPart, triple: Distribution, options: Any, steps: int, key: Array) -> Any:
     """The params after steps that minimise the forward divergence KL(p || q), which is large where the model lacks mass: the
-    mean of -w log q over draws of the mixture of the figures, w their weights, no larger than sqrt(n) times their mean
+    mean of -w log q over draws of the mixture in `Figures`, with weights w of at most sqrt(n) times their mean
     [Ionides, "Truncated Importance Sampling", 2008]."""
-    of_draws, of_steps = jax.random.split(key)
-    points, log_p = figures.weighed(triple, of_draws, DRAWS * figures.n)
+    draws_key, steps_key = jax.random.split(key)
+    points, log_p = figures.weighed(triple, draws_key, DRAWS * figures.n)
     log_w = log_p - points.log_mixture
     w = np.exp(np.where(np.isfinite(log_w), log_w - log_w.max(where=np.isfinite(log_w), initial=-math.inf), -math.inf))
     w = np.minimum(w, math.sqrt(len(w)) * w.mean())
@@ -180,9 +180,9 @@ def polish(figures: Figures, part: DistributionPart, triple: Distribution, optio
     compiled = trainer(problem, triple.params, plain, figures.target.dtype)
     rows = Rows(points.x, None, (w / w.mean()).astype(figures.target.dtype))
     steps = min(steps, STEPS)
-    order = np.random.default_rng(seed_of(of_steps)).integers(len(w), size=(steps, 1, BATCH), dtype=np.int32)
+    order = np.random.default_rng(seed_of(steps_key)).integers(len(w), size=(steps, 1, BATCH), dtype=np.int32)
     state = compiled.start(triple.params)
     state, _, _ = compiled.advance(
-        state, of_steps, None, order, warmup_cosine(RATE, steps)(0, steps), compiled.placement.copied(rows)
+        state, steps_key, None, order, warmup_cosine(RATE, steps)(0, steps), compiled.placement.copied(rows)
     )
     return compiled.params(state.params)

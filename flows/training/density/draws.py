@@ -1,4 +1,4 @@
-"""Draws of a model, and of the same model with a wider base, which reach into tails that the model lacks."""
+"""Draws of a model, and of the model with a wider base, which reach into tails that the model lacks."""
 
 import math
 from collections.abc import Callable
@@ -18,8 +18,8 @@ SHARES = (0.75, 0.125, 0.125)  # of the draws
 
 
 class Points(NamedTuple):
-    """Points of several components, those of the first before those of the second: x (n, *event), the log-density of each
-    component at each of them, log_q (components, n), and how many points each component made."""
+    """Points of several components, ordered by component: x (n, *event), log_q (components, n), the log-density of each
+    component at each point, and counts, the number of points of each component."""
 
     x: np.ndarray
     log_q: np.ndarray
@@ -27,17 +27,17 @@ class Points(NamedTuple):
 
     @property
     def log_mixture(self) -> np.ndarray:
-        """The log-density of the mixture of the components, in the shares that they have of the points, (n,) [Veach and Guibas,
+        """The log-density of the mixture of the components, by their shares of the points, (n,) [Veach and Guibas,
         "Optimally Combining Sampling Techniques for Monte Carlo Rendering", 1995, section 3.4]."""
         total: np.ndarray = logsumexp(self.log_q + np.log(np.array(self.counts) / len(self.x))[:, None], 0)
         return total
 
 
 class Drawing:
-    """Draws of a model and scores of points, `together` at a time, so that each of its programs is compiled once.
+    """Draws of a model and scores of points, in pieces of `together` points, so that each program is compiled once.
 
-    The base is widened in the noise: a mixture of normals around each mean, any other base around its location. A model on a
-    circle or a sphere, or with a base that ends somewhere, stays as it is.
+    A wider base is a wider noise: a mixture of normals widens around each mean, any other base around its location. A model on
+    a circle or a sphere, or with a bounded base, stays as it is.
     """
 
     def __init__(self, init_fun: Any, event: Shape, together: int):
@@ -53,31 +53,31 @@ class Drawing:
         self.widths: tuple[float, ...] = WIDTHS if flat else WIDTHS[:1]
 
     def of(self, triple: Distribution, key: Array, n: int, widths: int = len(WIDTHS)) -> Points:
-        """n draws, of so many widths of the base."""
+        """n draws, with the first `widths` widths of the base."""
         if len(self.widths) == 1:
-            return self._of_model(triple, key, n)
-        of_layers, bases = self._parts(triple.params, widths)
+            return self._model_draws(triple, key, n)
+        layer_params, bases = self._parts(triple.params, widths)
         counts = [math.floor(share * n) for share in SHARES[1 : len(bases)]]
         counts = [n - sum(counts), *counts]
         noise = []
         for i, (count, base) in enumerate(zip(counts, bases, strict=True)):
             keys = jax.random.split(jax.random.fold_in(key, i), -(-count // self.together))
-            noise.append(np.concatenate([base.draw(each, self.together) for each in keys])[:count])
+            noise.append(np.concatenate([base.draw(piece_key, self.together) for piece_key in keys])[:count])
         z = np.concatenate(noise)
-        x, log_det = self._mapped(1, of_layers, z)
+        x, log_det = self._mapped(1, layer_params, z)
         return Points(x, np.stack([base.log_pdf(z) for base in bases]) - log_det, tuple(counts))
 
     def scored(self, triple: Distribution, x: np.ndarray, widths: int = len(WIDTHS)) -> np.ndarray:
         """The log-density of the model, and of the model with wider bases, at points, (widths, n)."""
         if len(self.widths) == 1:
             return np.asarray(triple.log_pdf(triple.params, x), float)[None]
-        of_layers, bases = self._parts(triple.params, widths)
-        z, log_det = self._mapped(0, of_layers, x)
+        layer_params, bases = self._parts(triple.params, widths)
+        z, log_det = self._mapped(0, layer_params, x)
         return np.stack([base.log_pdf(z) for base in bases]) + log_det
 
-    def _of_model(self, triple: Distribution, key: Array, n: int) -> Points:
+    def _model_draws(self, triple: Distribution, key: Array, n: int) -> Points:
         keys = [jax.random.fold_in(key, i) for i in range(-(-n // self.together))]
-        drawn = [sample_with_log_pdf(each, triple.params, triple, self.together) for each in keys]
+        drawn = [sample_with_log_pdf(piece_key, triple.params, triple, self.together) for piece_key in keys]
         x, log_q = (np.concatenate([np.asarray(piece[j]) for piece in drawn])[:n] for j in (0, 1))
         return Points(x, log_q.astype(float)[None], (n,))
 
@@ -87,11 +87,11 @@ class Drawing:
         functions = functions_of(self.base, base.params)
         return tuple(stage.params for stage in way), [Base.of(*functions, base.params, by) for by in self.widths[:widths]]
 
-    def _mapped(self, way: int, of_layers: tuple, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points through the layers, to the noise (0) or from it (1), and the log-det there."""
+    def _mapped(self, way: int, layer_params: tuple, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points mapped by the layers, to the noise (way 0) or from it (way 1), and the log-det there."""
         if self.layers is None:
             return x, np.zeros(len(x))
-        params = of_layers[0] if len(of_layers) == 1 else of_layers
+        params = layer_params[0] if len(layer_params) == 1 else layer_params
         function, mapped = functions_of(self.layers, params)[way], []
         for i in range(0, len(x), self.together):
             piece = x[i : i + self.together]
@@ -102,10 +102,10 @@ class Drawing:
 
 
 class Base(NamedTuple):
-    """A base, `by` times as wide around its centre; a mixture of normals has wider params instead. Draws and densities are of
-    the same params, so that they fit each other for any base."""
+    """A base, `by` times as wide around its centre; a mixture of normals has wider params instead. Draws and densities use the
+    same params, so that they agree for any base."""
 
-    of_points: Callable
+    density: Callable
     sample: Callable
     params: Any
     centre: Any
@@ -131,6 +131,6 @@ class Base(NamedTuple):
 
     def log_pdf(self, z: np.ndarray) -> np.ndarray:
         if self.by == 1:
-            return np.asarray(self.of_points(self.params, z), float)
+            return np.asarray(self.density(self.params, z), float)
         nearer = (self.centre + (z - self.centre) / self.by).astype(z.dtype)
-        return np.asarray(self.of_points(self.params, nearer), float) - size(z.shape[1:]) * math.log(self.by)
+        return np.asarray(self.density(self.params, nearer), float) - size(z.shape[1:]) * math.log(self.by)

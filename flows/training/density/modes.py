@@ -15,20 +15,20 @@ from flows.training.density.target import ITERATIONS, Target
 
 AROUND_THE_MEAN = 3, 4, 9, 14  # of 16 points, one of each scale
 SCALES = (1.0, 2.0, 4.0, REACH)  # standard deviations of the starting points, in turn
-CANDIDATES = 4_096  # points among which later starts are chosen
-UNLIKE = 0.05  # of these points of one scale: the share that comes into question
+CANDIDATES = 4_096  # points from which later starts are chosen
+UNLIKE = 0.05  # of these points at one scale: the share of candidates for a start
 TURNS = 4  # in which starts are chosen
-MOST_GAPS = 6  # pairs of modes between which one more start is
-FAR = 1e4  # times the largest starting point: where nothing has been found, and the density goes on rising
-COARSE = 0.5  # nats of a rounding of the log-density at its maximum
-ROUNDED = 1e-5  # of a log-density, within which two are the same in float32
-BARRIER = 1.0  # nats of a dip, from which two maxima are two modes
-BETWEEN = 9  # points between two maxima, at which a dip is looked for
+MOST_GAPS = 6  # pairs of modes with one more start between them
+FAR = 1e4  # times the largest starting point: an end beyond is not a mode if the density still rises
+COARSE = 0.5  # nats: a rounding step of the log-density at its maximum
+ROUNDED = 1e-5  # of a log-density: two values this close are equal in float32
+BARRIER = 1.0  # nats of a dip between two maxima that makes them two modes
+BETWEEN = 9  # points between two maxima where a dip may be
 DROP = 0.5  # nats that a Gaussian falls within one standard deviation
-WIDTHS = 2.0 ** np.arange(-24, 9)  # times that of the curvature, among which one is looked for
-WEIGHED = 8_192  # draws by which masses are weighed
-LEAST_SHARE = 0.02  # of these draws: the share of a mode, at least, before shares are made to add up to 1
-ENOUGH = 100  # draws of the density itself that these have to be as good as; else masses are those of the Gaussians
+WIDTHS = 2.0 ** np.arange(-24, 9)  # times the width by the curvature: candidates for the width of a Gaussian
+WEIGHED = 8_192  # draws that estimate masses
+LEAST_SHARE = 0.02  # of these draws: the least share of a mode, before shares are normalised
+ENOUGH = 100  # effective draws, below which the masses of the Gaussians are used
 NEGLIGIBLE = 1e-3  # of the mass of the largest mode
 
 
@@ -47,8 +47,8 @@ class Gaussian(NamedTuple):
 
 
 class Modes(NamedTuple):
-    """Gaussians at the modes: means (k, d), Cholesky factors of covariances (k, d, d), their shares of the mass (k,), and how
-    many draws of the density as many of theirs are as good as, as a share."""
+    """Gaussians at the modes: means (k, d), Cholesky factors of covariances (k, d, d), their shares of the mass (k,), and the
+    effective sample size of their draws, as a share of the draws."""
 
     means: np.ndarray
     factors: np.ndarray
@@ -61,7 +61,7 @@ class Modes(NamedTuple):
         return self.means[component] + np.einsum("nij,nj->ni", self.factors[component], z)
 
     def log_parts(self, x: np.ndarray) -> np.ndarray:
-        """log of share times density of each mode, (n, k)."""
+        """The log of share times density for each mode, (n, k)."""
         parts = np.empty((len(x), len(self.shares)))
         for k, (mean, factor, share) in enumerate(zip(self.means, self.factors, self.shares, strict=True)):
             z = np.linalg.solve(factor, (x - mean).T)
@@ -73,26 +73,26 @@ class Modes(NamedTuple):
         return total
 
     def reach(self, x: np.ndarray) -> np.ndarray:
-        """As `log_pdf`, with the tails of a Cauchy distribution in place of normal ones, (n,)."""
+        """The `log_pdf` with Cauchy tails in place of normal tails, (n,)."""
         log_parts, d = self.log_parts(x), self.means.shape[1]
         top = np.log(self.shares) - 0.5 * d * LOG_2PI - np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(1)
         total: np.ndarray = logsumexp(top - 0.5 * (d + 1) * np.log1p(2 * (top - log_parts)), 1)
         return total
 
     def widened(self, by: float) -> "Modes":
-        """Half of each as it is, and half of so many times the width, which reaches into its tails."""
+        """Gaussians of which half have `by` times the width, to reach into the tails."""
         means, factors = np.concatenate([self.means] * 2), np.concatenate([self.factors, by * self.factors])
         return Modes(means, factors, np.concatenate([self.shares] * 2) / 2, self.effective)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean of the mixture, and Cholesky factor of its covariance."""
+        """The mean of the mixture, and the Cholesky factor of its covariance."""
         mean, root = self.shares @ self.means, np.sqrt(self.shares)
         within = np.concatenate([share * factor for share, factor in zip(root, self.factors, strict=True)], 1)
         return mean, cholesky_of(np.concatenate([within, (root[:, None] * (self.means - mean)).T], 1))
 
 
 def cholesky_of(a: np.ndarray) -> np.ndarray:
-    """The Cholesky factor of a a', for a (d, n), which need not be well-conditioned."""
+    """The Cholesky factor of a a', for a (d, n), which may be ill-conditioned."""
     factor: np.ndarray = np.transpose(np.linalg.qr(a.T, mode="r"))
     signed: np.ndarray = factor * np.where(np.diag(factor) < 0, -1.0, 1.0)
     return signed
@@ -101,14 +101,14 @@ def cholesky_of(a: np.ndarray) -> np.ndarray:
 def modes_of(
     rng: np.random.Generator, target: Target, starts: int | np.ndarray, nearest: Gaussian | None = None
 ) -> Modes | None:
-    """The modes to which L-BFGS climbs from points (n, d), the heaviest first; None where there are none.
+    """The modes to which L-BFGS climbs from points (n, d), the heaviest first; None if there are none.
 
-    Of a number of starts, a quarter are `spread_points`. The others are chosen, in three turns, from many more of these, where
-    the density is largest beside what the modes found so far reach: what reaches far hides modes that are narrower. A few more
-    are halfway between modes, which may be ends of one ridge. Ends between which the density does not dip belong to one mode.
-    Its Gaussian has the axes of the Hessian, and on each the standard deviation within which the density falls by half a nat,
-    so that a flat top has a width, too. Its share is that of importance weights of draws of all Gaussians. Modes of less than a
-    thousandth of the mass of the largest are left out.
+    A quarter of the starts are `spread_points`. The others are chosen in three turns from many more such points, where the
+    density is largest relative to the modes so far, as a wide mode hides narrow modes. A few more starts are halfway between
+    modes, which may be ends of one ridge. Two ends belong to one mode if the density does not dip between them. The Gaussian
+    of a mode has the axes of the Hessian, and on each axis the standard deviation within which the density falls by half a
+    nat, so that a flat top also has a width. Its share comes from importance weights of draws of all Gaussians. Modes with
+    less than a thousandth of the mass of the largest are left out.
     """
     if isinstance(starts, np.ndarray):
         ends, heights = _arrived(target, starts)
@@ -120,7 +120,7 @@ def modes_of(
 
 
 def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: Gaussian | None) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of so many starts, and the log-density there, the highest first."""
+    """The ends of L-BFGS from a number of starts, and the log-density there, the highest first."""
     points = spread_points(rng, CANDIDATES, target, nearest)
     points[0] = 0.0
     ends, heights = _arrived(target, points[: -(-starts // TURNS)])
@@ -128,18 +128,18 @@ def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: Ga
     for turn in range(1, min(TURNS, starts) if len(values) else 0):
         groups = _joined(target, ends, heights)
         known, n = _gaussians(target, ends, heights, groups), (starts + TURNS - 1 - turn) // TURNS
-        # Beside normal tails what is narrow shows best, beside Cauchy ones what lies in a heavy tail.
-        beside = ((known.log_pdf, n - n // 2), (known.reach, n // 2))
-        by_each = [_chosen(points, values - density(points), count) for density, count in beside]
-        chosen = points[np.concatenate(by_each).astype(int)]
+        # Relative to normal tails a narrow mode shows best, relative to Cauchy tails a mode in a heavy tail.
+        references = ((known.log_pdf, n - n // 2), (known.reach, n // 2))
+        numbers = [_chosen(points, values - density(points), count) for density, count in references]
+        chosen = points[np.concatenate(numbers).astype(int)]
         more = _arrived(target, np.concatenate([chosen, _gaps(ends, groups)]))
         ends, heights = _sorted(np.concatenate([ends, more[0]]), np.concatenate([heights, more[1]]))
     return ends, heights
 
 
 def spread_points(rng: np.random.Generator, n: int, target: Target, nearest: Gaussian | None) -> np.ndarray:
-    """Draws of normals, (n, d), whose standard deviation is 1, 2, 4 and 8 in turn, in units of the nearest Gaussian in columns
-    where this is wider than 1; every fourth one around its mean instead of 0."""
+    """Draws of normals, (n, d), with standard deviations 1, 2, 4 and 8 in turn, in units of the nearest Gaussian in columns
+    where it is wider than 1; every fourth point is around its mean instead of 0."""
     points = rng.standard_normal((n, *target.event)) * np.resize(SCALES, n)[:, None]
     if nearest is not None:
         points *= np.maximum(nearest.std, 1.0)
@@ -155,12 +155,12 @@ def _gaps(ends: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
 
 
 def _chosen(points: np.ndarray, unlike: np.ndarray, n: int) -> np.ndarray:
-    """The numbers of n points, which are far from each other, among those of each scale at which the density is most unlike
-    what is known of it."""
+    """The numbers of n points that are far from each other, among the points of each scale where the density differs most from
+    the known modes."""
     chosen, distance = list[int](), np.full(len(points), np.inf)
     for i in range(n):
-        of_scale = np.arange(i % len(SCALES), len(points), len(SCALES))
-        able = of_scale[np.argsort(-unlike[of_scale], kind="stable")[: int(UNLIKE * len(of_scale))]]
+        same_scale = np.arange(i % len(SCALES), len(points), len(SCALES))
+        able = same_scale[np.argsort(-unlike[same_scale], kind="stable")[: int(UNLIKE * len(same_scale))]]
         able = able[: max((unlike[able] > BARRIER).sum(), 1)]
         chosen.append(int(able[distance[able].argmax()]))
         distance = np.minimum(distance, np.square(points - points[chosen[-1]]).sum(1))
@@ -168,10 +168,10 @@ def _chosen(points: np.ndarray, unlike: np.ndarray, n: int) -> np.ndarray:
 
 
 def _gaussians(target: Target, ends: np.ndarray, heights: np.ndarray, groups: list[np.ndarray]) -> Modes:
-    """The Gaussians at the highest end of each group, with shares as of their own masses."""
+    """The Gaussians at the highest end of each group, with shares by their masses."""
     tops = [int(group[0]) for group in groups]
-    of_each = zip(ends[tops], heights[tops], target.hessians(ends[tops]), strict=True)
-    factors = np.stack([_factor(target, *maximum) for maximum in of_each])
+    maxima = zip(ends[tops], heights[tops], target.hessians(ends[tops]), strict=True)
+    factors = np.stack([_factor(target, *maximum) for maximum in maxima])
     log_mass = heights[tops] + np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
     heavy = log_mass > log_mass.max() + math.log(NEGLIGIBLE)
     return Modes(ends[tops][heavy], factors[heavy], np.exp(log_softmax(log_mass[heavy])))
@@ -226,7 +226,7 @@ def _joined(target: Target, ends: np.ndarray, heights: np.ndarray) -> list[np.nd
 
 
 def _dips(target: Target, a: np.ndarray, b: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Tell whether the density falls by a nat below a height on the straight way between two points."""
+    """Return whether the density falls by a nat below a height on the straight line between two points."""
     share = np.arange(1, BETWEEN + 1)[None, :, None] / (BETWEEN + 1)
     between: np.ndarray = target(a[:, None] * (1 - share) + b[:, None] * share).min(1)
     return between < height - BARRIER - ROUNDED * np.abs(height)
@@ -254,7 +254,7 @@ def _factor(target: Target, top: np.ndarray, height: float, hessian: np.ndarray)
 
 
 def _weighed(rng: np.random.Generator, target: Target, modes: Modes) -> Modes:
-    """The Gaussians with shares by importance weights of draws of them all, the heaviest first."""
+    """The Gaussians with shares by importance weights of draws of all, the heaviest first."""
     shares, least = modes.shares, np.maximum(modes.shares, LEAST_SHARE)
     drawn = modes._replace(shares=least / least.sum())
     x = drawn.draw(rng, WEIGHED)
@@ -271,8 +271,8 @@ def _effective(log_w: np.ndarray) -> float:
 
 
 def wide_normal_is_better(rng: np.random.Generator, target: Target, modes: Modes) -> bool:
-    """Tell whether draws of the standard normal are better than those of the Gaussians at the modes, as on a ridge that is no
-    mode: from there a flow finds all of it, and from its maxima parts."""
+    """Return whether draws of the standard normal are better than draws of the Gaussians at the modes, as on a ridge: from the
+    standard normal a flow finds the whole ridge, and from its maxima only parts."""
     x = rng.standard_normal((WEIGHED, *target.event))
     return _effective(target(x) - log_normal(x).sum(1)) > modes.effective
 
@@ -282,7 +282,7 @@ def log_normal(z: np.ndarray) -> np.ndarray:
 
 
 def _likeliest(log_densities: np.ndarray, w: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Shares of components that are likeliest for weighted points, by expectation-maximisation."""
+    """The maximum-likelihood shares of components for weighted points, by expectation-maximisation."""
     for _ in range(ITERATIONS):
         shares = w @ np.exp(log_softmax(log_densities + np.log(np.maximum(shares, 1e-300)), 1))
     return shares

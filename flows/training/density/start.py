@@ -1,4 +1,4 @@
-"""Where a fit to a density starts: inside its support, at the Gaussian nearest to it, or at Gaussians at its modes."""
+"""The start of a fit to a density: inside its support, at the nearest Gaussian, or at Gaussians at its modes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,21 +20,21 @@ from flows.training.density.modes import Gaussian, Modes, cholesky_of, log_norma
 from flows.training.density.target import Box, Target, check_rows_apart
 from flows.training.model_view import with_base
 
-DRAWS = 256  # at least, and four for each column
-GAIN = 1e-3  # nats, below which the search for a Gaussian has arrived
-AGAIN = 5  # times that it runs, at most
-WEIGHED = 4_096  # draws by which two starts are compared
-ENDLESS = 1e12  # the mean or the standard deviation of a Gaussian, or more, that finds no end of a density
-MISSED = 0.1  # nats of log Z beyond two standard errors, from which the Gaussian has missed a part
-WIDE = 10.0  # a standard deviation, on the line that stands for a support, from which its ends are looked at
-EDGE = 80.0  # on the line that stands for a support, where float32 nearly ends
-FALL = 1.0  # nats by which a density has to have fallen there
-NEAR = 3.0  # standard deviations of a Gaussian, within which a mode is its own
+DRAWS = 256  # at least, and at least four for each column
+GAIN = 1e-3  # nats: the search for a Gaussian ends when it gains less
+AGAIN = 5  # runs of the search at most
+WEIGHED = 4_096  # draws that compare two starts
+ENDLESS = 1e12  # a mean or a standard deviation this large means that the density has infinite mass
+MISSED = 0.1  # nats of log Z beyond two standard errors: the Gaussian has missed a part
+WIDE = 10.0  # a standard deviation on the line that stands for a support: its ends are checked
+EDGE = 80.0  # a point on this line where float32 nearly ends
+FALL = 1.0  # nats by which a density must have fallen there
+NEAR = 3.0  # standard deviations of a Gaussian: a mode within belongs to it
 
 
 class Beginning(NamedTuple):
-    """The model with the layers in front of it, the numbers at which these and its base start, the modes that were found, on
-    the line, None where none were looked for, or found, and whether the Gaussian it starts at is near the largest."""
+    """The model with the layers in front of it, the numbers at which these layers and the base start, the modes on the line
+    (None if the fit did not search, or none exist), and whether the Gaussian at the start is near the largest mode."""
 
     init_fun: Any
     layers: tuple[dict, ...]
@@ -43,13 +43,13 @@ class Beginning(NamedTuple):
     at_mode: bool
 
     def set(self, params: Any, event: Shape, dtype: Any) -> Any:
-        """The params with those of the layers, and of the base."""
+        """The params with the numbers of the layers and of the base."""
         if self.layers:
             params = {**params, "bijection": self.layers[0] if len(self.layers) == 1 else self.layers}
         return params if self.base is None else _with_modes(self.init_fun, params, self.base, event, dtype)
 
     def weighed(self, params: Any, lacking: np.ndarray) -> Any:
-        """The params with other weights of the components of the base, which path gradients do not train."""
+        """The params with corrected weights of the components of the base, as path gradients do not train these weights."""
         *_, base = leading(self.init_fun, params, opening=False)
         logits = base.params["logits"] + jnp.asarray(np.log(np.maximum(lacking, 1e-3)), base.params["logits"].dtype)
         return _with(params, base.at, {**base.params, "logits": logits})
@@ -58,9 +58,9 @@ class Beginning(NamedTuple):
 def begin(
     rng: np.random.Generator, init_fun: Any, log_density: Callable, box: Box, starts: Any, standardize: bool
 ) -> Beginning:
-    """Return what a fit of init_fun starts with. `starts` are a number, or points on the line.
+    """Return the start of a fit of init_fun. `starts` is a number, or points on the line.
 
-    A Gaussian and modes are looked for on vectors of at most 512 columns, unless the model lives on circles or a sphere.
+    The search for a Gaussian and modes needs vectors of at most 512 columns, and a model that is not on circles or a sphere.
     """
     layers: tuple = () if box.layer is None else (box.layer,)
     fixed: tuple = () if box.layer is None else ({},)
@@ -91,8 +91,8 @@ def begin(
 
 
 def _refuse_improper(nearest: Gaussian, box: Box, target: Target) -> None:
-    """The Gaussian nearest to a density of infinite mass grows without end; on a line that stands for a support until float32
-    ends, where the density has not fallen."""
+    """Refuse a density of infinite mass: its nearest Gaussian grows without end, on a line that stands for a support up to the
+    end of float32, where the density has not fallen."""
     endless = ~(np.maximum(np.abs(nearest.mean), nearest.std) < ENDLESS)
     if (wide := np.flatnonzero(box.has_end & (nearest.std > WIDE))).size:
         at = np.repeat(nearest.mean[None], 1 + 2 * len(wide), 0)
@@ -108,15 +108,15 @@ def _refuse_improper(nearest: Gaussian, box: Box, target: Target) -> None:
         where = "an end of its support" if box.has_end[which] else "infinity"
         raise FlowsError(
             f"fit_to_density: log_density is improper, as far as can be seen: it does not fall where {name} goes to {where}, "
-            "so that its mass has no end. Give it a prior, or a support that ends"
+            "so its mass is infinite. Give it a prior, or a support that ends"
         )
 
 
 def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: Any) -> Any:
-    """The params of a flow whose base is a mixture, with the modes as its components, as the layers before it see them.
+    """The params of a flow whose base is a mixture, with the modes, mapped by the layers before it, as its components.
 
-    Layers start near the identity, or at a linear map, so that each Gaussian stays one: draws whose mean and covariance are
-    exactly its own are sent through, and the mean and the covariance of what comes out are those of the component.
+    Layers start near the identity, or at a linear map, so that a Gaussian stays a Gaussian. Draws with exactly the mean and the
+    covariance of a mode pass through the layers, and the component gets the mean and the covariance of the outputs.
     """
     *way, base = leading(init_fun, params, event, opening=False)
     for stage in way:
@@ -136,43 +136,43 @@ def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: A
 
 
 def _with(params: Any, at: Sequence[Any], new: Any) -> Any:
-    """Params with others at a place of theirs, where all above it are dicts."""
+    """Params with new values at a path, where all levels above are dicts."""
     return {**params, at[0]: _with(params[at[0]], at[1:], new)} if at else new
 
 
 def nearest_gaussian(rng: np.random.Generator, target: Target) -> Gaussian | None:
-    """The Gaussian q of least KL(q || p), or None where the standard normal sees more of p than q does.
+    """The Gaussian q of least KL(q || p), or None if the standard normal covers more of p than q does.
 
-    KL(q || p) is the mean over fixed draws z of -log_density(m + L z), minus log det L; m and L are found by L-BFGS. The draws
-    have mean 0 and covariance I exactly, so that a Gaussian target is found exactly. As q may have settled on one of several
-    modes, both are weighed: where the constant of p is larger as seen by draws of the standard normal, q has missed a part.
+    KL(q || p) is the mean over fixed draws z of -log_density(m + L z), minus log det L; L-BFGS finds m and L. The draws have
+    exactly mean 0 and covariance I, so that a Gaussian target is matched exactly. As q may have settled on one of several
+    modes, both estimate the constant of p: if draws of the standard normal find a larger one, q has missed a part.
     """
     (d,) = target.event
     mean_and_factor = _minimized(target, whitened(rng.standard_normal((max(DRAWS, 4 * d), d))))
     if mean_and_factor is None:
         return None
-    seen = list[tuple[float, float]]()
+    estimates = list[tuple[float, float]]()
     for mean, factor in (mean_and_factor, (np.zeros(d), np.eye(d))):
         noise = rng.standard_normal((WEIGHED, d))
         log_q = log_normal(noise).sum(1) - np.log(np.diag(factor)).sum()
         log_w = target(mean + noise @ factor.T) - log_q
-        seen.append(log_normalizer(log_w) if np.isfinite(log_w).any() else (-math.inf, 0.0))
-    (nearest, _), (standard, error) = seen
+        estimates.append(log_normalizer(log_w) if np.isfinite(log_w).any() else (-math.inf, 0.0))
+    (nearest, _), (standard, error) = estimates
     missed = not math.isfinite(nearest) or standard - 2 * error > nearest + MISSED
     return None if missed else Gaussian.of(*mean_and_factor)
 
 
 def whitened(z: np.ndarray) -> np.ndarray:
-    """Rows moved and mixed so that their mean is 0 and their covariance I."""
+    """Rows shifted and mixed so that their mean is 0 and their covariance I."""
     z = z - z.mean(0)
     white: np.ndarray = solve_triangular(np.linalg.cholesky(z.T @ z / len(z)), z.T, lower=True).T
     return white
 
 
 def _minimized(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """m and L, unless they are not finite, or no better than the standard normal.
+    """m and L; None if they are not finite, or not better than the standard normal.
 
-    Where L-BFGS ends it starts again, in units of the Gaussian found so far: from 0 a parameter of millions hardly has a slope.
+    Where L-BFGS ends it starts again, in units of the Gaussian so far: from 0 a parameter of millions hardly has a slope.
     """
     (d,), noise = target.event, on_device(z, target.dtype)
     below = np.tril_indices(d, -1)
@@ -186,10 +186,10 @@ def _minimized(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
     downhill = jax.jit(jax.value_and_grad(loss, argnums=2))
     mean, std, rest, moved = np.zeros(d), np.ones(d), np.zeros(len(below[0])), False
     for _ in range(AGAIN):
-        of_units = partial(downhill, on_device(mean, target.dtype), on_device(std, target.dtype))
+        in_units = partial(downhill, on_device(mean, target.dtype), on_device(std, target.dtype))
         start = np.concatenate([np.zeros(2 * d), rest])
-        before = float(of_units(on_device(start, target.dtype))[0])
-        end, least = target.lowest(of_units, start)
+        before = float(in_units(on_device(start, target.dtype))[0])
+        end, least = target.lowest(in_units, start)
         if not np.isfinite(end).all() or not least <= before:
             break
         moved, mean, std, rest = True, mean + std * end[:d], std * np.exp(end[d : 2 * d]), end[2 * d :]

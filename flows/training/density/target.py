@@ -1,5 +1,5 @@
-"""An unnormalised density as the host asks for it: its support, values of many points by one program, its maxima by L-BFGS, and
-the checks of it before a fit."""
+"""An unnormalised density on the host: its support, its values at many points by one program, its maxima by L-BFGS, and the
+checks before a fit."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -28,9 +28,9 @@ from flows.results.parameters import Parameters
 from flows.training.data.region import box_layer, ends_of
 
 TOGETHER = 1_024  # points of one call, and so of one program
-ITERATIONS = 100  # of L-BFGS, at most
-SETTLED = 1e-3  # the largest entry of the gradient at which it has arrived
-SAME = 1e-3  # of a log-density, and of a nat: what the rows beside a row may change of it
+ITERATIONS = 100  # of L-BFGS at most
+SETTLED = 1e-3  # the largest entry of the gradient at which L-BFGS has arrived
+SAME = 1e-3  # of a log-density plus a nat: how much it may change with the other rows
 MOST_STARTS = 10_000
 
 
@@ -44,12 +44,12 @@ class Target:
         self._hessian = jax.jit(jax.hessian(lambda x: log_density(x[None])[0]))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The log-density of points (..., *event); -inf where it is no number."""
+        """The log-density of points (..., *event); -inf where it is NaN or inf."""
         values = self.raw(x)
         return np.where(np.isnan(values) | (values == np.inf), -np.inf, values)
 
     def raw(self, x: np.ndarray) -> np.ndarray:
-        """The log-density of points (..., *event), as it is."""
+        """The log-density of points (..., *event), not corrected."""
         flat = x.reshape(-1, *self.event)
         values = np.empty(len(flat))
         for i in range(0, len(flat), TOGETHER):
@@ -58,14 +58,14 @@ class Target:
         return values.reshape(x.shape[: x.ndim - len(self.event)])
 
     def climbed(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where L-BFGS ends from each of the points, and the log-density there."""
+        """The ends of L-BFGS from each of the points, and the log-density there."""
         ends = [self.lowest(self._downhill, point) for point in points]
         return np.stack([end for end, _ in ends]), -np.array([least for _, least in ends])
 
     def lowest(self, value_and_grad: Callable, start: np.ndarray) -> tuple[np.ndarray, float]:
-        """Where a function of a vector is least, by L-BFGS, and its value there. `value_and_grad` is all that is compiled."""
+        """The minimum of a function of a vector by L-BFGS, and the value there. Only `value_and_grad` is compiled."""
 
-        from scipy.optimize import minimize  # which takes a tenth of a second to import
+        from scipy.optimize import minimize  # here, as the import takes a tenth of a second
 
         def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
             value, slope = value_and_grad(on_device(x, self.dtype))
@@ -84,8 +84,8 @@ class Target:
 
 
 class Box(NamedTuple):
-    """The points of a density: their support, as the layer that takes it to the whole line, None for the line itself, and the
-    names of parameters that they are made of, None of arrays."""
+    """The points of a density: their support, as the layer that maps it to the whole line (None for the line itself), and the
+    names of the parameters (None if points are arrays)."""
 
     layer: Any
     event: Shape
@@ -93,7 +93,7 @@ class Box(NamedTuple):
 
     @property
     def has_end(self) -> np.ndarray:
-        """Tells which columns of a vector end somewhere, (d,)."""
+        """The columns of a vector that have an end, (d,)."""
         ends = (-np.inf, np.inf) if self.layer is None else (self.layer.arguments["low"], self.layer.arguments["high"])
         return np.broadcast_to(np.isfinite(ends[0]) | np.isfinite(ends[1]), self.event)
 
@@ -154,7 +154,7 @@ def _by_name(support: Any, parameters: Parameters) -> tuple[np.ndarray, np.ndarr
 
 
 def starts_of(starts: Any, box: Box) -> int | np.ndarray:
-    """Read `starts=`: a number, or points of the density, which are taken to the line."""
+    """Read `starts=`: a number, or points of the density, which are mapped to the line."""
     if not isinstance(starts, Mapping | list | tuple) and np.ndim(starts) == 0:
         return positive_int(starts, "fit_to_density: starts", most=MOST_STARTS)
     if box.named is not None and isinstance(starts, Mapping):
@@ -172,7 +172,7 @@ def starts_of(starts: Any, box: Box) -> int | np.ndarray:
 
 
 def check_density(init_fun: Any, log_density: Callable, key: Array, box: Box) -> None:
-    """Refuse what is not a density of the model's draws, or is one of a single point."""
+    """Refuse a function that is not a density of the model's draws, or takes a single point."""
     event, named = box.event, box.named
     init_fun = init_fun if box.layer is None else Flow(box.layer, init_fun)
     params, part = initialize(init_fun, key, event, None)
@@ -188,18 +188,18 @@ def check_density(init_fun: Any, log_density: Callable, key: Array, box: Box) ->
 
     try:
         jax.eval_shape(loss, params)
-        jax.eval_shape(log_density, jax.ShapeDtypeStruct((n + 1, *event), jnp.zeros(()).dtype))  # which data may be as many as
+        jax.eval_shape(log_density, jax.ShapeDtypeStruct((n + 1, *event), jnp.zeros(()).dtype))  # data may have n rows
     except Exception as error:
         if named is not None and isinstance(error, KeyError) and not set(error.args) <= set(named.names):
             asked = f"log_density asks for {error}; the parameters are {', '.join(named.names)}"
             raise FlowsError(f"fit_to_density: {asked}") from error
-        if callable(log_density) and _of_one_point(log_density, event):
+        if callable(log_density) and _takes_one_point(log_density, event):
             point = f"{event}" if named is None else "a dict of single parameters"
-            raise FlowsError(f"fit_to_density: log_density is of a single point, {point}; {_of_points(named)}") from error
+            raise FlowsError(f"fit_to_density: log_density takes a single point, {point}; {_expected_points(named)}") from error
         raise
 
 
-def _of_one_point(log_density: Callable, event: Shape) -> bool:
+def _takes_one_point(log_density: Callable, event: Shape) -> bool:
     try:
         result = jax.eval_shape(log_density, jax.ShapeDtypeStruct(event, jnp.zeros(()).dtype))
     except Exception:
@@ -207,13 +207,13 @@ def _of_one_point(log_density: Callable, event: Shape) -> bool:
     return getattr(result, "shape", None) == ()
 
 
-def _of_points(named: Parameters | None) -> str:
+def _expected_points(named: Parameters | None) -> str:
     points = "(n, ...)" if named is None else "a dict of arrays (n, ...)"
-    return f"expected one of points, {points}, that returns (n,): give jax.vmap(log_density)"
+    return f"expected a function of points, {points}, that returns (n,): give jax.vmap(log_density)"
 
 
 def check_rows_apart(target: Target, named: Parameters | None) -> None:
-    """Refuse a density whose value at a point depends on the points beside it, as where one of a single point broadcasts."""
+    """Refuse a density whose value at a point depends on the other points, such as a function of one point that broadcasts."""
     x, half = np.random.default_rng(0).standard_normal((TOGETHER, *target.event)), TOGETHER // 2
     before, x[half:] = target.raw(x)[:half], 2 * x[half:] + 1
     after = target.raw(x)[:half]
@@ -221,6 +221,6 @@ def check_rows_apart(target: Target, named: Parameters | None) -> None:
     if (np.abs(after - before)[known] > SAME * (1 + np.abs(before[known]))).any():
         row = int(np.flatnonzero(known)[np.argmax(np.abs(after - before)[known])])
         raise FlowsError(
-            f"fit_to_density: log_density of a point is {before[row]:.6g} beside some points and {after[row]:.6g} beside "
-            f"others, as if it were one of a single point, or of all together; {_of_points(named)}"
+            f"fit_to_density: log_density of a point is {before[row]:.6g} next to some points and {after[row]:.6g} next "
+            f"to others, as if it took a single point, or all points together; {_expected_points(named)}"
         )

@@ -61,7 +61,7 @@ def enough_for_a_tail(x: Any, name: str) -> int:
 OF_DENSITY = Run(
     caller="fit_to_density",
     expected="a log_density that is finite where the model draws: start with a model nearer to it, rescale its points, or give "
-    "the support= that it has",
+    "its support=",
     remedy="Give a model that draws only where log_density is finite",
 )
 
@@ -119,52 +119,52 @@ def fit_to_density(
     mesh: Any = None,
     verbose: int = 1,
 ) -> DensityFitResult:
-    """Fit a distribution q to an unnormalised density p Z by reverse KL, and say how good the fit is.
+    """Fit a distribution q to an unnormalised density p Z by reverse KL, and measure how good the fit is.
 
-    Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO.
+    The loss is KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; the ELBO is minus this loss.
 
-    A fit to vectors of at most 512 numbers looks for the modes of the density first: it starts at the Gaussian nearest to a
-    single mode, which stays inside the fitted model as its `Whiten`, and of several the base of a flow on `Normal()` becomes a
-    `GMM`. Modes that no start reached cannot be known. Where draws of the start are as good already there is no training;
-    otherwise rounds of epochs follow, each twice as long as the one before, until one leaves the figures good enough, or where
-    they were. The loop is that of `flows.fit`; the guide, docs/guide/posteriors.md, tells the rest.
+    For vectors of at most 512 numbers, the fit first looks for the modes of the density. The model starts at the Gaussian
+    nearest to the density, which stays in the fitted model as a `Whiten` layer. If there are several modes, the base of a flow
+    on `Normal()` also becomes a `GMM` with one component at each mode. The fit cannot know modes that no start reached. If the
+    start is already good enough, there is no training. Otherwise the fit trains in rounds of epochs, each twice as long as the
+    one before, until the diagnostics are good enough or a round hardly improves them. See docs/guide/posteriors.md.
 
     Args:
         rng: key or seed.
-        init_fun: a distribution that can be sampled with gradients; None for an inverse autoregressive flow,
-            `Flow(IAF(4, hidden=(32, 32), plain=True))`, wider for more than 32 columns, and `Flow(NSF())` for one column. It
-            draws in one pass, and was right in benchmarks where couplings were not; these score other points faster.
-        log_density: of points (n, *event) it gives (n,): log(p(x) Z), in nats. For one point: `jax.vmap(f)`. Of named
-            parameters it is handed a dict of arrays (n, *shape).
-        input_dim: the event; or a dict from the names of parameters to their shapes, {"mu": (), "scale": (3,)}: `draw` of the
-            result then returns a dict of arrays, and `log_prob` takes one; the triple is one of vectors, in its order.
-        starts: from how many points modes are looked for, or such points, (n, *event) or a dict of arrays.
-        num_samples: draws a step, a multiple of the devices of a mesh.
-        estimator: of the gradient, as of `flows.objectives.reverse_kl`.
-        max_epochs, steps_per_epoch: steps are taken in epochs of so many; after each the model is scored.
-        max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, mesh, verbose: as of
-            `flows.fit`. A checkpoint knows log_density by its code and what it holds on to, parameters by their names.
-        standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the standard
-            normal sees more of the density than they do, or the model lives on circles or a sphere; False for init_fun as it
-            is, and modes enter the figures alone.
-        support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside. Of named parameters a dict,
+        init_fun: a distribution whose draws have gradients. None is `Flow(IAF(4, hidden=(32, 32), plain=True))`, an inverse
+            autoregressive flow (wider for more than 32 columns), or `Flow(NSF())` for one column. An IAF draws in one pass, and
+            was right in benchmarks where coupling flows were not; coupling flows score other points faster.
+        log_density: a function of points (n, *event) that returns log(p(x) Z) in nats, (n,). If f takes one point, pass
+            `jax.vmap(f)`. With named parameters the function takes a dict of arrays (n, *shape).
+        input_dim: the event; or a dict from the names of parameters to their shapes, {"mu": (), "scale": (3,)}: then `draw` of
+            the result returns a dict of arrays, and `log_prob` takes one; `log_pdf` and `sample` use vectors in this order.
+        starts: the number of points from which the fit looks for modes, or the points, (n, *event) or a dict of arrays.
+        num_samples: draws per step, a multiple of the number of devices of a mesh.
+        estimator: the estimator of the gradient, see `flows.objectives.reverse_kl`.
+        max_epochs, steps_per_epoch: epochs at most, and the steps of an epoch; each epoch ends with a score of the model.
+        max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, mesh, verbose: see
+            `flows.fit`. A checkpoint identifies log_density by its code and the values it holds, parameters by their names.
+        standardize: True fits `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the
+            standard normal covers more of the density, or the model lives on circles or a sphere. False fits init_fun as it
+            is; then only the diagnostics use the modes.
+        support: the box on which log_density is defined, see `flows.fit`; no draw lies outside. For named parameters a dict,
             {"scale": (0, inf)}.
-        num_held_out, num_weights: draws for scoring, and for the diagnostics.
+        num_held_out, num_weights: draws for the score after an epoch, and for the diagnostics.
         anneal: the share of the steps in which log_density is multiplied by a power that rises from 0.01 to 1, so that draws
-            spread over modes before these part; losses of these epochs are NaN, and there are no rounds.
+            spread over the modes before these separate. The losses of these epochs are NaN, and there are no rounds.
 
     Returns:
-        A `DensityFitResult`: unpacks as `params, log_pdf, sample`, and has `.diagnostics` (effective sample size, the
-        importance-weighted estimate of log Z, Pareto k, and how many modes were found), `.history`, `.init_fun` and
-        `.save(path)`. A quarter of the draws behind the figures has a wider base, and with several modes 2% lie there, so that
-        mass that q misses shows. Warned of are a Pareto k above 0.7, a standard deviation that is wrong by more than 5%, which
-        a last round on weighted draws may mend, and a mode of which q has less than half the mass.
+        A `DensityFitResult`, which unpacks as `params, log_pdf, sample` and has `.diagnostics` (effective sample size, the
+        importance-weighted estimate of log Z, Pareto k, the number of modes), `.history`, `.init_fun` and `.save(path)`. The
+        diagnostics show mass that q misses: a quarter of their draws have a wider base, and 2% lie at the modes if there are
+        several. The fit warns if Pareto k is above 0.7, if q has less than half of the mass of a mode, or if a standard
+        deviation is still wrong by more than 5% after a last round of training on weighted draws.
 
     Errors:
-        TypeError: `init_fun` is no distribution, log_density no function. FlowsError: log_density does not return one number a
-            point, is of a single point or mixes points, is improper as far as can be seen, or so large that its dtype
-            has no digits left; a model whose `likelihood` is a 'lower bound'; settings outside their range; names that
-            do not fit. FitError: no loss is ever finite, or the fit diverges at any rate.
+        TypeError: `init_fun` is not a distribution, or log_density not a function. FlowsError: log_density does not return one
+            number for each point, takes a single point, mixes points, has infinite mass as far as the fit can see, or is so
+            large that its dtype has no digits left; the `likelihood` of the model is a 'lower bound'; a setting is outside
+            its range; names do not fit. FitError: no loss is finite, or the fit diverges at every rate.
 
     Source:
         Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770 (annealing: equation 20);
@@ -180,9 +180,9 @@ def fit_to_density(
         >>> result.sample(1, result.params, 10_000).mean(0).round(1).tolist(), round(result.diagnostics.log_normalizer.value, 2)
         ([3.0, 3.0], 1.84)
     """
-    given = locals()
+    arguments = locals()
     with devices_of(mesh, "fit_to_density"):
-        options = DensityOptions.of(given)
+        options = DensityOptions.of(arguments)
         return _fitted(as_key(rng), init_fun, log_density, input_dim, options)
 
 
@@ -200,63 +200,63 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     if getattr(init_fun, "likelihood", "exact") == "lower bound":
         raise FlowsError(
             f"fit_to_density: the log-density of {init_fun!r:.80} is a 'lower bound', as it adds noise to its points or rounds "
-            "them (Dequantize): the divergence to a density cannot be told. Leave that layer out, and round draws afterwards"
+            "them (Dequantize), so its divergence to a density is unknown. Leave that layer out, and round draws afterwards"
         )
     user_density = log_density
     if named is not None:
-        log_density = _of_vectors(log_density, named)
-    of_init, of_steps, of_weights, of_start, of_last = jax.random.split(key, 5)
+        log_density = _vector_density(log_density, named)
+    init_key, steps_key, weights_key, start_key, last_key = jax.random.split(key, 5)
     box = box_of(options.support, named, event)
-    check_density(init_fun, log_density, of_init, box)
-    rng, points = np.random.default_rng(seed_of(of_start)), starts_of(options.starts, box)
+    check_density(init_fun, log_density, init_key, box)
+    rng, points = np.random.default_rng(seed_of(start_key)), starts_of(options.starts, box)
     start = begin(rng, init_fun, log_density, box, points, options.standardize is True)
     init_fun = start.init_fun
 
     def settings(options: Options) -> dict[str, Any]:
-        if options.checkpoint is None:  # what a function holds on to is not always to be told
-            of_density = getattr(user_density, "__name__", type(user_density).__name__)
+        if options.checkpoint is None:  # a function may hold values without a digest
+            density = getattr(user_density, "__name__", type(user_density).__name__)
         else:
-            of_density = fingerprint(user_density, "fit_to_density: log_density")
+            density = fingerprint(user_density, "fit_to_density: log_density")
         names = None if named is None else named.described()
-        return settings_of(init_fun, key, (), options, input_dim=list(event), log_density=of_density, parameters=names)
+        return settings_of(init_fun, key, (), options, input_dim=list(event), log_density=density, parameters=names)
 
-    params, part = initialize(init_fun, of_init, event, None)
+    params, part = initialize(init_fun, init_key, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(start.set(params, event, dtype), dtype)
     problem = ReverseKL(part, log_density, options.num_samples, options.estimator)
     target, triple = Target(log_density, event, dtype), problem.published(params)
     figures = Figures(target, box, start, options.num_weights, options.num_held_out, points)
-    began, outcome = time.monotonic(), figures.of(triple, of_weights)
+    began, outcome = time.monotonic(), figures.of(triple, weights_key)
     if options.anneal is not None or not outcome.enough:
-        of_start = triple, outcome
-        source = Draws(problem, figures, params, options, of_steps)
+        at_start = triple, outcome
+        source = Draws(problem, figures, params, options, steps_key)
         params, history = drive(source, params, source.options, problem.published, settings)
         triple = problem.published(params)
-        outcome = figures.of(triple, of_weights)
+        outcome = figures.of(triple, weights_key)
         if start.base is not None and outcome.lacking is not None:
             triple = triple._replace(params=start.weighed(params, outcome.lacking))
-            outcome = figures.of(triple, of_last)
+            outcome = figures.of(triple, last_key)
         late = devices().any(history.interrupted or time.monotonic() >= began + options.max_seconds)
         steps = options.steps_per_epoch * len(history["train_loss"])
         if outcome.off > 0 and not late and steps and scores_by_formula(part, params):
-            of_round, again = jax.random.split(jax.random.fold_in(of_last, 1))
-            polished = triple._replace(params=polish(figures, part, triple, options, steps, of_round))
-            if (found := figures.of(polished, again)).off < outcome.off and not found.left:
-                triple, outcome = polished, found
-        if outcome.left and of_start[1].log_weights is not None and not of_start[1].left:
-            (triple, outcome), history = of_start, History({**history, "best_epoch": -1}, interrupted=history.interrupted)
+            round_key, again = jax.random.split(jax.random.fold_in(last_key, 1))
+            polished = triple._replace(params=polish(figures, part, triple, options, steps, round_key))
+            if (corrected := figures.of(polished, again)).off < outcome.off and not corrected.left:
+                triple, outcome = polished, corrected
+        if outcome.left and at_start[1].log_weights is not None and not at_start[1].left:
+            (triple, outcome), history = at_start, History({**history, "best_epoch": -1}, interrupted=history.interrupted)
             lost = "the training lost modes that its start had, so the result is the start; give a larger model"
             outcome.messages.insert(0, lost)
     else:
         history = history_of_start(outcome.loss)
     for message in outcome.messages:
         warn_user(f"fit_to_density: {message}")
-    told = {"diagnostics": outcome.diagnostics, "log_weights": outcome.log_weights}
-    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, named=named, **told)
+    fields = {"diagnostics": outcome.diagnostics, "log_weights": outcome.log_weights}
+    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, named=named, **fields)
 
 
-def _of_vectors(log_density: Callable, named: Parameters) -> Callable:
-    """A density of a dict of parameters as one of vectors."""
+def _vector_density(log_density: Callable, named: Parameters) -> Callable:
+    """The density of vectors that equals a density of a dict of parameters."""
     if not callable(log_density):
         raise TypeError(f"fit_to_density: log_density is {log_density!r:.60}; expected a function of a dict of arrays")
     return lambda x: log_density(named.natural(x))

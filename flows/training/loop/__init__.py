@@ -1,3 +1,3 @@
-"""The training loop. `driver.py` runs epochs, `progress.py` decides when they end, `trainer.py` makes what is compiled, and
-`step.py` is what an epoch computes.
+"""The training loop. `driver.py` runs epochs, `progress.py` decides when they end, `trainer.py` makes the compiled
+functions, and `step.py` is the computation of an epoch.
 """

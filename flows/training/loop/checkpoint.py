@@ -17,11 +17,11 @@ from flows.training.options import Options
 
 FORMAT = 2
 NAME = "fit.flows"
-ENTRIES = {"kind", "flows", "format", "settings", "record"}  # next to these perhaps "stream": how iterables go on
+ENTRIES = {"kind", "flows", "format", "settings", "record"}  # and perhaps "stream": the states of iterables
 
 
 class Checkpoint:
-    """One file in a folder: all arrays of the training at the end of an epoch, its losses, and what it is the fit of."""
+    """One file in a folder: all arrays of the training at the end of an epoch, the losses, and the settings of the fit."""
 
     def __init__(self, options: Options, settings: dict[str, Any]):
         self.folder, self.settings, self.every = os.fsdecode(options.checkpoint), settings, options.checkpoint_every
@@ -31,13 +31,13 @@ class Checkpoint:
                 os.makedirs(self.folder, exist_ok=True)
                 sweep(self.folder)
             except OSError as error:
-                why = f"fit: checkpoint={self.folder!r} is no folder that can be written: {error.strerror}"
+                why = f"fit: checkpoint={self.folder!r} is not a folder that can be written: {error.strerror}"
                 raise FlowsError(why) from error
         devices().see(self.folder)
 
     def load(self, like: Any) -> tuple[Any, list[dict[str, Any]], list[Any] | None] | None:
-        """The state, the record and the states of iterables that were saved last, or None. `like` is a state with the leaves
-        that are expected."""
+        """The last saved state, record and states of iterables, or None without a file. `like` is a state with the expected
+        leaves."""
         if not os.path.exists(self.path):
             return None
         header, tensors = read(self.path, MAX_RECORD)
@@ -55,13 +55,13 @@ class Checkpoint:
             expected = {name: (leaf.dtype.name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)}
             if got != expected:
                 wrong = sorted(name for name, _ in got.items() ^ expected.items())[:3]
-                raise FlowsError(f"its arrays are not those of this model and optimizer: {wrong}")
+                raise FlowsError(f"its arrays do not belong to this model and optimizer: {wrong}")
             state = jax.tree.unflatten(tree, jax.device_put([tensors[name] for name in names]))
             return state, header["record"], header.get("stream")
 
     @property
     def due(self) -> bool:
-        """Tells whether the file was written `every` seconds ago, or longer."""
+        """True if the file is at least `every` seconds old."""
         return time.monotonic() >= self.last + self.every
 
     def save(self, state: Any, record: list[dict[str, Any]], stream: list[Any] | None = None) -> None:
@@ -78,12 +78,12 @@ class Checkpoint:
             if not self.saved:
                 raise
             # The fit goes on: hours of training are worth more than this file, and the next save may succeed.
-            warn_user(f"fit: the checkpoint was not saved, and is that of an earlier epoch: {error}")
+            warn_user(f"fit: the checkpoint was not saved, and its file is of an earlier epoch: {error}")
         self.saved, self.last = True, time.monotonic()
 
 
 def settings_of(init_fun: Any, key: Array, rows: Any, options: Options, **others: Any) -> dict[str, Any]:
-    """Return what makes a fit the one it is, for JSON: the printed model, a digest of the rows, key, options, `others`."""
+    """Return the settings that identify a fit, for JSON: the printed model, a digest of the rows, key, options, `others`."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(rows):
         digest.update(f"{leaf.dtype} {leaf.shape}".encode())

@@ -31,20 +31,20 @@ from flows.training.loop.step import Report, State
 from flows.training.loop.trainer import Trainer, program_of
 from flows.training.options import Options
 
-DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
-COMES_BACK = 0.3  # of the rate at which a fit fell apart: what it grows to again
+DIVERGED = 10.0  # nats for each number of the event: a fit goes back if an epoch is worse than the best, or the start, by this
+COMES_BACK = 0.3  # of the rate at which a fit fell apart: the largest rate afterwards
 
 
 class Source(Protocol):
-    """The source of what is trained on, an epoch at a time.
+    """The source of the training data, an epoch at a time.
 
-    `score` is an epoch without steps, after which the params of the start are the best so far. `cause` tells what is not finite
-    in a step of a member, or in the validation if the step is None. `state` is how a stream goes on after what was trained on,
-    and `restore` takes it up; None where nothing can.
+    `score` is an epoch without steps, after which the params of the start are the best so far. `cause` says what is not finite
+    in a step of a member, or in the validation if the step is None. `state` is the position of a stream after the last steps,
+    and `restore` continues from it; it is None if nothing can.
     """
 
     compiled: Trainer
-    yardstick: Yardstick  # what the losses are told and judged by
+    yardstick: Yardstick  # the units and the scale of losses
     state: Any
     restore: Callable[[Any], None] | None
 
@@ -63,12 +63,12 @@ def drive(
 ) -> tuple[Any, History]:
     """Train, and return the best params and the history.
 
-    `params` are those of the start, stacked for members. `published` makes of params the triple that a user sees, `settings` of
-    options what makes a fit the one it is.
+    `params` are the params of the start, stacked for members. `published` makes the triple that a user sees from params, and
+    `settings` makes the settings that identify a fit from options.
     """
 
     def shared() -> dict[str, Any]:
-        # What a function holds on to is not always to be told.
+        # A function may hold values without a digest.
         known = {"objective": options.objective_name, "patience": options.patience}
         known |= {} if options.optimizer is None else {"optimizer": program_of(options.optimizer, params)}
         return {**settings(replace(options, objective=None)), **known, "checkpoint": options.checkpoint is not None}
@@ -86,7 +86,7 @@ def drive(
 
 
 class Loop:
-    """A training while it runs: its state on the device, and the progress of each member."""
+    """A running training: its state on the device, and the progress of each member."""
 
     def __init__(
         self, source: Source, params: Any, options: Options, published: Callable[[Any], Distribution], checkpoint: Any
@@ -102,10 +102,10 @@ class Loop:
             self.state = self.placement.copied(state, by_member=True)
             self.members = [Progress(**fields) for fields in record]
             if source.restore is not None and states is not None:
-                source.restore(self.devices.own_of(states))
+                source.restore(self.devices.state_of(states))
         self.resumed, self.stopped, self.interrupted, self.margin = saved is not None, False, False, 0.0
         done, quiet = len(self.members[0].train), not (options.verbose and self.devices.first)
-        # All begin where the first does, with their programs compiled.
+        # All begin at the epoch of the first, with their programs compiled.
         self.devices.ready(source, self.state)
         folder = f"checkpoint={os.fsdecode(options.checkpoint)!r}" if options.checkpoint else "no checkpoint"
         self.devices.same(lambda: {"epoch to go on from": done}, f"give {folder} as a folder that all processes share, or none")
@@ -118,22 +118,22 @@ class Loop:
         return all(member.over(self.options) for member in self.members)
 
     def goes_on(self, interrupted: bool) -> bool:
-        """Tell whether there is another epoch, as all see it."""
+        """Return whether there is another epoch; all agree."""
         late = bool(self.members[0].train) and time.monotonic() >= self.began + self.options.max_seconds
-        told = self.devices.meet(interrupted=interrupted, stops=bool(self.stopped or late))
-        self.interrupted = any(answer["interrupted"] for answer in told)
-        return not (self.over or self.interrupted or any(answer["stops"] for answer in told))
+        answers = self.devices.meet(interrupted=interrupted, stops=bool(self.stopped or late))
+        self.interrupted = any(answer["interrupted"] for answer in answers)
+        return not (self.over or self.interrupted or any(answer["stops"] for answer in answers))
 
     def begin(self) -> None:
         if not self.resumed:
             state, report = self.source.score(self.state)
             self.state = state._replace(epoch=jnp.zeros_like(state.epoch))
-            for member, member_report in zip(self.members, self._of_each(report), strict=True):
+            for member, member_report in zip(self.members, self._by_member(report), strict=True):
                 member.begin(member_report.validation)
-        # Of an objective, whose unit is not known, by its start too.
+        # The unit of an objective is not known, so its start is a scale, too.
         starts = [abs(member.initial) for member in self.members if math.isfinite(member.initial)]
-        of_start = 0.0 if self.options.objective is None else max(starts, default=0.0)
-        self.margin = DIVERGED * (size(self.trainer.program.problem.part.event) + of_start)
+        scale = 0.0 if self.options.objective is None else max(starts, default=0.0)
+        self.margin = DIVERGED * (size(self.trainer.program.problem.part.event) + scale)
 
     def epoch(self) -> None:
         """Run an epoch; go back where a member is lost, save and call back."""
@@ -142,13 +142,13 @@ class Loop:
         try:
             self.state, report = self.source.run(self.state, number)
         except DataFailed as failure:
-            # Members in the memory of others are out of reach, as those do not know yet.
+            # Members in the memory of others are out of reach, as the others do not know of the failure yet.
             reached = self.placement.whole or not self.placement.members
             best_params = self._published(failure.state).params if reached else None
             raise error_of_stream(failure.error, best_params, self.members, options) from failure.error
-        reports, judged = self._of_each(report), number >= options.run.tempered
-        done = [member.over(options) for member in self.members]  # these train on with the others, but keep their best
-        lost = [member.add(of_member, self.margin, judged) for member, of_member in zip(self.members, reports, strict=True)]
+        reports, judged = self._by_member(report), number >= options.run.tempered
+        done = [member.over(options) for member in self.members]  # these go on with the others, but keep their best
+        lost = [member.add(result, self.margin, judged) for member, result in zip(self.members, reports, strict=True)]
         for member in self.members:
             member.compare(options.max_epochs)
         self._show()
@@ -168,7 +168,7 @@ class Loop:
             self._call_back(scales)
 
     def ended(self) -> tuple[Any, History]:
-        """The best params and the history, with what there is to be said."""
+        """The best params and the history, after warnings."""
         members, options, yardstick = self.members, self.options, self.source.yardstick
         history = history_of(members, options, yardstick, self.interrupted)
         after(members, history, lambda: self._published(self.state).params, options, self.margin, self._cause)
@@ -193,7 +193,7 @@ class Loop:
             self.checkpoint.save(state, [vars(member) for member in self.members], states)
 
     def _call_back(self, scales: np.ndarray) -> None:
-        # Fetched by all, as the first alone has the callbacks that may ask for it.
+        # Fetched by all, as only the first has the callbacks that may ask for it.
         best = self.state.best if self.placement.whole else self.placement.fetched(self.state.best)
 
         def triple() -> Distribution:
@@ -208,7 +208,7 @@ class Loop:
             seconds=time.monotonic() - self.began,
             best_params=lambda: triple().params,
             best=triple,
-            **{name: of_members[0] if one else np.array(of_members) for name, of_members in values.items()},
+            **{name: by_member[0] if one else np.array(by_member) for name, by_member in values.items()},
         )
         callbacks = [*self.options.callbacks] if self.devices.first else []
         callbacks += [] if self.options.run.callback is None else [self.options.run.callback]
@@ -216,21 +216,21 @@ class Loop:
         self.stopped = any(answer.dtype == bool and answer.ndim == 0 and bool(answer) for answer in answers)
 
     def _cause(self, i: int, step: int | None = None) -> str:
-        """Say what is not finite in a step of member i in the last epoch, or in its validation."""
+        """Return what is not finite in a step of member i in the last epoch, or in its validation."""
         params = self.trainer.params(self.state.params)
         params = params if self.options.members is None else jax.tree.map(itemgetter(i), params)
         return self.source.cause(params, len(self.members[0].train) - 1, step, i)
 
     def _published(self, state: State) -> Distribution:
-        """The best so far as a user sees it; of members that have none, the start."""
+        """The best so far as a user sees it; the start for members without a best."""
         return self.publish(best_or_start(self.trainer.params(state.best), self.start, self.members, self.options.members))
 
-    def _of_each(self, report: Report) -> list[Report]:
+    def _by_member(self, report: Report) -> list[Report]:
         """The report of each member as arrays of NumPy, with its losses in the units of the data."""
         losses, taken, held_out, better = self.placement.fetched(report)
-        of_train, of_held_out = self.source.yardstick.log_dets
-        mean, rest = (loss.astype(float) - of_held_out for loss in (held_out.mean, held_out.rest))
-        losses = losses.astype(float) - np.asarray(of_train)[..., None]
+        train_log_det, held_out_log_det = self.source.yardstick.log_dets
+        mean, rest = (loss.astype(float) - held_out_log_det for loss in (held_out.mean, held_out.rest))
+        losses = losses.astype(float) - np.asarray(train_log_det)[..., None]
         arrays = Report(losses, taken, held_out._replace(mean=mean, rest=rest), better)
         members = self.options.members
         return [arrays] if members is None else [jax.tree.map(itemgetter(i), arrays) for i in range(members)]
@@ -241,22 +241,22 @@ class Loop:
             np.mean([getattr(member, name)[-1] for member in self.members]) for name in ("train", "validation")
         )
         best = sorted({member.best_epoch for member in self.members})
-        of_gaussian = {} if gaussian is None else {"gaussian_loss": f"{gaussian:.3f}"}
+        reference = {} if gaussian is None else {"gaussian_loss": f"{gaussian:.3f}"}
         self.bar.set_description("fit" if options.objective is None else f"fit by {options.objective_name}", refresh=False)
         self.bar.set_postfix(
             train_loss=f"{train:.3f}",
             validation_loss=f"{validation:.3f}",
             best_epoch="-".join(map(str, best[:1] + best[1:][-1:])),
-            **of_gaussian,
+            **reference,
         )
         self.bar.update()
-        said = advice(seconds_of_compiling() - self.compiled) if options.verbose else None
-        if said is not None:
-            self.bar.write(said, file=self.bar.fp)
+        message = advice(seconds_of_compiling() - self.compiled) if options.verbose else None
+        if message is not None:
+            self.bar.write(message, file=self.bar.fp)
 
 
 def best_or_start(best: Any, start: Any, progress: list[Progress], members: int | None) -> Any:
-    """The best params, and those of the start for members that have none."""
+    """The best params, and the params of the start for members without a best."""
     without = np.array([member.best == math.inf for member in progress])
     if members is None:
         return start if without[0] else best
@@ -265,7 +265,7 @@ def best_or_start(best: Any, start: Any, progress: list[Progress], members: int 
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """The interrupts so far (Ctrl-C): the first waits for the end of an epoch, a second one does not."""
+    """The interrupts so far (Ctrl-C): the first waits for the end of an epoch, the second does not."""
     interrupts: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -273,7 +273,7 @@ def _interrupts() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         interrupts.append(number)
 
-    if threading.current_thread() is not threading.main_thread():  # which alone may set signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signals
         yield interrupts
         return
     before = signal.signal(signal.SIGINT, note)

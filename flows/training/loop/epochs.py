@@ -1,5 +1,5 @@
-"""The epochs of rows on the device, each one compiled call; and of data that do not fit there, of which a thread reads chunks
-ahead of the steps that train on them."""
+"""The epochs of rows on the device, each one compiled call; and epochs of data that do not fit there: a thread reads
+chunks ahead of the steps that train on them."""
 
 import math
 import queue
@@ -23,8 +23,8 @@ from flows.training.loop.trainer import Trainer, schedule_of
 from flows.training.options import Options
 
 
-class OfRows:
-    """Epochs of rows, the sources of a training by `flows.fit`. `keys` are a key, or those of members."""
+class RowEpochs:
+    """Epochs of rows, the sources of a training by `flows.fit`. `keys` is a key, or an array of the keys of members."""
 
     state: Any = None
     restore: Callable[[Any], None] | None = None
@@ -40,28 +40,28 @@ class OfRows:
     def cause(self, params: Any, number: int, step: int | None, member: int) -> str:
         if self.options.objective is not None:
             return f"the {self.options.measure}, or its gradient, is not finite there"
-        rows, key = self.rows.of_member(member), self.keys if self.keys.ndim == 0 else self.keys[member]
+        rows, key = self.rows.member(member), self.keys if self.keys.ndim == 0 else self.keys[member]
         table = rows.split.held_out if step is None else self.suspects(number, step, member)
         return cause(self.compiled.program.problem.part, params, table, step is not None, key, rows.deviations)
 
 
-class Epochs(OfRows):
+class Epochs(RowEpochs):
     """The epochs of rows that are on the device, each one compiled call."""
 
     def __init__(self, rows: Prepared, compiled: Trainer, options: Options, keys: Array):
         super().__init__(rows, compiled, options, keys)
-        n, placement, shares = len(rows.of_member(0).train.x), compiled.placement, compiled.shares
+        n, placement, shares = len(rows.member(0).train.x), compiled.placement, compiled.shares
         self.order = orders(keys, n, rows.split.steps, compiled.parts(rows.split.batch_size), shares)
         self.numbers: np.ndarray | None = None  # of the rows in each share, (shares, rows)
         if shares == 1:
             self.on_devices = placement.copied((rows.train, rows.held_out), by_member=bool(rows.folds))
             return
-        # Dealt at random, in some the first once more at the end; those held out come one after the other.
+        # Train rows are dealt at random, and short shares repeat their first row; held-out rows stay in order.
         dealt, others = np.random.default_rng([*seeds_of(keys)[0], shares]).permutation(n), len(rows.held_out.x)
         self.numbers = np.stack([np.resize(dealt[share::shares], -(-n // shares)) for share in range(shares)])
         blocks = np.minimum(np.arange(shares * -(-others // shares)).reshape(shares, -1), others - 1)
         both, here = ((rows.train, self.numbers), (rows.held_out, blocks)), placement.here
-        self.on_devices = tuple(placement.own(take(of, numbers[here].ravel())) for of, numbers in both)
+        self.on_devices = tuple(placement.spread(take(table, numbers[here].ravel())) for table, numbers in both)
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
         return self.compiled.run(*self._arguments(state, number, self.rows.split.steps))
@@ -79,55 +79,55 @@ class Epochs(OfRows):
     def suspects(self, number: int, step: int, member: int) -> Table:
         order = self.order(number)
         index = (order if self.keys.ndim == 0 else order[member])[step]
-        if self.numbers is not None:  # of each share's rows
+        if self.numbers is not None:  # the order is within each share
             index = self.numbers[np.repeat(np.arange(len(self.numbers)), index.shape[1] // len(self.numbers)), index]
-        return self.rows.of_member(member).split.train.take(index.ravel())
+        return self.rows.member(member).split.train.take(index.ravel())
 
 
 def seeds_of(keys: Array) -> list[list[int]]:
-    """Return seeds of one key, or of the keys of members."""
+    """Return the seed of one key, or the seeds of the keys of members."""
     return np.asarray(jax.random.key_data(jax.numpy.atleast_1d(keys))).tolist()
 
 
 def orders(keys: Array, n: int, steps: int, parts: tuple[int, int], shares: int = 1) -> Callable[[int], np.ndarray]:
-    """The rows of each step of an epoch, (steps, parts, rows), by its number; with an axis of members in front where keys have.
-    Of shares equal parts of each, one after the other, by their numbers in it.
+    """The rows of each step of an epoch, (steps, parts, rows), by its number, with an axis of members in front if keys do.
+    With shares, a part has equally many rows of each share, in turn, by their numbers in the share.
 
     Rows that fill no batch are left out, others in each epoch. It runs on the host: a sort on the device takes longer, and half
     a second to compile.
     """
     seeds, sizes = seeds_of(keys), [len(range(share, n, shares)) for share in range(shares)]
 
-    def of_one(seed: list[int], epoch: int) -> np.ndarray:
+    def one(seed: list[int], epoch: int) -> np.ndarray:
         rng, count = np.random.default_rng([*seed, epoch]), steps * math.prod(parts) // shares
         order = [rng.permutation(size)[:count].astype(np.int32).reshape(steps, parts[0], -1) for size in sizes]
         return order[0] if shares == 1 else np.concatenate(order, 2)
 
-    return lambda epoch: of_one(seeds[0], epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
+    return lambda epoch: one(seeds[0], epoch) if keys.ndim == 0 else np.stack([one(seed, epoch) for seed in seeds])
 
 
 class Ready(NamedTuple):
-    """A chunk on its way to the devices: its rows, or those that are needed here, as the model has them, the order in which
-    steps take them there, and that of the chunk itself."""
+    """A chunk on its way to the devices: its rows, or the rows that are needed here, in the units of the model; the order
+    in which steps take these rows; and the order of rows in the whole chunk."""
 
     chunk: Chunk
     rows: Rows
     order: np.ndarray
-    of_chunk: np.ndarray
+    chunk_order: np.ndarray
 
 
-class StreamEpochs(OfRows):
-    """The epochs of a stream, in chunks; it keeps the rows of the last step that was not taken."""
+class StreamEpochs(RowEpochs):
+    """The epochs of a stream, in chunks; it keeps the rows of the first step of an epoch that was not taken."""
 
     def __init__(self, rows: Prepared, compiled: Trainer, options: Options, keys: Array):
         super().__init__(rows, compiled, options, keys)
         self.stream = cast(Stream, rows.split.stream)
         self.seed, self.restore = np.asarray(jax.random.key_data(keys)).ravel().tolist(), self.stream.restore
-        self.refused: dict[int, Callable[[], Table]] = {}  # by member, of the first step of an epoch that was not taken
+        self.refused: dict[int, Callable[[], Table]] = {}  # by member: reads the rows of this step
 
     @cached_property
     def looked_at(self) -> tuple[Rows, Rows]:
-        """The rows that were looked at first, and those held out, on all devices."""
+        """The first look at the rows, and the held-out rows, on all devices."""
         return self.compiled.placement.copied((self.rows.train, self.rows.held_out))
 
     def ready(self, state: State) -> None:
@@ -141,12 +141,12 @@ class StreamEpochs(OfRows):
             with _ahead(partial(self._ready, number)) as chunks:
                 for piece, ready in enumerate(chunks):
                     schedule = self.schedule(first, ready.order.shape[-3])
-                    # Placed here, as the thread that reads has settings of JAX of its own.
+                    # Placed here, as the thread that reads has separate settings of JAX.
                     split = self.compiled.shares > 1
-                    rows = placement.own(ready.rows) if split else placement.copied(jax.tree.map(on_device, ready.rows))
+                    rows = placement.spread(ready.rows) if split else placement.copied(jax.tree.map(on_device, ready.rows))
                     arguments = self.keys, piece, placement.order(ready.order), schedule, rows
                     together.ready(advance, state, *arguments)
-                    together.meet()  # nobody is left alone with what all compute
+                    together.meet()  # all start the joint computation, or none
                     state, loss, was_taken = advance(state, *arguments)
                     first += len(schedule)
                     losses.append(placement.fetched(loss))
@@ -154,7 +154,7 @@ class StreamEpochs(OfRows):
                     self._note(ready, taken[-1])
                     self.state = ready.chunk.state
         except DataFailed as failure:
-            failure.state = state  # which has the best params; the one before is used up
+            failure.state = state  # it has the best params; the state before is used up
             raise
         state, value, better = self.compiled.finish(state, self.keys, *self.looked_at)
         return state, Report(np.concatenate(losses, -1), np.concatenate(taken, -1), value, better)
@@ -167,7 +167,7 @@ class StreamEpochs(OfRows):
     def _note(self, ready: Ready, taken: np.ndarray) -> None:
         for member, was_taken in enumerate(np.atleast_2d(taken)):
             if not was_taken.all() and member not in self.refused:
-                order = ready.of_chunk if self.keys.ndim == 0 else ready.of_chunk[member]
+                order = ready.chunk_order if self.keys.ndim == 0 else ready.chunk_order[member]
                 self.refused[member] = partial(self._as_model_has, ready.chunk, order[np.argmin(was_taken)].ravel())
 
     def suspects(self, number: int, step: int, member: int) -> Table:
@@ -178,12 +178,12 @@ class StreamEpochs(OfRows):
         return table.with_rows(self.rows.ready(table.rows))
 
     def _ready(self, number: int) -> Iterator[Ready]:
-        rng, make = np.random.default_rng([*self.seed, number]), self._of_process if self.stream.own else self._of_all
+        rng, make = np.random.default_rng([*self.seed, number]), self._separate if self.stream.separate else self._shared
         return (make(chunk, rng) for chunk in self.stream.chunks(number))
 
-    def _of_all(self, chunk: Chunk, rng: np.random.Generator) -> Ready:
-        """A chunk that all have, which each reads as far as its devices need it: of each batch those of a device, in the
-        order of its steps."""
+    def _shared(self, chunk: Chunk, rng: np.random.Generator) -> Ready:
+        """A chunk that all have: each reads the rows that its devices need, the part of a device in each batch, in the order
+        of the steps."""
         order, shares = self._order(rng, chunk.size), self.compiled.shares
         if shares == 1:
             return Ready(chunk, self._as_model_has(chunk, slice(None)).rows, order, order)
@@ -192,18 +192,18 @@ class StreamEpochs(OfRows):
         rows = self._as_model_has(chunk, parts[self.compiled.placement.here].ravel()).rows
         return Ready(chunk, rows, np.tile(in_turn, (1, 1, shares)), order)
 
-    def _of_process(self, chunk: Chunk, rng: np.random.Generator) -> Ready:
-        """Rows that nobody else has, of which a part of each batch is made; each device has a block of them."""
+    def _separate(self, chunk: Chunk, rng: np.random.Generator) -> Ready:
+        """A chunk of separate rows, which are a part of each batch; each device has a block of them."""
         here, shares = self.compiled.placement.here, self.compiled.shares
         accumulate, batch = self.compiled.parts(self.rows.split.batch_size)
         block = chunk.size // (here.stop - here.start)
         orders = [rng.permutation(block).astype(np.int32).reshape(-1, accumulate, batch // shares) for _ in range(shares)]
-        of_chunk = [block * i + order for i, order in enumerate(orders[here])]
+        chunk_order = [block * i + order for i, order in enumerate(orders[here])]
         rows = self._as_model_has(chunk, slice(None)).rows
-        return Ready(chunk, rows, np.concatenate(orders, 2), np.concatenate(of_chunk, 2))
+        return Ready(chunk, rows, np.concatenate(orders, 2), np.concatenate(chunk_order, 2))
 
     def _order(self, rng: np.random.Generator, rows: int) -> np.ndarray:
-        """The rows of a chunk in each step, (steps, parts, rows); of members with an axis of these in front."""
+        """The rows of a chunk in each step, (steps, parts, rows), with an axis in front for members."""
         parts = self.compiled.parts(self.rows.split.batch_size)
         orders = [rng.permutation(rows).astype(np.int32).reshape(-1, *parts) for _ in range(self.keys.size)]
         return orders[0] if self.keys.ndim == 0 else np.stack(orders)
@@ -211,7 +211,7 @@ class StreamEpochs(OfRows):
 
 @contextmanager
 def _ahead(make: Callable[[], Iterator]) -> Iterator[Iterator]:
-    """An iterator that runs in a thread of its own, two items ahead; leaving it ends the thread."""
+    """An iterator that runs in a separate thread, two items ahead; the end of the context ends the thread."""
     items, over = queue.Queue[Any](maxsize=2), threading.Event()
 
     def put(item: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Losses that a step and a validation minimise over rows: minus the log-likelihood, or an objective of the user's."""
+"""The losses of a step and of a validation over rows: minus the log-likelihood, or an objective of the user."""
 
 import math
 from collections.abc import Callable
@@ -32,26 +32,26 @@ from flows.training.data.prepare import MEASURED, measured_of
 from flows.training.data.table import Rows, floating, take
 from flows.training.options import keywords_of_objective, name_of_objective
 
-FEW = 500  # rows held out, by which two epochs are compared
+FEW = 500  # held-out rows that compare two epochs
 
 
 class HeldOut(NamedTuple):
-    """The validation of an epoch. Draws of a density have no rows, and rows neither weights nor a tail."""
+    """The validation of an epoch. A fit to a density has no rows; a fit to rows has no importance weights and no tail."""
 
     mean: Array  # loss
-    row: Array  # number, among those held out, of the row whose loss is the largest
+    row: Array  # number of the held-out row with the largest loss
     rest: Array  # the mean without it
     share: Array  # of that row in the sum of all squared deviations from the mean
-    effective: Any = 1.0  # how many draws of the target itself would do as well, as a share
+    effective: Any = 1.0  # the effective sample size of draws, as a share
     tail: Any = -math.inf  # the Pareto k of the weights of draws
     error: Any = 0.0  # the standard error of the mean, in the units of the data
-    few: Any = ()  # losses of a few rows, the same in every epoch, NaN where there is none
+    few: Any = ()  # losses of a few rows, the same in every epoch, NaN where there is no row
 
     @classmethod
     def of(cls, losses: Array, n: int | None = None, number: Any = None, log_dets: Array | None = None) -> "HeldOut":
-        """Make the losses of rows with these numbers, which count below n; by default all. They may be spread over devices:
-        only what is summed, or is the largest, goes from one to another. `log_dets` are what the losses lack of the rows' own,
-        of mean 0."""
+        """Make the validation from losses of rows with these numbers; only numbers below n count, by default all. Losses may be
+        spread over devices: only sums and maxima go from one to another. `log_dets` is the part that the losses lack in the
+        units of the data, with mean 0."""
         n = losses.size if n is None else n
         number = spread(jnp.arange(n) if number is None else jnp.asarray(number), losses.ndim - 1)
         known = number < n
@@ -60,9 +60,9 @@ class HeldOut(NamedTuple):
         row = jnp.where(known & ((losses == most) | jnp.isnan(losses)), number, n - 1).min()
         far = most - mean
         deviations = jnp.where(known, losses - mean, 0.0)
-        relative = deviations / jnp.where(far > 0, far, 1.0)  # whose squares do not overflow
+        relative = deviations / jnp.where(far > 0, far, 1.0)  # squares of these do not overflow
         share = 1 / jnp.maximum(jnp.square(relative).sum(), 1.0)
-        # Not a difference of two sums, which may be inf.
+        # A difference of two sums may be inf.
         others = jnp.where(known & (number != row), losses, 0.0).sum() / max(n - 1, 1)
         finite = jnp.where(known, jnp.isfinite(losses), True).all()
         if log_dets is not None:
@@ -80,10 +80,10 @@ class RowsProblem:
     part: DistributionPart
     batch_size: int
     precision: Precision
-    measures: bool  # whether some layer is to be remeasured after an epoch
-    dealt: bool = False  # whether each device has the rows of its part of a batch alone
-    split: int = 0  # how many rows are held out, where these are split over devices
-    of_rows = True
+    measures: bool  # whether some layer is measured again after an epoch
+    dealt: bool = False  # whether each device has only the rows of its part of a batch
+    split: int = 0  # the number of held-out rows if these are split over devices, else 0
+    has_rows = True
 
     def of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
         raise NotImplementedError
@@ -93,7 +93,7 @@ class RowsProblem:
             return self.of(params, taken(rows, index, self.dealt), key, True)
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
-        """The params, with running statistics measured on these rows; where rows are split on as many of each device."""
+        """The params, with running statistics measured on these rows; if rows are split, on equally many of each device."""
         if self.split:
             most = rows_within(*MEASURED, rows.x.shape[1:]) // num_devices()
             few = floating(by_device(lambda _, rows: take(rows, slice(most)), None, rows))
@@ -102,7 +102,7 @@ class RowsProblem:
         return self.part.init(key, Given(few.x, few.context, params))
 
     def in_chunks(self, fun: Callable[[Rows, Array], Any], rows: Rows, index: np.ndarray) -> Any:
-        """fun(rows, index) of the rows held out in each chunk, (chunks, rows), one after the other, in the memory of a step."""
+        """fun(rows, index) for each chunk (chunks, rows) of held-out rows, one after the other, in the memory of a step."""
         return jax.lax.map(lambda at: fun(taken(rows, at, bool(self.split)), at), spread(jnp.asarray(index), 1))
 
 
@@ -110,11 +110,11 @@ class RowsProblem:
 class Likelihood(RowsProblem):
     """Minus the mean of log_pdf over rows, each with its weight."""
 
-    exact: bool = False  # whether rows held out are scored without rng, which would make an estimate of what is exact
+    exact: bool = False  # whether held-out rows are scored without rng, as rng would turn exact densities into estimates
 
     @property
     def divisible(self) -> bool:
-        """Tells whether the loss is the mean of losses of parts of a batch. Keys would be other ones for a row of a part."""
+        """True if the loss is the mean of losses of parts of a batch. With keys, a row in a part would get another key."""
         part = self.part
         return part.compiled and part.independent and part.divisible and not self.draws
 
@@ -126,11 +126,11 @@ class Likelihood(RowsProblem):
         return -self._weighted(params, rows, key, train).mean()
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
-        """The loss of rows held out, in chunks of at most a batch."""
+        """The loss of held-out rows, in chunks of at most a batch."""
 
         def one(rows: Rows, at: Any = None) -> tuple[Array, Array | None]:
             losses = -self._weighted(params, rows, None if self.exact else key, False)
-            # Log-dets of the layers before are what these lack.
+            # These losses lack the log-dets of the layers before.
             return losses, rows.log_det if rows.log_det is None or rows.weights is None else rows.weights * rows.log_det
 
         n = self.split or len(rows.x)
@@ -149,7 +149,7 @@ class Likelihood(RowsProblem):
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(RowsProblem):
-    """`objective(params, distribution, x, *, context, weights, rng, train)` of rows."""
+    """The user's `objective(params, distribution, x, *, context, weights, rng, train)` of rows."""
 
     function: "Function"
     divisible = False  # it may be any function of a batch
@@ -159,9 +159,9 @@ class Objective(RowsProblem):
         return "rng" in keywords_of_objective(self.function.function)
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
-        """The mean over rows held out, in chunks of a batch; the last may be smaller. No single row is told of."""
+        """The mean over held-out rows, in chunks of a batch; the last may be smaller. It names no single row."""
         shares, n = (num_devices(), self.split) if self.split else (1, len(rows.x))
-        n -= n % shares  # each device has as many
+        n -= n % shares  # equally many on each device
         size = min(n, self.batch_size)
         whole = n // size
 
@@ -198,7 +198,7 @@ class Objective(RowsProblem):
 
 
 class Function:
-    """A function that is equal to another made of the same function with the same arguments bound."""
+    """A function that equals another if both bind the same arguments to the same function."""
 
     key: Any
 
@@ -219,7 +219,7 @@ class Function:
 
 
 def check_keywords(function: Callable, rows: Rows, caller: str) -> None:
-    """Refuse an objective that cannot take what the rows have."""
+    """Refuse an objective that cannot take the context or the weights of the rows."""
     names = keywords_of_objective(function)
     for name in ("context", "weights"):
         if getattr(rows, name) is not None and name not in names:
@@ -230,8 +230,8 @@ def check_keywords(function: Callable, rows: Rows, caller: str) -> None:
 
 
 def chunks_of(n: int, batch_size: int, split: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of each chunk of at most a batch, (chunks, rows), of n rows held out, and their numbers, n where one only
-    fills a chunk. Of rows that are split they are those of each device's block, with equal parts of all blocks in a chunk."""
+    """Return the rows of each chunk of at most a batch, (chunks, rows), of n held-out rows, and their numbers; the number is n
+    for a row that only fills a chunk. If rows are split, they count within blocks of devices; a chunk has as many of each."""
     devices = num_devices()
     part, shares = -(-min(n, batch_size) // devices), devices if split else 1
     block = -(-n // shares)
@@ -242,16 +242,16 @@ def chunks_of(n: int, batch_size: int, split: bool) -> tuple[np.ndarray, np.ndar
 
 
 def dealt_out(blocks: np.ndarray, chunks: int) -> np.ndarray:
-    """Rows of each block, (blocks, rows), as so many chunks with equal parts of all blocks, (chunks, rows)."""
+    """Rows of each block, (blocks, rows), as a number of chunks with equal parts of all blocks, (chunks, rows)."""
     return blocks.reshape(len(blocks), chunks, -1).swapaxes(0, 1).reshape(chunks, -1)
 
 
 def taken(rows: Rows, index: Array, split: bool) -> Rows:
-    """Rows of these numbers; where they are split over devices those that each device has, so that none travels."""
+    """The rows with these numbers; if rows are split over devices, numbers are within each device, so that no row travels."""
     return by_device(lambda _, both: take(*both), None, (rows, index)) if split else take(rows, index)
 
 
 def has_running_statistics(model: Any) -> bool:
-    """Tell whether something in it is to be measured again after an epoch, as batch norm is, in layers and in networks."""
+    """Return whether a layer or a network in the model is measured again after an epoch, such as batch norm."""
     within = [model, *model.values_within()] if isinstance(model, Value) else []
     return any(traits_by(value).running or getattr(value, "running", False) for value in within)

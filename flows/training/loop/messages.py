@@ -1,4 +1,4 @@
-"""How a training ends: its history, what is warned of, the errors that carry the best params, and the cause of what is not
+"""The end of a training: its history, its warnings, the errors that carry the best params, and the cause of a value that is not
 finite: the row and the column, the layer, or the params."""
 
 import math
@@ -18,15 +18,15 @@ from flows.training.loop.progress import Progress
 from flows.training.options import Options
 
 UNJUDGED = Yardstick()
-DECIDING = 0.8  # of the squared deviations from the mean of the rows held out: the share from which one row decides it
-WORTH = 0.5  # nats by which the loss is less without that row, at least
-FEWEST_HELD_OUT = 20  # rows held out, below which one of them may well decide
+DECIDING = 0.8  # of the squared deviations of the held-out rows from their mean: from this share one row decides it
+WORTH = 0.5  # nats by which the loss is less without this row, at least
+FEWEST_HELD_OUT = 20  # held-out rows, below which one row may well decide
 MANY_EPOCHS = 40  # epochs, from which a fit can be said to have been too short
-FALLING = 3.0  # times chance: the fall of the loss above which it was
+FALLING = 3.0  # times chance: with a larger fall of the loss, the fit was too short
 SHOWN = 3  # leaves that are named
 TOO_LARGE = "losses and gradients are finite, but the updates of the optimizer are too large"
 SEEN = 2.0  # standard errors of the loss, below which a gain would not show
-TOLD = {  # in a history, and what the progress of a member calls it
+TOLD = {  # names in a history, and in the progress of a member
     "train_loss": "train",
     "validation_loss": "validation",
     "skipped": "skipped",
@@ -38,7 +38,7 @@ TOLD = {  # in a history, and what the progress of a member calls it
 def history_of(
     members: list[Progress], options: Options, yardstick: Yardstick = UNJUDGED, interrupted: bool = False
 ) -> History:
-    arrays: dict[str, Any] = {name: np.array([getattr(member, of) for member in members]) for name, of in TOLD.items()}
+    arrays: dict[str, Any] = {name: np.array([getattr(member, field) for member in members]) for name, field in TOLD.items()}
     arrays["error"] = np.array([math.nan if member.carried is None else member.carried[-1] for member in members])
     if options.members is None:
         arrays = {name: np.asarray(array[0]) for name, array in arrays.items()}
@@ -52,7 +52,7 @@ def history_of(
 def after(
     members: list[Progress], history: History, best_params: Callable, options: Options, margin: float, cause: Callable
 ) -> None:
-    """Warn of what happened, or raise an error where no epoch was good."""
+    """Warn of problems in the training, or raise an error if no epoch was good."""
     who = options.caller
     without = [member for member in members if member.best == math.inf or not member.usable]
     if history.interrupted and without:
@@ -67,17 +67,17 @@ def after(
             why = "it diverged, and was over before the rate had fallen enough. Lower the learning rate, or allow more epochs"
         elif math.isfinite(validation):
             remedy = "Compare their columns" if who != "fit_to_density" else "Give more num_samples, or a lower learning_rate"
-            why = f"far above that of training: what is held out is unlike what is trained on. {remedy}"
+            why = f"far above the training loss: the held-out part is unlike the training part. {remedy}"
         else:
             what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(validation, "a log-density that is NaN")
-            why = f"some of what is held out has {what} under this model: {cause(members.index(member))}. {options.run.remedy}"
+            why = f"some of the held-out part has {what} under this model: {cause(members.index(member))}. {options.run.remedy}"
         message = f"{who}: the validation {options.measure} was {validation} in the last of {len(member.train)} epochs: {why}"
         raise FitError(message, best_params(), history, why)
     if apart := sum(member.fell_apart for member in members):
         warn_user(
             f"{who}: the fit fell apart {apart} time{'s' * (apart > 1)} near the highest learning rate: both losses rose far "
-            f"above those of the best epoch, and stayed there for {options.patience} epochs. It went back there, and on at a "
-            "lower rate; a lower learning_rate from the start may do better"
+            f"above the losses of the best epoch for {options.patience} epochs. It went back to this epoch, and on at a lower "
+            "rate; a lower learning_rate from the start may do better"
         )
     if skipped := sum(sum(member.skipped) for member in members):
         warn_user(
@@ -87,23 +87,23 @@ def after(
 
 
 def compare(members: list[Progress], yardstick: Yardstick, options: Options) -> None:
-    """Warn where the start, or the closed-form Gaussian, is better than what came of it, beyond chance."""
+    """Warn where the start, or the closed-form Gaussian, is better than the result, beyond chance."""
     who, gaussian = options.caller, yardstick.gaussian
     best = float(np.mean([member.best for member in members]))
-    of_members = np.broadcast_to(yardstick.held_out, (len(members), yardstick.held_out.shape[-1]))
-    for member, numbers in zip(members, of_members, strict=True):
+    numbers_by_member = np.broadcast_to(yardstick.held_out, (len(members), yardstick.held_out.shape[-1]))
+    for member, numbers in zip(members, numbers_by_member, strict=True):
         if member.carried is not None and (message := _carried(member.carried, numbers, yardstick.source)):
             warn_user(f"{who}: {message}")
             break
     if len(members[0].validation) <= options.run.tempered:
-        warn_user(f"{who}: it ended while the density was tempered, so these are the params of the start; allow it more time")
+        warn_user(f"{who}: it ended while the density was tempered, so the params are of the start; allow more time")
         return
     for member in members:
         least = float(np.nan_to_num(member.validation, nan=np.inf).min())
         if member.best_epoch < 0 and least > member.initial + yardstick.by_chance:
             warn_user(
-                f"{who}: no epoch was better on what is held out than the start, whose params these are: the "
-                f"{options.measure} was {member.initial:.6g} there and {least:.6g} at best afterwards. Lower the learning "
+                f"{who}: no epoch was better on the held-out part than the start, which is the result: its "
+                f"{options.measure} was {member.initial:.6g}, and {least:.6g} at best afterwards. Lower the learning "
                 "rate, or give a smaller model"
             )
             break
@@ -115,22 +115,22 @@ def compare(members: list[Progress], yardstick: Yardstick, options: Options) -> 
     errors = [error_of_fall(member, yardstick.held_out.shape[-1]) for member in members]
     if falling > max(FALLING * yardstick.by_chance, SEEN * float(np.nan_to_num(errors).mean())):
         warn_user(
-            f"{who}: the loss on what is held out was still falling, by {falling:.3g} nats from half to three quarters of the "
-            f"{epochs} epochs; more of them, such as max_epochs={2 * options.max_epochs}, may gain as much"
+            f"{who}: the held-out loss was still falling, by {falling:.3g} nats from half to three quarters of the "
+            f"{epochs} epochs; more epochs, such as max_epochs={2 * options.max_epochs}, may gain as much"
         )
     if gaussian is not None and best > gaussian + yardstick.by_chance:
         warn_user(
-            f"{who}: the closed-form {yardstick.closed_form} is {best - gaussian:.3g} nats a row better on what is held out "
+            f"{who}: the closed-form {yardstick.closed_form} is {best - gaussian:.3g} nats a row better on the held-out rows "
             f"than this model: {-gaussian:.4g} against {-best:.4g}. Train longer or at another learning rate, or give a model "
             "that suits the data: flows.select compares some, Gaussians among them"
         )
 
 
 def falling_by(losses: list[float]) -> float:
-    """By how many nats the best loss fell from half to three quarters of the epochs, where the rate has hardly been lowered.
+    """The fall of the best loss, in nats, from half to three quarters of the epochs, where the rate has hardly been lowered.
 
-    Over 33 default fits it was above three times what chance explains in 6: 5 of these gained from twice the epochs, by 5 to 15
-    standard errors. Of the 21 fits that gained less than one, it was so in one.
+    In 6 of 33 default fits it was above three times chance: 5 of these gained from twice the epochs, by 5 to 15 standard
+    errors. Of the 21 fits that gained less than one standard error, one had such a fall.
     """
     best = np.minimum.accumulate(np.nan_to_num(losses, nan=np.inf, posinf=np.inf))
     early, late = best[len(best) // 2 - 1], best[3 * len(best) // 4 - 1]
@@ -138,7 +138,7 @@ def falling_by(losses: list[float]) -> float:
 
 
 def error_of_fall(member: Progress, rows: int) -> float:
-    """The standard error of that fall, over so many rows: of the difference of losses of the same rows. NaN if unknown."""
+    """The standard error of this fall over a number of rows, by differences of losses of the same rows. NaN if unknown."""
     if len(member.compared) < 2 or not rows:
         return math.nan
     early, late = map(np.array, member.compared[:2])
@@ -147,14 +147,14 @@ def error_of_fall(member: Progress, rows: int) -> float:
 
 
 def _carried(held_out: list[float], numbers: np.ndarray, source: str) -> str:
-    """Return what is said where one row held out decides the mean of all."""
+    """Return a warning if one held-out row decides the mean of all, else an empty string."""
     (mean, row, rest, share, *_), count = held_out, len(numbers)
     if share < DECIDING or mean - rest < WORTH or count < FEWEST_HELD_OUT:
         return ""
     return (
         f"row {numbers[int(row)]} of {source}, one of {count} held out, has log-density "
-        f"{-(count * mean - (count - 1) * rest):.4g} where the mean of the others is {-rest:.4g}, and decides the score. The "
-        "model is not to be trusted that far out: look at the row, or give a base with tails, such as "
+        f"{-(count * mean - (count - 1) * rest):.4g} and the mean of the others is {-rest:.4g}, so it decides the score. Do "
+        "not trust the model that far out: look at the row, or give a base with tails, such as "
         "StudentT(trainable=True)"
     )
 
@@ -167,7 +167,7 @@ def error_of(members: list[Progress], i: int, cause: str, params: Any, options: 
     else:
         message = (
             f"{options.caller}: epoch {len(member.train) - 1}{whose} had to be undone, the last of {member.times_back}, though "
-            f"each time the learning rate was lowered to a tenth: {cause}. Clip gradients, lower the rate further, or look "
+            f"the learning rate was lowered to a tenth each time: {cause}. Clip gradients, lower the rate further, or look "
             "there"
         )
     return FitError(message, params, history_of(members, options), cause)
@@ -185,7 +185,7 @@ def error_of_stream(error: Exception, params: Any, members: list[Progress], opti
 def cause(
     part: DistributionPart, params: Any, table: Table, train: bool, key: Array, deviations: Callable[[Array], Any]
 ) -> str:
-    """Say where log_pdf, or its gradient in training, is not finite among rows; `deviations` of rows are their columns in
+    """Return where log_pdf, or its gradient in training, is not finite among rows; `deviations` gives the columns of rows in
     standard deviations from the means."""
     rows, rng = floating(table.rows), key if "rng" in part.keywords else None
 

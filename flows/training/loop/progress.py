@@ -1,5 +1,5 @@
-"""The history of each member, epoch by epoch. `Progress.over` decides early stopping, by patience; an epoch is better
-or not by what `step.py` found on the device.
+"""The history of each member, epoch by epoch. `Progress.over` decides early stopping, by patience; `step.py` decides
+on the device whether an epoch is better.
 """
 
 import math
@@ -14,9 +14,9 @@ from flows.training.loop.trainer import warmup_cosine
 from flows.training.options import Options
 
 TIMES_BACK = 8  # each time with a tenth of the learning rate
-FAR = 0.1  # nats by which both losses of a fit that fell apart are above those before, at least
-BEYOND_CHANCE = 3.0  # times chance: the same, where this is more
-NEAR_PEAK = 0.5  # of the highest learning rate, above which it may be the rate that a fit fell apart by
+FAR = 0.1  # nats: if both losses rise by at least this, a fit fell apart
+BEYOND_CHANCE = 3.0  # times chance: the same, if this is more
+NEAR_PEAK = 0.5  # of the highest learning rate: above this the rate may be the reason that a fit fell apart
 
 
 @dataclass(eq=False)
@@ -30,31 +30,31 @@ class Progress:
     start: float = math.inf  # the first finite loss
     taken: int = 0  # steps
     times_back: int = 0
-    waited: int = 0  # epochs since the best, but for those that were undone
+    waited: int = 0  # epochs since the best, without undone epochs
     initial: float = math.inf  # the validation loss before the first epoch
     usable: int = 0  # epochs that were not lost
-    carried: Any = None  # what the best epoch found of the rows held out
-    effective: list[float] = field(default_factory=list)  # sample sizes of the start, and after each epoch; NaN of one lost
-    fell_apart: int = 0  # of these times back, how often patience would have ended it
-    tails: list[float] = field(default_factory=list)  # and Pareto k
-    few: list[float] = field(default_factory=list)  # losses of a few rows held out in the best epoch
-    compared: list[list[float]] = field(default_factory=list)  # the same after half and three quarters of the epochs
+    carried: Any = None  # the validation of the best epoch
+    effective: list[float] = field(default_factory=list)  # sample sizes at the start, and after each epoch; NaN if it was lost
+    fell_apart: int = 0  # the times back at which patience would have ended the fit
+    tails: list[float] = field(default_factory=list)  # Pareto k, as `effective`
+    few: list[float] = field(default_factory=list)  # losses of a few held-out rows in the best epoch
+    compared: list[list[float]] = field(default_factory=list)  # `few` after half and three quarters of the epochs
 
     @property
     def best(self) -> float:
-        """The least validation loss, perhaps that of the start; inf where none is finite."""
+        """The least validation loss, including the start; inf if none is finite."""
         return self.validation[self.best_epoch] if self.best_epoch >= 0 else self.initial
 
     def begin(self, held_out: HeldOut) -> None:
-        """Note what the start is worth."""
+        """Note the validation of the start."""
         self.effective, self.tails = [float(held_out.effective)], [float(held_out.tail)]
         if math.isfinite(float(held_out.mean)):
             self.initial = float(held_out.mean)
             self._carry(held_out)
 
     def add(self, report: Report, margin: float, judged: bool = True) -> bool:
-        """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best, or, where
-        an epoch is not judged, without a step that was taken."""
+        """Note an epoch, and return whether the fit is lost and has to go back: it is `margin` nats above the best, or, if an
+        epoch is not judged, no step was taken."""
         finite = report.losses[np.isfinite(report.losses)]
         self.train.append(float(finite.mean()) if len(finite) else math.nan)
         self.skipped.append(int((~report.taken).sum()))
@@ -63,7 +63,7 @@ class Progress:
             for record in (self.validation, self.effective, self.tails):
                 record.append(math.nan)
             self.usable += bool(report.taken.any())
-            self.start = min(self.start, self.initial)  # losses of the training are of another density
+            self.start = min(self.start, self.initial)  # the training losses are of another density
             return not report.taken.any()
         self.validation.append(float(report.validation.mean))
         if len(finite) and self.start == math.inf:
@@ -90,9 +90,9 @@ class Progress:
 
     def _is_lost(self, report: Report, margin: float) -> bool:
         validation, limit = self.validation[-1], min(self.start, self.best) + margin
-        # Under a base with edges the validation loss may be inf for some epochs, without any harm.
+        # Under a base with edges the validation loss may be inf for some epochs without harm.
         harmless = validation == math.inf and self.best_epoch < 0 and report.taken.all() and self.train[-1] < limit
-        above = float(report.validation.rest) > limit  # but for a single row, which may be an outlier
+        above = float(report.validation.rest) > limit  # without the worst row, which may be an outlier
         nothing = not report.taken.any() or math.isnan(validation) or validation == -math.inf
         return bool(nothing or (above and not harmless))
 
@@ -101,11 +101,11 @@ class Progress:
         return len(self.train) >= options.max_epochs or self.waited >= options.patience or stands
 
     def falls_apart(self, options: Options, by_chance: float) -> bool:
-        """Tell whether patience would end a fit that lost what it had at too high a rate, and that has to go back instead.
+        """Return whether patience would end a fit that became worse at too high a rate, and that has to go back instead.
 
-        Both losses have been far above those before, in most epochs since the best; the training loss of the first of these
-        still has steps before the fall. Where a model only follows its rows too closely, the loss of these goes on falling.
-        Only where the rate is known, and still near its peak.
+        Both losses are far above the losses before, in most epochs since the best (the training loss without the first of these
+        epochs, which has steps before the rise). If a model only overfits, its training loss goes on falling. Only true
+        if the rate is known, and still near its peak.
         """
         number, waited = len(self.train), self.waited
         known = options.optimizer is None and options.objective is None and options.run.stands is None
@@ -114,11 +114,11 @@ class Progress:
         still_ahead = warmup_cosine(1.0, options.max_epochs)(number - 1, options.max_epochs - number + 1)
         trained = min([*self.train[: self.best_epoch + 1], *[self.initial] * (self.best_epoch < 0)], default=math.nan)
         far = max(FAR, BEYOND_CHANCE * by_chance)
-        validation, train = np.median(self.validation[-waited:]), np.median(self.train[1 - waited or -1 :])  # NaN of a NaN
+        validation, train = np.median(self.validation[-waited:]), np.median(self.train[1 - waited or -1 :])  # NaN if one is NaN
         return bool(validation > self.best + far and train > trained + far and still_ahead.max() > NEAR_PEAK)
 
     def go_back(self) -> None:
-        """Note that it fell apart, and is to wait anew."""
+        """Note that the fit fell apart, and let patience begin again."""
         self.times_back, self.fell_apart, self.waited = self.times_back + 1, self.fell_apart + 1, 0
 
     def beyond_help(self, options: Options) -> bool:

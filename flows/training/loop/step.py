@@ -14,14 +14,14 @@ import optax
 from flows.core import Array, current_mesh, mean_over_devices, rows_on, trainable
 from flows.training.loop.losses import HeldOut
 
-RECOVERY = 1.01  # by which steps grow again after some that were skipped
+RECOVERY = 1.01  # the factor by which steps grow again after skipped steps
 
 
 class Layout:
-    """The part of params that the optimizer moves, and its form; here all, as they are, for optimizers that tell one leaf from
-    another. Params are `join(leaves(moved), still)`, and what belongs to the leaves, such as their gradient, is in the form of
-    what moves by `moved(leaves)`. `true` is a condition that always holds and that the compiler cannot know; with it `leaves`
-    may be cut out in a branch.
+    """The part of params that the optimizer moves, and its form; here all params, unchanged, for optimizers that treat leaves
+    differently. Params are `join(leaves(moved), still)`, and `moved(leaves)` brings leaves, such as a gradient, into the form
+    of the moved part. `true` is a condition that always holds and that the compiler cannot know; with it `leaves` may be cut
+    out in a branch.
     """
 
     def split(self, params: Any) -> tuple[Any, Any]:
@@ -38,9 +38,9 @@ class Layout:
 
 
 class Vector(Layout):
-    """All that trains as one vector: the optimizer is then a few kernels, instead of some for each leaf.
+    """All trainable leaves as one vector: the optimizer is then a few kernels, instead of some for each leaf.
 
-    For small models it saves a third of the time of compiling, and half of that of a step.
+    For small models it saves a third of the time to compile, and half of the time of a step.
     """
 
     def __init__(self, params: Any):
@@ -54,7 +54,7 @@ class Vector(Layout):
         return self.moved(moved), [leaf for leaf, train in leaves if not train]
 
     def leaves(self, moved: Array, true: Array | None = None) -> list[Array]:
-        """On a CPU arrays of their own, cut out in a branch: fused with what reads them, they compile a third longer."""
+        """The leaves, on a CPU cut out in a branch: fused with the operations that read them, they compile a third longer."""
         if isinstance(moved, np.ndarray) or true is None:
             return self._cut(moved)
 
@@ -80,16 +80,16 @@ class State(NamedTuple):
 
     params: tuple[Any, Any]
     opt_state: Any
-    average: Any  # (steps, mean of what moved); () where the params are used as they are
+    average: Any  # (steps, mean of the moved part); () without an average
     best: tuple[Any, Any]
     best_loss: Array
     epoch: Array
-    lr_scale: Array  # what updates are multiplied by: 1, and less after steps that were skipped
-    lr_most: Array  # what that grows to again: 1, and less after a fit fell apart
+    lr_scale: Array  # a factor of updates: 1, and less after skipped steps
+    lr_most: Array  # the largest lr_scale: 1, and less after a fit fell apart
 
 
 class Report(NamedTuple):
-    """Findings of an epoch: the loss of each step, whether it was taken; the validation loss, whether it is the best so far."""
+    """Results of an epoch: the loss of each step, whether it was taken; the validation, whether it is the best so far."""
 
     losses: Any
     taken: Any
@@ -101,11 +101,11 @@ class Report(NamedTuple):
 class Program:
     """The functions of one member's training that are compiled (`trainer.py`).
 
-    `problem` has `loss(params, rows, index, key)` and `held_out(params, rows, key)`. It tells whether index are the numbers of
-    rows (`of_rows`), of those that each device has (`dealt`); how many rows are held out, where those are divided too
-    (`split`); whether the loss is the mean of those of parts of a batch (`divisible`), whether keys are needed (`draws`), and
-    whether `measured(params, rows, key)` is to be called after each epoch (`measures`). Gradients are of `accumulate` parts of
-    a batch; `decay` is that of the moving average of params, None without one.
+    `problem` has `loss(params, rows, index, key)` and `held_out(params, rows, key)`. It says whether index has the numbers of
+    rows (`has_rows`), or numbers within the rows of each device (`dealt`); the number of held-out rows if these are divided,
+    else 0 (`split`); whether the loss is the mean of the losses of parts of a batch (`divisible`); whether it needs keys
+    (`draws`); and whether `measured(params, rows, key)` follows each epoch (`measures`). A step averages gradients of
+    `accumulate` parts of a batch; `decay` is the decay of the moving average of params, None without an average.
     """
 
     problem: Any
@@ -116,7 +116,7 @@ class Program:
     dtype: Any
 
     def start(self, params: Any) -> State:
-        return jax.tree.map(jnp.copy, self.begin(self.layout.split(params)))  # buffers of its own, as `run` gives them away
+        return jax.tree.map(jnp.copy, self.begin(self.layout.split(params)))  # separate buffers, as `run` gives them away
 
     def begin(self, parts: tuple[Any, Any]) -> State:
         with jax.numpy_dtype_promotion("standard"):
@@ -136,15 +136,15 @@ class Program:
         self, state: State, key: Array, piece: Array | None, order: Array, schedule: Array, rows: Any, steps: Any = None
     ) -> tuple[State, Array, Array]:
         """The steps of an epoch, or of a piece of one."""
-        of_steps = self.keys_of(state, key)[0] if self.problem.draws else None
-        if of_steps is not None:
-            of_steps = jax.random.split(of_steps if piece is None else jax.random.fold_in(of_steps, piece), len(order))
+        step_keys = self.keys_of(state, key)[0] if self.problem.draws else None
+        if step_keys is not None:
+            step_keys = jax.random.split(step_keys if piece is None else jax.random.fold_in(step_keys, piece), len(order))
         moved, still = state.params
         carry = moved, state.opt_state, state.average, state.lr_scale, state.lr_most
 
         def one(i: Array, so_far: tuple) -> tuple:
             carry, losses, taken = so_far
-            this = jax.tree.map(lambda array: array[i], (order, of_steps, schedule))
+            this = jax.tree.map(lambda array: array[i], (order, step_keys, schedule))
             carry, (loss, was_taken) = self.step(rows, still, carry, this)
             return carry, losses.at[i].set(loss), taken.at[i].set(was_taken)
 
@@ -155,7 +155,7 @@ class Program:
         return state, losses, taken
 
     def step(self, rows: Any, still: Any, carry: tuple, this: tuple[Array, Array | None, Array]) -> tuple[Any, Any]:
-        """A step is taken if all it makes is finite; if not, the steps after it are half as long, and slowly grow again."""
+        """Take a step if all its results are finite; if not, the steps after it are half as long, and slowly grow again."""
         (moved, opt_state, average, lr_scale, lr_most), (index, key, rate) = carry, this
         value, gradients = self.gradient(self.layout.leaves(moved, rate >= 0), still, rows, index, key)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
@@ -168,26 +168,26 @@ class Program:
         return (moved, opt_state, average, lr_scale, lr_most), (value, taken)
 
     def gradient(self, leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
-        """Loss and gradient of a batch, in the form of what moves: the mean of those of its parts, index (parts, rows)."""
+        """Loss and gradient of a batch, in the form of the moved part: the mean over its parts, index (parts, rows)."""
         if current_mesh() is None or not self.problem.divisible:
-            return self._of_parts(leaves, still, rows, index, key)
+            return self._accumulated(leaves, still, rows, index, key)
         # Left to the compiler, each layer of a loop would bring its own arrays together.
-        own = 0 if self.problem.dealt else None
-        return mean_over_devices(self._of_parts, (None, None, own, 1, None), leaves, still, rows, index, None)
+        rows_axis = 0 if self.problem.dealt else None
+        return mean_over_devices(self._accumulated, (None, None, rows_axis, 1, None), leaves, still, rows, index, None)
 
-    def _of_parts(self, leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
-        """Return losses and gradients of the rows that are here: all, or those of one device."""
+    def _accumulated(self, leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
+        """Return the loss and gradient of the rows here: all rows, or the rows of one device."""
 
         def loss(leaves: Any, index: Array, key: Array | None) -> Array:
             return self.problem.loss(self.layout.join(leaves, still), rows, index, key)
 
-        of_part = jax.value_and_grad(loss)
+        part_gradient = jax.value_and_grad(loss)
         if self.accumulate == 1:
-            value, gradients = of_part(leaves, index[0], key)
+            value, gradients = part_gradient(leaves, index[0], key)
             return value, self.layout.moved(gradients)
 
         def add(total: Any, part: tuple[Array, Array | None]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, of_part(leaves, *part)), None
+            return jax.tree.map(jnp.add, total, part_gradient(leaves, *part)), None
 
         keys = None if key is None else jax.random.split(key, self.accumulate)
         zero = (jnp.zeros((), self.dtype), jax.tree.map(jnp.zeros_like, leaves))
@@ -196,13 +196,13 @@ class Program:
         return value, self.layout.moved(gradients)
 
     def finish(self, state: State, key: Array, rows: Any, held_out: Any) -> tuple[State, HeldOut, Array]:
-        """The end of an epoch: what is measured anew, the validation, and whether the params are the best so far."""
+        """The end of an epoch: running statistics, the validation, and whether the params are the best so far."""
         measures, (_, measure, validate) = self.problem.measures, self.keys_of(state, key)
         moved, still = state.params
         used = moved if self.decay is None else state.average[1]
         leaves = self.layout.leaves(used, state.epoch >= 0)
         if measures:
-            # Rows that all devices have are measured by each: it takes less than to bring results together.
+            # Each device measures the rows that all have, which takes less time than to bring results together.
             with rows_on(current_mesh() if self.problem.split else None):
                 measured = self.problem.measured(self.layout.join(leaves, still), rows, measure)
             used, still = self.layout.split(measured)
@@ -220,7 +220,7 @@ class Program:
         return state, value, better
 
     def back(self, state: State, lost: Array, lr_scale: Array, lr_most: Array, restart: Array, params: Any) -> State:
-        """Where it is lost, the state goes back to its best params, or to `params`."""
+        """The state, which goes back to its best params, or to `params`, if it is lost."""
         fresh = self.begin(_where(restart, self.layout.split(params), state.best))
         opt_state = jax.tree.map(
             lambda new, old: old if jnp.issubdtype(old.dtype, jnp.integer) else new, fresh.opt_state, state.opt_state
@@ -231,7 +231,7 @@ class Program:
         return _where(lost, fresh, state)
 
     def keys_of(self, state: State, key: Array) -> tuple[Any, Any, Any]:
-        """Keys for the steps, the measuring and the validation, which draws the same numbers in every epoch."""
+        """Keys for the steps, the measuring and the validation; the validation draws the same numbers in every epoch."""
         if not (self.problem.draws or self.problem.measures):
             return None, None, None
         key, validate = jax.random.split(key)
@@ -240,7 +240,7 @@ class Program:
 
 
 def updates_of(optimizer: Any, gradients: Any, state: Any, params: Any, value: Array) -> tuple[Any, Any]:
-    """Some optimizers want the loss, too."""
+    """Updates and state of an optimizer; some optimizers need the loss, too."""
     try:
         return optimizer.update(gradients, state, params, value=value)
     except TypeError as error:

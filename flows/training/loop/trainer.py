@@ -1,5 +1,5 @@
 """The compiled functions of a training. They are made here and kept for equal problems; JAX compiles each at its first call,
-for most fits when the start is scored. A digest says whether two optimizers, made by equal calls, compute the same.
+for most fits when the start is scored. A digest shows whether two optimizers from equal calls compute the same.
 """
 
 import hashlib
@@ -24,31 +24,31 @@ CLIP = 5.0  # the largest norm of a gradient
 
 # The learning rate of each step is an argument of the compiled program, so that one program serves every rate and length.
 DEFAULT_OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(1.0))
-Schedule = Callable[[int, int], np.ndarray]  # (first, count) -> what the updates of each of these steps are multiplied by
+Schedule = Callable[[int, int], np.ndarray]  # (first, count) -> a factor for the updates of each of these steps
 _trainers = Memo(size=64)
 
 
 class Trainer:
-    """The compiled functions of a training. Those of an ensemble have a leading axis of members in all but the rows.
+    """The compiled functions of a training. With an ensemble all arguments but the rows have a leading axis of members.
 
-    `start(params) -> State`; `run(state, key, steps, order, schedule, rows, held_out) -> (State, Report)`, an epoch of so many
-    steps, all or none: without any the params are scored as they are; the same in pieces: `advance(state, key, piece, order,
+    `start(params) -> State`; `run(state, key, steps, order, schedule, rows, held_out) -> (State, Report)`, an epoch of all
+    steps, or of none, which only scores the params; an epoch in pieces: `advance(state, key, piece, order,
     schedule, rows) -> (State, losses, taken)` and `finish(state, key, rows, held_out) -> (State, validation, better)`;
     `back(state, lost, lr_scale, lr_most, restart, params) -> State`: members that are lost go back to their best params, or to
-    `params` where they restart, with the optimizer as at the start but for its counts; `params(state.params or state.best)`.
+    `params` if they restart, with the optimizer as at the start except for its counts; `params(state.params or state.best)`.
 
-    `order` (steps, parts, rows) are the rows of each step, in parts whose gradients are accumulated, and `schedule` (steps,) is
-    what its updates are multiplied by. `placement` tells on which devices all this lies.
+    `order` (steps, parts, rows) has the rows of each step, in parts whose gradients are accumulated, and `schedule` (steps,) a
+    factor for its updates. `placement` says on which devices all this lies.
     """
 
     def __init__(self, program: Program, members: int | None, folds: bool, small: bool, placement: Placement):
         self.program, self.members, self.small, self.placement = program, members, small, placement
-        problem, of_rows = program.problem, 0 if folds else None
-        order, train, held_out = 3 if problem.of_rows else None, (5,) * problem.dealt, (6,) * bool(problem.split)
+        problem, rows_axis = program.problem, 0 if folds else None
+        order, train, held_out = 3 if problem.has_rows else None, (5,) * problem.dealt, (6,) * bool(problem.split)
         both = (2, 3) if problem.split else ()
         axes = 0, 0, None, 0, None
         self.start = self._compiled(program.start, 0, donate=False)
-        self.run: Any = self._compiled(program.run, *axes, of_rows, of_rows, order=order, rows=(*train, *held_out))
+        self.run: Any = self._compiled(program.run, *axes, rows_axis, rows_axis, order=order, rows=(*train, *held_out))
         self.advance: Any = self._compiled(program.advance, *axes, None, order=order, rows=train)
         self.finish: Any = self._compiled(program.finish, 0, 0, None, None, rows=both)
         self.back = self._compiled(program.back, 0, 0, 0, 0, 0, 0, donate=False)
@@ -56,7 +56,7 @@ class Trainer:
     def _compiled(
         self, function: Callable, *axes: int | None, donate: bool = True, order: int | None = None, rows: tuple[int, ...] = ()
     ) -> Callable:
-        """A function of the program, compiled; with an axis of members in front where there are some."""
+        """A function of the program, compiled; with an axis of members in front if there are members."""
         if self.members is None:
             axes = (None,) * len(axes)
         else:
@@ -68,7 +68,7 @@ class Trainer:
         )
 
     def params(self, parts: tuple[Any, Any]) -> Any:
-        """Params as the model has them."""
+        """Params in the form of the model."""
 
         def joined(moved: Any, still: Any) -> Any:
             return self.program.layout.join(self.program.layout.leaves(moved), still)
@@ -80,24 +80,24 @@ class Trainer:
         return jax.tree.map(lambda *leaves: on_device(np.stack(leaves)), *params_by_member)
 
     def parts(self, batch_size: int) -> tuple[int, int]:
-        """Into which the rows of a step are divided."""
+        """The numbers of parts of a step, and of rows in a part."""
         return self.program.accumulate, batch_size // self.program.accumulate
 
     @property
     def shares(self) -> int:
-        """Into how many the rows are dealt; 1 where each device has all."""
+        """The number of shares of the rows; 1 if each device has all rows."""
         return self.placement.shares if self.program.problem.dealt else 1
 
 
 def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool = False) -> Trainer:
-    """The compiled functions of a training; equal problems with equal options share them. `params` are those of one member;
-    with folds each member has rows of its own."""
+    """The compiled functions of a training; equal problems with equal options share them. `params` are the params of one
+    member; with folds each member has separate rows."""
     default, decay = options.optimizer is None, options.weight_decay
     optimizer = DEFAULT_OPTIMIZER if default else options.optimizer
     if decay:
         optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(1.0, weight_decay=decay))
     known = f"default {decay}" if default else program_of(optimizer, params)
-    layout = Vector(params) if default else Layout()  # another optimizer may tell one leaf from another
+    layout = Vector(params) if default else Layout()  # another optimizer may treat leaves differently
     small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) <= SMALL
     how, placement = (options.accumulate, options.ema, dtype), options.placement
     key = None if known is None else (problem, shapes_of(params), known, how, options.members, folds, placement)
@@ -105,7 +105,7 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
     def make() -> Trainer:
         whole = optax.with_extra_args_support(optimizer)
         if not default:
-            # optax.masked would hand on the updates of fixed leaves as they are, which for a masked leaf is its gradient.
+            # optax.masked would return the gradients of fixed leaves as their updates.
             whole = optax.partition({True: whole, False: optax.set_to_zero()}, trainable)
         return Trainer(Program(problem, whole, layout, *how), options.members, folds, small, placement)
 
@@ -113,8 +113,8 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
 
 
 def one_after_another(function: Callable, axes: tuple[int | None, ...], members: int) -> Callable:
-    """Do as `jax.vmap(function, axes)` does, where a processor is as fast with one member at a time: batches of products are
-    slow on CPUs."""
+    """Do the same as `jax.vmap(function, axes)`, one member at a time: a CPU is as fast so, as batches of products are slow
+    there."""
 
     def mapped(*arguments: Any) -> Any:
         def member(carry: None, slices: list) -> tuple[None, Any]:
@@ -122,7 +122,7 @@ def one_after_another(function: Callable, axes: tuple[int | None, ...], members:
             return carry, function(*(next(rest) if axis == 0 else x for x, axis in zip(arguments, axes, strict=True)))
 
         stacked = [x for x, axis in zip(arguments, axes, strict=True) if axis == 0]
-        return jax.lax.scan(member, None, stacked, length=members)[1]  # `lax.map` does not know how many have no params
+        return jax.lax.scan(member, None, stacked, length=members)[1]  # `lax.map` fails without params
 
     return mapped
 
@@ -131,23 +131,23 @@ def warmup_cosine(peak: float, steps: int) -> Schedule:
     """A learning rate that rises for a twentieth of the steps and falls to 0 along a cosine."""
     warm = steps // 20
 
-    def of_steps(first: int, count: int) -> np.ndarray:
+    def rates(first: int, count: int) -> np.ndarray:
         t = np.arange(first, first + count)
         falling = (1 + np.cos(np.pi * (t - warm) / (steps - warm))) / 2
         return (peak * np.where(t < warm, t / max(warm, 1), falling)).astype(np.float32)
 
-    return of_steps
+    return rates
 
 
 def schedule_of(options: Options, steps: int) -> Schedule:
-    """The learning-rate schedule of so many steps; an optimizer that was given has its own."""
+    """The learning-rate schedule of a number of steps; an `optimizer=` has a separate schedule."""
     if options.optimizer is not None:
         return lambda first, count: np.ones(count, np.float32)
     return warmup_cosine(float(options.learning_rate), steps)
 
 
 def program_of(optimizer: Any, params: Any) -> str | None:
-    """All that an optimizer computes: one that is made anew and equal has the same."""
+    """A digest of all that an optimizer computes, equal for two optimizers from equal calls."""
     optimizer, params = optax.with_extra_args_support(optimizer), abstract(params)
 
     def run(params: Any, state: Any) -> Any:
@@ -158,10 +158,10 @@ def program_of(optimizer: Any, params: Any) -> str | None:
 
 
 def program(function: Callable, *arguments: Any) -> str | None:
-    """A digest of what a function computes of arguments of these shapes: equal digests, equal results.
+    """A digest of the program of a function for arguments of these shapes: equal digests, equal results.
 
-    The derivatives by all floating arguments are part of it, as two functions may agree in their values alone. None is for
-    what cannot be told: a program that holds a tracer or calls Python back, or that JAX can neither trace nor differentiate.
+    It includes the derivatives by all floating arguments, as two functions may agree in their values alone. It is None for a
+    program that has no digest: it holds a tracer or calls Python back, or JAX can neither trace nor differentiate it.
     """
     leaves, tree = jax.tree.flatten(arguments)
     floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
@@ -174,10 +174,10 @@ def program(function: Callable, *arguments: Any) -> str | None:
         outputs, pull_back = jax.vjp(partial(run, rest), *floats)
         return run(rest, *floats), pull_back(outputs)
 
-    def forward(floats: list, rest: list) -> Any:  # a loop whose length is not known has no other derivative
+    def forward(floats: list, rest: list) -> Any:  # the only derivative of a loop of unknown length
         return run(rest, *floats), jax.jvp(partial(run, rest), floats, floats)
 
-    split = [[leaf for leaf, is_float in zip(leaves, floating, strict=True) if is_float is of] for of in (True, False)]
+    split = [[leaf for leaf, is_float in zip(leaves, floating, strict=True) if is_float is kind] for kind in (True, False)]
     for derivative in (backward, forward):
         try:
             jaxpr = jax.make_jaxpr(derivative)(*split)
