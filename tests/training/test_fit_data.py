@@ -284,7 +284,7 @@ def test_a_validation_unlike_the_data_is_told_as_such():
 def test_a_table_to_validate_on_has_the_columns_of_the_data():
     table = pandas.DataFrame(NORMAL, columns=["a", "b"])
     message = error_of(lambda: fit(0, AFFINE, table, validation=table[["b"]].assign(c=1.0), **QUICK))
-    assert message.startswith("fit: validation lacks 'a'; it has besides 'c'. Expected") and message.endswith("'a', 'b'")
+    assert message.startswith("fit: validation lacks 'a'; it also has 'c'. Expected") and message.endswith("'a', 'b'")
     one, other = (fit(0, AFFINE, table, validation=table[:20][order], **QUICK) for order in (["a", "b"], ["b", "a"]))
     np.testing.assert_array_equal(one.history["validation_loss"], other.history["validation_loss"])
 

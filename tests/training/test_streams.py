@@ -258,7 +258,7 @@ def test_tables_of_a_stream_are_put_in_order_by_name(mapped):
     assert named.columns == ("a", "b") and same(plain, named)
     np.testing.assert_array_equal(named.log_prob(table[["b", "a"]][:9]), plain.log_prob(DATA[:9]))
     odd = [table[:137], table[:137].rename(columns={"b": "c"})]
-    assert "a batch after row 137 of data lacks 'b'; it has besides 'c'" in error_of(
+    assert "a batch after row 137 of data lacks 'b'; it also has 'c'" in error_of(
         lambda: fit(0, AFFINE, odd_batches(odd), validation=HELD_OUT, **{**settings, "steps_per_epoch": 2})
     )
     conditional = fit(0, flows.Normal(conditioner=flows.MLP(4)), mapped, context=table, **{**QUICK, "max_epochs": 1})
