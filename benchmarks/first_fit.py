@@ -263,7 +263,7 @@ def draw(found: dict, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from flows.results.pictures.style import STYLE as LOOK
+    from flows.results.pictures.axes import STYLE as LOOK
 
     def nats(of: dict, method: str) -> float:
         return float(np.mean([each["nats"] for each in of[method].values()])) if of.get(method) else -np.inf

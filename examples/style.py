@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
 
-from flows.results.pictures.style import colours
+from flows.results.pictures.axes import colours
 
 plt.style.use("flows.results.pictures.flows")
 BLUE, ORANGE, GREEN = colours()  # of rows, of what a model makes of them, and of what is neither

@@ -44,7 +44,7 @@ EXTRAS = {
     "conditioners/adapters.py": {"equinox", "flax"},
     "results/frames.py": {"narwhals"},
     "results/history.py": {"tensorboardX"},
-    "results/pictures/style.py": {"matplotlib"},
+    "results/pictures/axes.py": {"matplotlib"},
 }
 # Rooms above training: anywhere in a file, as they are imported when they are first named.
 ON_TOP = {

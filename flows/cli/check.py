@@ -18,7 +18,7 @@ from flows.cli.output import check_output, print_json
 from flows.cli.source import Source, reading_of
 from flows.persistence.container import replacement
 from flows.results.frames import listed
-from flows.results.pictures.style import STYLE
+from flows.results.pictures.axes import STYLE
 
 FAILED = 3  # the exit status where something FAILs
 DATES = {".png": None, ".svg": "Date", ".pdf": "CreationDate"}  # by ending, the entry of metadata that has the time

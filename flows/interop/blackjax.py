@@ -35,7 +35,7 @@ from flows.distributions.standardized_context import standardized
 from flows.interop import needs
 from flows.interop.models import as_rows, model_of_result
 from flows.results.columns import Inputs
-from flows.results.parameters import Parameters
+from flows.results.density import Parameters
 from flows.results.result import FitResult
 
 needs("blackjax")

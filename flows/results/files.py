@@ -8,11 +8,10 @@ import numpy as np
 from flows.core import MOST_TURNS, Bijection, BijectionInit, FlowsError, Shape, as_context, as_event, functions_of
 from flows.objectives.importance import Estimate
 from flows.persistence.models import Loaded, PathLike, load_model
-from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics
+from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics, Parameters
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import LIBRARIES, Header
 from flows.results.history import History
-from flows.results.parameters import Parameters
 from flows.results.result import HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult, Scored
 
 WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped", "stacked"}

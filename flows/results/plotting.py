@@ -8,11 +8,9 @@ import numpy as np
 from flows.core import COLUMN, FlowsError, Shape, as_array, as_context, as_event, as_key, on_device, positive_int
 from flows.results.columns import Column, Inputs
 from flows.results.one_column import OneColumn
-from flows.results.pictures.axes import places_of
+from flows.results.pictures.axes import places_of, pyplot
 from flows.results.pictures.comparison import MOST as MOST_IMAGES
-from flows.results.pictures.comparison import Compared, check_finite, check_images, finite_of, sheets, some
-from flows.results.pictures.pairs import SHARES, band, pairs
-from flows.results.pictures.style import pyplot
+from flows.results.pictures.comparison import SHARES, Compared, band, check_finite, check_images, finite_of, pairs, sheets, some
 
 MOST_DRAWS = 1_000_000
 

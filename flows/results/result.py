@@ -25,9 +25,8 @@ from flows.diagnostics.rows import RowReport, verify_rows
 from flows.persistence.models import TEXT, save_model
 from flows.results.columns import Inputs
 from flows.results.frames import Header
-from flows.results.history import History
+from flows.results.history import History, page_of, summary
 from flows.results.plotting import Plot
-from flows.results.summary import page_of, summary
 
 # Names of tensors next to a model.
 HISTORY = "history/"  # the prefix of arrays of the history

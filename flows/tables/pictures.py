@@ -8,10 +8,8 @@ import numpy as np
 from flows.core import FlowsError, positive_int
 from flows.results.columns import Column
 from flows.results.frames import frame_of, shortened_name
-from flows.results.pictures.axes import places_of
-from flows.results.pictures.comparison import Compared
-from flows.results.pictures.pairs import SHARES, band, pairs
-from flows.results.pictures.style import pyplot
+from flows.results.pictures.axes import places_of, pyplot
+from flows.results.pictures.comparison import SHARES, Compared, band, pairs
 from flows.results.plotting import MOST_DRAWS, compared, quantiles_given, with_rows
 from flows.tables.fields import Field
 from flows.tables.kinds.date import DAY, cycles_of

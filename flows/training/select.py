@@ -16,8 +16,8 @@ from flows.distributions.normal import Normal
 from flows.models.autoregressive import MAF
 from flows.models.monotone import BNAF
 from flows.models.splines import NSF
+from flows.results.history import OF_LABELS
 from flows.results.result import FitResult
-from flows.results.summary import OF_LABELS
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, best_first
 from flows.training.data.facts import Shared, check_data
 from flows.training.data.read import read_arrays

@@ -11,8 +11,7 @@ import pytest
 import flows
 from flows.diagnostics import enable_x64
 from flows.objectives import Estimate
-from flows.results.density import DensityFitResult, Diagnostics
-from flows.results.parameters import Parameters
+from flows.results.density import DensityFitResult, Diagnostics, Parameters
 
 pytestmark = pytest.mark.usefixtures("relaxed")  # BlackJAX adds arrays of any ranks and dtypes
 blackjax = pytest.importorskip("blackjax", exc_type=Exception)  # what it raises under a jax that it is not for

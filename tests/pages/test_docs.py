@@ -16,7 +16,7 @@ import registry
 import flows
 from flows.core import BijectionInit
 from flows.core.constructors import is_constructor
-from flows.results.pictures.style import STYLE
+from flows.results.pictures.axes import STYLE
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))

@@ -13,10 +13,8 @@ from matplotlib.colors import to_hex, to_rgb
 
 import flows
 from flows.results.columns import Column
-from flows.results.pictures.axes import edges, limits, spread, step_of
-from flows.results.pictures.comparison import Compared
-from flows.results.pictures.pairs import pairs
-from flows.results.pictures.style import STYLE, colours
+from flows.results.pictures.axes import STYLE, colours, edges, limits, spread, step_of
+from flows.results.pictures.comparison import Compared, pairs
 from flows.results.result import Kept
 from flows.training import fit, fit_to_density
 

@@ -271,7 +271,7 @@ def test_what_cannot_be_is_refused(call, words):
 
 
 def test_a_box_takes_points_there_and_back():
-    box = box_of({"scale": (0, None), "mu": (-1, 1)}, flows.results.parameters.Parameters.of(NAMES, "test"), (3,))
+    box = box_of({"scale": (0, None), "mu": (-1, 1)}, flows.results.density.Parameters.of(NAMES, "test"), (3,))
     x = np.array([[0.5, 2.0, 3.0]])
     y, log_det = box.outside(x)
     np.testing.assert_allclose(y, [[np.log(1.5 / 0.5), np.log(2), np.log(3)]], rtol=1e-6)

@@ -20,8 +20,7 @@ from scipy.special import softmax
 from flows.core import Array, DistributionLike, FlowsError, as_array, as_key, check_function, positive_int, warn_user
 from flows.distributions.draws import sample_with_log_pdf
 from flows.objectives import pareto_k
-from flows.results.density import DensityFitResult
-from flows.results.parameters import Parameters
+from flows.results.density import DensityFitResult, Parameters
 from flows.training.density.figures import RELIABLE
 from flows.training.density.target import Target
 from flows.training.density.variational import fit_to_density

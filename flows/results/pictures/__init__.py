@@ -1,1 +1,1 @@
-"""Pictures of results: `style.py` says how they look, `axes.py` what a column is on an axis, the others draw."""
+"""Pictures of results: `axes.py` says how they look and what a column is on an axis, `comparison.py` draws."""

@@ -1,15 +1,20 @@
-"""Columns on axes: their ends, bins and ticks, and points that would hide each other moved apart."""
+"""Axes of pictures: their looks, by one style, in flows.mplstyle next to this file, whatever the user has; and columns on axes:
+their ends, bins and ticks, and points that would hide each other moved apart."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flows.core import FlowsError
 from flows.results.columns import Column
 from flows.results.frames import shortened_name
-from flows.results.pictures.style import dated
 
+STYLE = str(Path(__file__).with_name("flows.mplstyle"))
+LETTERS = 15  # of a remark, in an inch
 SHOWN = 6  # columns by default
 MOST = 12  # columns of one picture
 TAIL = 0.005  # of the rows, beyond each end of an axis
@@ -24,6 +29,47 @@ SHORT = 14  # characters of the name of a category
 LONG = 22  # characters of the name of a column
 NARROW = 1e-4  # of its values, below which the ticks of an axis would have many equal digits: they get an offset
 NAMED = 12  # categories on an axis that are named
+
+
+class Colours(NamedTuple):
+    """The first colours of the style, by their use."""
+
+    rows: str
+    draws: str
+    third: str
+
+
+def pyplot() -> Any:
+    """Return matplotlib.pyplot, which is an extra."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("plot needs the package matplotlib: pip install 'jax-flows[plot]'") from error
+    return plt
+
+
+def colours() -> Colours:
+    """Return the colours of the style, also where another one is in use."""
+    cycle = pyplot().matplotlib.rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"]
+    return Colours(*(f"#{colour.lstrip('#')}" for colour in cycle.by_key()["color"][:3]))
+
+
+@contextmanager
+def styled() -> Iterator[Any]:
+    """Return pyplot, within the style."""
+    plt = pyplot()
+    with plt.style.context(STYLE):
+        yield plt
+
+
+def explained(figure: Any, handles: list[Any], notes: list[str], room: bool = False) -> None:
+    """Add a legend above a figure, or where there is room in its corner at the right; and remarks below it."""
+    if handles:
+        where = {"loc": "upper right"} if room else {"loc": "outside upper left", "ncols": len(handles)}
+        figure.legend(handles=handles, **where)
+    if notes:
+        lines = textwrap.wrap("; ".join(notes), int(LETTERS * figure.get_figwidth()))
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8.5)
 
 
 def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]:
@@ -136,7 +182,11 @@ def set_ticks(axis: Any, column: Column, named: bool) -> None:
         if axis.axis_name == "x" and named and sum(map(len, shown)) > SHORT:
             axis.set_tick_params(rotation=90)
     elif column.dates:
-        dated(axis, column.zone)
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(minticks=2, maxticks=5, tz=column.zone)
+        axis.set_major_locator(locator)
+        axis.set_major_formatter(ConciseDateFormatter(locator, tz=column.zone))
     else:
         axis.get_major_locator().set_params(nbins=4, integer=column.step == 1)
         low, high = axis.get_view_interval()

@@ -24,7 +24,7 @@ from flows.core import (
 )
 from flows.distributions.flow import Flow
 from flows.objectives import reverse_kl
-from flows.results.parameters import Parameters
+from flows.results.density import Parameters
 from flows.training.data.region import box_layer, ends_of
 
 TOGETHER = 1_024  # points of one call, and so of one program

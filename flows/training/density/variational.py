@@ -32,9 +32,8 @@ from flows.distributions.flow import Flow
 from flows.models.autoregressive import IAF
 from flows.models.splines import NSF
 from flows.objectives.importance import LEAST_FOR_TAIL
-from flows.results.density import DensityFitResult
+from flows.results.density import DensityFitResult, Parameters
 from flows.results.history import History
-from flows.results.parameters import Parameters
 from flows.training.data.table import seed_of
 from flows.training.density.divergences import Draws, ReverseKL, polish, scores_by_formula
 from flows.training.density.figures import Figures, history_of_start
