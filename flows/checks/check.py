@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.checks import density, likeness, noise, rows
-from flows.checks.model import Model, model_of
-from flows.checks.sample import LEAST, Sample, flat
+from flows.checks import density, likeness, rows
+from flows.checks.sample import LEAST, Model, Sample, flat, model_of
 from flows.checks.verdicts import FAIL, Checks, Finding, judged
 from flows.core import FlowsError, as_key, not_negative, number, positive_int
 from flows.diagnostics import crps, ranks
@@ -33,7 +32,7 @@ QUESTIONS = {
     "rows": Question(rows.rows, 1e-3),
     "normalisation": Question(density.normalisation, 0.02),
     "sampler": Question(density.sampler, 0.05),
-    "latents": Question(noise.latents, 0.03),
+    "latents": Question(rows.latents, 0.03),
     "coverage": Question(likeness.coverage, 0.03),
     "columns": Question(likeness.columns, 0.03),
     "pairs": Question(likeness.pairs, 0.05, False, "a conditional model: see ranks, tarp and classifier"),

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
-from flows.checks.model import Model, result_model
+from flows.checks.sample import Model, result_model
 from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
