@@ -72,9 +72,7 @@ class Model(NamedTuple):
         check_structure(params, shapes_of(self.known.params), whose)
 
 
-def model_of(
-    init_fun: Any, kind: type[ModelValue], input_dim: Any, context_dim: Any, whose: str, scalar: bool = False
-) -> Model:
+def model_of(init_fun: Any, kind: type[ModelValue], input_dim: Any, context_dim: Any, whose: str) -> Model:
     """Return the model of a constructor's value at an event; refuse another kind, plain closures and lower bounds."""
     if is_constructor(init_fun):
         raise TypeError(f"{whose}: {init_fun.__name__} is a constructor; call it: {init_fun.__name__}(...)")
@@ -88,7 +86,7 @@ def model_of(
             f"{whose}: the log-density of {init_fun!r:.80} is a lower bound, and its draws have another density. Leave the "
             "layer that adds noise (Dequantize, Noise) out of it, and give it numbers that are not rounded"
         )
-    model = Model(init_fun, as_event(input_dim), as_context(context_dim), scalar)
+    model = Model(init_fun, as_event(input_dim), as_context(context_dim))
     if any(author.is_closure for author in init_fun.part(model.event, model.context).closures):
         raise FlowsError(
             f"{whose}: {init_fun!r:.80} has a plain closure in it, which makes new functions at every init, equal to no "
@@ -97,7 +95,7 @@ def model_of(
     return model
 
 
-def model_of_result(fitted: Any, whose: str, scalar: bool = False) -> Model:
+def model_of_result(fitted: Any, whose: str) -> Model:
     """Return the model of a result, and check its params."""
     if not isinstance(fitted, FitResult):
         got = "a triple, whose model is not known" if isinstance(fitted, tuple) else f"{fitted!r:.60}"
@@ -106,7 +104,7 @@ def model_of_result(fitted: Any, whose: str, scalar: bool = False) -> Model:
             f"{whose}: got {got}; expected the result of flows.fit, fit_to_density, fit_ensemble or load{table_hint}. A model "
             "that was not fitted becomes one by flows.save(path, init_fun, params, input_dim), then flows.load(path)"
         )
-    model = model_of(fitted.init_fun, DistributionInit, fitted.input_dim, fitted.context_dim, whose, scalar)
+    model = model_of(fitted.init_fun, DistributionInit, fitted.input_dim, fitted.context_dim, whose)
     model.check(fitted.params, f"{whose}: params")
     return model
 

@@ -14,7 +14,7 @@ from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 
 import flows
 from flows.interop.numpyro import distribution, module
-from flows.interop.numpyro.module import joined, split
+from flows.interop.numpyro.svi import split, with_fixed
 
 pytestmark = pytest.mark.usefixtures("relaxed")
 # Fixed permutations and signs beside what trains: of a matrix, of its factors; and a fixed order of features.
@@ -44,7 +44,7 @@ def test_what_trains_is_declared_and_what_is_fixed_stays():
     jax.tree.map(np.testing.assert_array_equal, fixed, split(other.params)[1])
     network = [each["bijection"][2]["conditioner"] for each in (first, second)]
     assert not np.allclose(*[jax.tree.leaves(each)[1] for each in network])  # drawn with the handler's key
-    jax.tree.map(np.testing.assert_array_equal, joined(trained, fixed), site.params)
+    jax.tree.map(np.testing.assert_array_equal, with_fixed(site.model, trained), site.params)
     # The factors of a matrix are those of one rotation: with the signs of another it may be all but singular.
     of_linear = flows.InvertibleLinear()(0, 3).direct_fun
     sites = [site, other, *(params_of(seed)[1] for seed in range(2, 6))]

@@ -6,9 +6,8 @@ needs("numpyro")
 
 from flows.interop.numpyro.distribution import distribution  # noqa: E402
 from flows.interop.numpyro.foreign import FromDistribution, FromTransform  # noqa: E402
-from flows.interop.numpyro.guide import AutoFlow  # noqa: E402
 from flows.interop.numpyro.model import ModelDensity, ModelFit, fit_model, log_density  # noqa: E402
-from flows.interop.numpyro.module import module  # noqa: E402
+from flows.interop.numpyro.svi import AutoFlow, module  # noqa: E402
 from flows.interop.numpyro.transform import transform  # noqa: E402
 
 __all__ = [

@@ -54,13 +54,13 @@ def distribution(fitted: FitResult, *, context: Any = None, scalar: bool = False
         >>> prior.log_prob(prior.sample(jax.random.key(1), (3, 4))).shape
         (3, 4)
     """
-    model = model_of_result(fitted, "distribution", scalar)
+    model = model_of_result(fitted, "distribution")
     if scalar and model.event != (1,):
         raise FlowsError(
             f"distribution: scalar=True needs a model of one column, and this model has events {model.event}; leave scalar out"
         )
     keywords = Inputs(fitted).context(context)
-    return at_context(fitted.params, keywords.get("context"), model, "distribution")
+    return at_context(fitted.params, keywords.get("context"), model._replace(scalar=scalar), "distribution")
 
 
 def at_context(params: Params, context: Any, model: Model, whose: str) -> "FlowDistribution":
