@@ -1,8 +1,8 @@
 """The command line: `flows fit`, `schema`, `sample`, `score`, `check`, `plot`, `show` and `compare`, over `flows.tables`.
 
-`app.py` puts the commands together, `options.py` has the options that several share, `failures.py` turns errors into one line
-and an exit status. `source.py` reads files in blocks of rows, `models.py` gives them the dtypes of a schema and asks fitted
-tables about them, `output.py` writes files whole or not at all.
+`app.py` puts the commands together, `command.py` has the options that several share, and turns errors into one line and an exit
+status. `source.py` reads files in blocks of rows, `models.py` gives them the dtypes of a schema and asks fitted tables about
+them, `output.py` writes files whole or not at all.
 """
 
 try:

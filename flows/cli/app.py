@@ -6,7 +6,7 @@ import typer
 
 import flows
 from flows.cli.check import check, plot
-from flows.cli.failures import USER, flushed, tell
+from flows.cli.command import USER, flushed, tell
 from flows.cli.fit import fit
 from flows.cli.sample import sample
 from flows.cli.score import score

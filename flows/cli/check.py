@@ -11,9 +11,8 @@ import typer
 import flows
 from flows.checks.check import QUESTIONS
 from flows.checks.sample import LEAST
-from flows.cli.failures import Mistake
+from flows.cli.command import FILES, Data, Mistake, Model, Shared, command
 from flows.cli.models import asked, keep_programs, loaded, typed
-from flows.cli.options import FILES, Data, Model, Shared, command
 from flows.cli.output import check_output, print_json
 from flows.cli.source import Source, reading_of
 from flows.persistence.container import replacement

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Optional
 import typer
 
 import flows
-from flows.cli.failures import Mistake
+from flows.cli.command import FILES, Condition, Data, Ignore, Mistake, Shared, command
 from flows.cli.fitting import Columns, read
 from flows.cli.models import asked, keep_programs
-from flows.cli.options import FILES, Condition, Data, Ignore, Shared, command
 from flows.cli.output import check_output, print_json
 from flows.cli.show import figures
 from flows.cli.source import Source, reading_of

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 import flows
-from flows.cli.failures import Mistake
+from flows.cli.command import Mistake
 from flows.cli.models import asked, parsed, with_columns, without_gaps
 from flows.cli.source import Block, Source
 from flows.results.frames import listed
@@ -58,9 +58,9 @@ def _typed(column: pl.Series, schema: "flows.tables.Schema | None", block: Block
     kind = schema[column.name] if schema is not None and column.name in schema else None
     if schema is not None and kind is not None and kind.is_read and getattr(kind, "values", ()) is not None:
         return parsed(column, schema, block)
-    if not block.origin.is_text:
+    if not block.is_text:
         return column
-    text = without_gaps(column, block.origin)
+    text = without_gaps(column, block)
     values = flows.tables.kinds.parsers.guessed(text.str.strip_chars())
     return text if values is None else values
 
@@ -69,7 +69,7 @@ def _suggested(block: Block, columns: Columns) -> "flows.tables.Schema":
     frame = block.frame.drop([*columns.ignore, *filter(None, [columns.weights])])
     if not frame.columns:
         raise Mistake(
-            f"{block.origin.name} has no column that is left to model; expected one or more that --ignore and --weights leave"
+            f"{block.name} has no column that is left to model; expected one or more that --ignore and --weights leave"
         )
     schema: flows.tables.Schema = asked(
         lambda rows: flows.tables.infer_schema(rows, columns.condition),
@@ -89,7 +89,7 @@ def _suggested(block: Block, columns: Columns) -> "flows.tables.Schema":
 
 def _check_columns(schema: "flows.tables.Schema", path: str, block: Block, columns: Columns) -> None:
     """Refuse a schema of a file whose columns are not the columns of the rows."""
-    there, name = block.frame.columns, block.origin.name
+    there, name = block.frame.columns, block.name
     missing = [column for column in schema if column not in there and schema[column].is_read]
     more = [column for column in there if column not in schema and column not in (*columns.ignore, columns.weights)]
     if missing:

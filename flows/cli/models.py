@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 
 import flows
-from flows.cli.failures import Mistake
-from flows.cli.source import Block, Origin
+from flows.cli.command import Mistake
+from flows.cli.source import Block
 from flows.results.frames import listed
 
 ROWS = 8_192  # of a block: scores and draws are made in these, so that they do not depend on how a file is read
@@ -34,7 +34,7 @@ def asked(call: Callable[[pl.DataFrame], Any], block: Block, remedy: str) -> Any
     except flows.tables.fields.CellError as error:
         raise Mistake(f"{block.cell(error.row, error.column)} {error.said}. {remedy}") from None
     except TypeError as error:  # of times with a zone where there were none
-        raise Mistake(f"{block.origin.name}: {error}") from error
+        raise Mistake(f"{block.name}: {error}") from error
 
 
 def typed(block: Block, schema: "flows.tables.Schema", names: Iterable[str] | None = None) -> Block:
@@ -50,7 +50,7 @@ def typed(block: Block, schema: "flows.tables.Schema", names: Iterable[str] | No
     missing = [name for name in wanted if name not in block.frame.columns]
     if missing:
         raise Mistake(
-            f"{block.origin.name} lacks {listed(missing)}; expected the columns {listed(wanted)} of the model, and found "
+            f"{block.name} lacks {listed(missing)}; expected the columns {listed(wanted)} of the model, and found "
             f"{listed(block.frame.columns)}"
         )
     return with_columns(block, [parsed(block.frame[name], schema, block) for name in wanted])
@@ -64,17 +64,17 @@ def with_columns(block: Block, columns: Iterable[pl.Series]) -> Block:
 def parsed(column: pl.Series, schema: "flows.tables.Schema", block: Block) -> pl.Series:
     """A column as values of its kind; text that is not one is an error, and so is text of a file that has numbers."""
     kind, dtype = schema[column.name], schema.dtype_of(column.name)
-    if not block.origin.is_text:
+    if not block.is_text:
         if column.dtype == pl.String and kind.sort == "numbers":
-            where = f"{block.origin.name}, column {column.name!r}"
+            where = f"{block.name}, column {column.name!r}"
             raise Mistake(f"{where}, is of text; expected numbers. Write it as such, as CSV or as Parquet")
         return column
     sort = kind.parsed_as(dtype)
-    if sort == "numbers" and not _has_numbers(block.origin.gaps):
+    if sort == "numbers" and not _has_numbers(block.gaps):
         values = kind.parse(column, dtype)  # where all are numbers, none is a gap
         if values.null_count() == column.null_count() and not (values.dtype.is_float() and values.is_nan().any()):
             return values
-    column = without_gaps(column, block.origin)
+    column = without_gaps(column, block)
     values = column if sort == "text" else kind.parse(column.str.strip_chars(), dtype)
     wrong = column.is_not_null() & values.is_null()
     if wrong.any():
@@ -85,8 +85,8 @@ def parsed(column: pl.Series, schema: "flows.tables.Schema", block: Block) -> pl
     return _in_zone(values, dtype, block) if sort == "times" else values
 
 
-def without_gaps(column: pl.Series, origin: Origin) -> pl.Series:
-    return column.set(column.str.strip_chars().is_in(list(origin.gaps)), None)
+def without_gaps(column: pl.Series, block: Block) -> pl.Series:
+    return column.set(column.str.strip_chars().is_in(list(block.gaps)), None)
 
 
 @functools.cache
@@ -101,6 +101,6 @@ def _in_zone(times: pl.Series, dtype: Any, block: Block) -> pl.Series:
         return times
     if times.count():
         expected, example = ("with", "2024-01-31T12:00:00Z") if zoned else ("without", "2024-01-31T12:00:00")
-        where = f"{block.origin.name}, column {times.name!r}"
+        where = f"{block.name}, column {times.name!r}"
         raise Mistake(f"{where}: expected times {expected} a zone, as in the model, such as {example}")
     return pl.Series(times.name, [None] * len(times), dtype=pl.Datetime("us", "UTC"))

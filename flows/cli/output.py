@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from flows.cli.failures import Mistake
+from flows.cli.command import Mistake
 from flows.cli.source import FORMATS, Reading, is_tsv
 from flows.persistence.container import replacement
 

@@ -8,11 +8,10 @@ import jax
 import polars as pl
 import typer
 
-from flows.cli.failures import Mistake
+from flows.cli.command import Mistake, Model, Output, Shared, command
 from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
-from flows.cli.options import Model, Output, Shared, command
 from flows.cli.output import as_polars, check_rows_output, print_json, write_rows
-from flows.cli.source import Block, Origin, Reading, Source, reading_of
+from flows.cli.source import Block, Reading, Source, reading_of
 
 
 @command("seed", "force", "separator", "encoding", "gaps", "no_cache")
@@ -75,7 +74,7 @@ def _asked_for(schema: Any, n: int, where: list[str], path: str | None, reading:
     elif where:
         values = _values(where, names)
         frame = pl.DataFrame({name: [text] for name, text in values.items()})
-        conditions = [typed(Block(frame, Origin("--where"), [1]), schema, values)]
+        conditions = [typed(Block(frame, [1], "--where"), schema, values)]
     for condition in conditions:  # each may have more draws than memory has room for
         yield from ((min(ROWS, n - start), condition) for start in range(0, n, ROWS))
 

@@ -11,9 +11,8 @@ import polars as pl
 import typer
 
 import flows
-from flows.cli.failures import Mistake
+from flows.cli.command import FILES, Data, Mistake, Model, Output, Shared, command
 from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
-from flows.cli.options import FILES, Data, Model, Output, Shared, command
 from flows.cli.output import check_rows_output, print_json, write_rows
 from flows.cli.source import Source, reading_of
 

@@ -8,10 +8,9 @@ import numpy as np
 import typer
 
 import flows
-from flows.cli.failures import Mistake
+from flows.cli.command import FILES, Condition, Data, Ignore, Mistake, Model, Output, Shared, command
 from flows.cli.fitting import Columns, read
 from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
-from flows.cli.options import FILES, Condition, Data, Ignore, Model, Output, Shared, command
 from flows.cli.output import check_output, print_json
 from flows.cli.source import KEY, Source, reading_of
 from flows.persistence.container import replacement

@@ -10,8 +10,7 @@ import numpy as np
 import polars as pl
 
 import flows
-from flows.cli.failures import Mistake
-from flows.cli.options import Shared
+from flows.cli.command import Mistake, Shared
 from flows.cli.text import TextRows
 
 GAPS = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
@@ -70,29 +69,26 @@ def is_tsv(path: str) -> bool:
     return path.lower().endswith(".tsv")
 
 
-class Origin(NamedTuple):
-    """A file for errors, texts that are gaps in it, and whether values are text."""
-
-    name: str
-    gaps: tuple[str, ...] = GAPS
-    is_text: bool = True
-
-
 class Block(NamedTuple):
     """Rows of a file.
 
     Attributes:
         frame: of text for CSV, typed otherwise.
         numbers: of the rows in the file, from 1.
+        name: of the file, for errors.
+        gaps: texts that stand for a missing value.
+        is_text: whether values are text.
     """
 
     frame: pl.DataFrame
-    origin: Origin
     numbers: Sequence[int] | np.ndarray
+    name: str
+    gaps: tuple[str, ...] = GAPS
+    is_text: bool = True
 
     def cell(self, place: int, column: str) -> str:
         """A value of the row at this place of the block, for an error."""
-        return f"{self.origin.name}, row {self.numbers[place]}, column {column!r},"
+        return f"{self.name}, row {self.numbers[place]}, column {column!r},"
 
     def taken(self, places: np.ndarray) -> "Block":
         """The rows at some places of the block."""
@@ -113,16 +109,16 @@ class Source:
 
     def blocks(self, rows: int) -> Iterator[Block]:
         """All rows in blocks of this size, however many are read together; the last block has the rest."""
-        origin = Origin(self.name, self.reading.gaps, self.format == "csv")
+        of_file = self.name, self.reading.gaps, self.format == "csv"
         first, held = 1, list[pl.DataFrame]()
         for piece in self._pieces():
             held.append(piece)
             while sum(map(len, held)) >= rows:
                 joined = pl.concat(held)
-                yield Block(joined[:rows], origin, range(first, first + rows))
+                yield Block(joined[:rows], range(first, first + rows), *of_file)
                 first, held = first + rows, [joined[rows:]]
         if rest := sum(map(len, held)):
-            yield Block(pl.concat(held), origin, range(first, first + rest))
+            yield Block(pl.concat(held), range(first, first + rest), *of_file)
         if first + rest == 1:
             raise Mistake(f"{self.name} has a header and no rows; expected one row or more")
 

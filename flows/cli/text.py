@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import polars as pl
 
-from flows.cli.failures import Mistake
+from flows.cli.command import Mistake
 
 SEPARATORS = ";,\t|"  # that a header of one column hints at
 

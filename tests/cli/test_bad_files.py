@@ -15,9 +15,9 @@ import flows as library
 from conftest import POWER, QUICK
 from flows import tables
 from flows.cli import show
-from flows.cli.failures import Mistake
+from flows.cli.command import Mistake
 from flows.cli.models import typed
-from flows.cli.source import Block, Origin
+from flows.cli.source import Block
 from flows.cli.text import TextRows
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -368,5 +368,5 @@ def test_without_a_header_the_first_row_is_one_of_data(tmp_path, first):
 def test_gaps_may_be_numbers():
     schema = tables.Schema({"a": tables.Real()})
     for gaps, expected in ((("", "-9"), [1.5, None, None]), (("",), [1.5, -9.0, None])):
-        block = Block(pl.DataFrame({"a": ["1.5", "-9", None]}), Origin("rows", gaps), range(1, 4))
+        block = Block(pl.DataFrame({"a": ["1.5", "-9", None]}), range(1, 4), "rows", gaps)
         assert typed(block, schema).frame["a"].to_list() == expected

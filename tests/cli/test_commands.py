@@ -20,7 +20,7 @@ import flows as library
 from conftest import POWER, QUICK, ROOT, WEATHER
 from flows import tables
 from flows.__main__ import main
-from flows.cli import check, options, sample, score, show, source
+from flows.cli import check, command, sample, score, show, source
 from flows.cli.app import EXAMPLES
 
 pytestmark = pytest.mark.filterwarnings("default")  # which are lines on stderr here
@@ -197,15 +197,15 @@ print(run(["schema", {str(POWER)!r}, "-o", "s.json", "--quiet"]), xla_bridge._ba
 def test_a_command_has_the_shared_options_that_it_names():
     """In the signature and in the annotations, of which typer reads both."""
 
-    @options.command("no_cache", "seed")
-    def run(shared: options.Shared, data: options.Data) -> None:
+    @command.command("no_cache", "seed")
+    def run(shared: command.Shared, data: command.Data) -> None:
         read.append((shared, data))
 
     read = []
     names = ["data", "seed", "json", "quiet", "debug", "no_cache"]
     assert list(inspect.signature(run).parameters) == list(run.__annotations__) == names
     assert run(data="a.csv", seed=3, json=True, quiet=False, debug=False, no_cache=True) == 0
-    assert read == [(options.Shared(seed=3, json=True, no_cache=True), "a.csv")]
+    assert read == [(command.Shared(seed=3, json=True, no_cache=True), "a.csv")]
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch, capsys):
