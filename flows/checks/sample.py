@@ -11,19 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import (
-    FlowsError,
-    ModelValue,
-    Region,
-    Shape,
-    as_context,
-    as_event,
-    joint_draw_of,
-    on_device,
-    part_of,
-    pieces_of,
-    seen,
-)
+from flows.core import FlowsError, ModelValue, Region, Shape, as_event, joint_draw_of, on_device, part_of, pieces_of, seen
 from flows.diagnostics.arrays import generator, is_real
 from flows.distributions.draws import functions
 from flows.results import FitResult
@@ -93,7 +81,7 @@ def model_of(fitted: Any, data: Any, context: Any) -> Model:
 
 def result_model(result: FitResult) -> Model:
     """Return the model of a result of `fit`, `fit_to_density`, or a file."""
-    inputs, event, shape = Inputs(result), as_event(result.input_dim), as_context(result.context_dim)
+    inputs, event = Inputs(result), as_event(result.input_dim)
     names = _names(inputs.columns, event)
 
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -106,10 +94,10 @@ def result_model(result: FitResult) -> Model:
         return np.asarray(inputs.drawn(key, n, {} if contexts is None else {"context": on_device(contexts)}))
 
     init_fun, columns = result.init_fun, columns_of(names, inputs.region)
-    known = isinstance(init_fun, ModelValue) and not part_of(init_fun, event, shape).closures
+    known = isinstance(init_fun, ModelValue) and not part_of(init_fun, event, inputs.context_shape).closures
     return Model(
-        result.log_pdf, result.params, columns, event, shape, inputs.region, getattr(init_fun, "likelihood", "exact"),
-        read, draw, result, init_fun if known else None,
+        result.log_pdf, result.params, columns, event, inputs.context_shape, inputs.region,
+        getattr(init_fun, "likelihood", "exact"), read, draw, result, init_fun if known else None,
     )  # fmt: skip
 
 

@@ -66,9 +66,6 @@ class History(dict):
         objective: the name of the objective, None for the likelihood.
     """
 
-    interrupted: bool
-    objective: str | None
-
     def __init__(self, arrays: Any = (), *, interrupted: bool = False, objective: str | None = None):
         super().__init__(arrays)
         self.interrupted, self.objective = interrupted, objective

@@ -23,7 +23,6 @@ BINS = 12, 40  # of a histogram
 REPEATED = 0.5  # distinct values of a column, as a share of all, above which it is not looked at as rounded
 FEW = 5  # distinct values, up to which these have to be multiples of their step
 ON_STEP = 0.01  # of a step, by which values of rounded columns may miss
-COMMONEST = 11  # categories that are drawn, next to all others together
 CELL = 0.35  # on each side of a category, where its points lie
 SHORT = 14  # characters of the name of a category
 LONG = 22  # characters of the name of a column
@@ -89,23 +88,6 @@ def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]
     if not places or len(set(places)) < len(places) or len(places) > MOST:
         raise FlowsError(f"plot: columns is {columns!r:.80}; expected 1 to {MOST} columns, each once")
     return places, []
-
-
-def commonest(column: Column, values: np.ndarray) -> tuple[Column, Any]:
-    """Return a column of many categories with the commonest of them in these values, and all others as one; and a function from
-    values to their places, which puts a value that is not a code beyond the axis."""
-    count = len(column.bars)
-    codes = np.arange(count)
-    often = np.sort(np.argsort(-(values[:, None] == codes).sum(0), kind="stable")[:COMMONEST])
-    place = np.full(count, COMMONEST)
-    place[often] = np.arange(COMMONEST)
-
-    def placed(values: np.ndarray) -> np.ndarray:
-        nearest = np.clip(np.rint(values), 0, count - 1).astype(int)
-        return np.where(nearest == values, place[nearest], -1)
-
-    names = (*(column.bars[code] for code in often), "others")
-    return column._replace(high=COMMONEST + 0.5, called=names), placed
 
 
 def step_of(values: np.ndarray) -> float:

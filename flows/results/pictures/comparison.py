@@ -10,20 +10,7 @@ import numpy as np
 from flows.core import FlowsError, Shape
 from flows.results.columns import MANY, Column
 from flows.results.frames import shortened_name
-from flows.results.pictures.axes import (
-    COMMONEST,
-    LONG,
-    Colours,
-    colours,
-    commonest,
-    edges,
-    explained,
-    limits,
-    set_heights,
-    set_ticks,
-    spread,
-    styled,
-)
+from flows.results.pictures.axes import LONG, Colours, colours, edges, explained, limits, set_heights, set_ticks, spread, styled
 
 WIDTHS = {2: 2.7, 3: 2.2, 4: 1.9}  # of a panel by their number across, in inches
 NARROWEST = 1.65
@@ -34,6 +21,7 @@ FEW = 0.5  # of the number of draws, below which rows lie above them
 SHARES = (0.05, 0.5, 0.95)
 GRID = 100  # places of the context at which these are computed
 PLACES = 40  # distinct contexts, up to which each is a place
+COMMONEST = 11  # categories that are drawn, next to all others together
 # sheets
 ACROSS = 6  # images in a line of a sheet
 MOST = ACROSS * ACROSS  # in a sheet
@@ -142,6 +130,23 @@ def with_fewer_categories(columns: Sequence[Column], compared: Compared) -> tupl
             note = f"{shortened_name(column.name, LONG)}: the {COMMONEST} commonest of {len(column.bars)} categories"
             compared = compared._replace(rows=rows, draws=draws, notes=[*compared.notes, note])
     return shown, compared
+
+
+def commonest(column: Column, values: np.ndarray) -> tuple[Column, Any]:
+    """Return a column of many categories with the commonest of them in these values, and all others as one; and a function from
+    values to their places, which puts a value that is not a code beyond the axis."""
+    count = len(column.bars)
+    codes = np.arange(count)
+    often = np.sort(np.argsort(-(values[:, None] == codes).sum(0), kind="stable")[:COMMONEST])
+    place = np.full(count, COMMONEST)
+    place[often] = np.arange(COMMONEST)
+
+    def placed(values: np.ndarray) -> np.ndarray:
+        nearest = np.clip(np.rint(values), 0, count - 1).astype(int)
+        return np.where(nearest == values, place[nearest], -1)
+
+    names = (*(column.bars[code] for code in often), "others")
+    return column._replace(high=COMMONEST + 0.5, called=names), placed
 
 
 def laid_out(plt: Any, count: int, with_weights: bool) -> tuple[Any, dict[tuple[int, int], Any], Any]:
