@@ -13,9 +13,9 @@ from flows.core import (
     REAL,
     FlowsError,
     Given,
+    Piece,
     Region,
     Shape,
-    Step,
     Support,
     behind,
     bijection_part,
@@ -30,7 +30,7 @@ from flows.core import (
 )
 
 
-class PlacedStep(Step):
+class PlacedStep(Piece):
     """A step of a chain that says where its points live."""
 
     @property

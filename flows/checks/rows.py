@@ -260,10 +260,10 @@ def beyond_splines(sample: Sample, places: np.ndarray) -> str:
 
 def _layers(value: Any, params: Any) -> Iterator[tuple[Any, Any]]:
     """Yield each layer of a bijection with its params; layers of a loop one after the other."""
-    order, pieces = structure_of(opened(value))
-    if order not in ("chain", "loop") or any(piece.inverted for piece in pieces):
+    structure = structure_of(opened(value))
+    if not structure.forwards:
         yield value, params
         return
-    for piece in pieces:
+    for piece in structure.pieces:
         for copy in [None] if piece.copies is None else range(piece.copies):
             yield from _layers(piece.value, params_in(params, piece.params_at, copy))

@@ -11,13 +11,13 @@ from jax import lax
 from flows.compose.serial import Serial, keys_of, parts_of
 from flows.core import (
     KEY,
-    NOTHING,
     Array,
     BijectionInit,
     BijectionLike,
     BijectionPart,
     Composite,
     FlowsError,
+    Given,
     ModelValue,
     Place,
     Shape,
@@ -212,7 +212,7 @@ def check_reversible(name: str, layers: tuple, parts: tuple[BijectionPart, ...],
 
 def _undone_in_training(part: BijectionPart) -> None:
     def run(key: Array, y: Array, context: Any) -> Array:
-        return part.inverse(stop_fixed(part.init(key, NOTHING)), y, context, key, True)
+        return part.inverse(stop_fixed(part.init(key, Given())), y, context, key, True)
 
     rows = jnp.zeros((2, *part.output))
     context = None if part.context is None else jnp.zeros((2, *part.context))

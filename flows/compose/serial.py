@@ -20,6 +20,7 @@ from flows.core import (
     bijection_part,
     check_layers,
     combinator,
+    holds_tracer,
     precision,
     shared,
     split_key,
@@ -183,7 +184,7 @@ def still(part: BijectionPart, params: Any, x: Array, context: Any, key: Array) 
 def note_nonfinite(name: str, *arrays: Array) -> None:
     """Note a layer whose output is not finite; compositions call it after each layer."""
     layers = _nonfinite.get()
-    if layers is None or any(isinstance(array, jax.core.Tracer) for array in arrays):
+    if layers is None or holds_tracer(arrays):
         return
     if not all(bool(jnp.isfinite(array).all()) for array in arrays):
         layers.append(name)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from flows.compose.serial import Serial, keys_of
 from flows.core import (
-    NOTHING,
     Array,
     BijectionInit,
     BijectionLike,
@@ -79,7 +78,7 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
             if context_part is None or context is None:
                 return context
             key = jax.random.key(0)  # not the key of an init, on which functions may not depend
-            return context_part.measured_output(context_part.init(key, NOTHING), context, None, key)
+            return context_part.measured_output(context_part.init(key, Given()), context, None, key)
 
         def init(key: Array, args: Given) -> Any:
             old, keys = args.params, split_key(key)

@@ -7,12 +7,6 @@ An author writes functions of one event (`decorators.py`); they are lifted to ba
 from flows.core.caching import Memo as Memo
 from flows.core.caching import clear_caches as clear_caches
 from flows.core.caching import fresh_caches as fresh_caches
-from flows.core.closures import bijection_part as bijection_part
-from flows.core.closures import distribution_part as distribution_part
-from flows.core.closures import initialize as initialize
-from flows.core.closures import part_of as part_of
-from flows.core.closures import refuse_closures as refuse_closures
-from flows.core.closures import with_functions_of as with_functions_of
 from flows.core.constructors import Value as Value
 from flows.core.constructors import check_decorated as check_decorated
 from flows.core.constructors import check_function as check_function
@@ -39,7 +33,6 @@ from flows.core.contract import Layer as Layer
 from flows.core.contract import Numbers as Numbers
 from flows.core.contract import Params as Params
 from flows.core.contract import Shape as Shape
-from flows.core.decorators import NOTHING as NOTHING
 from flows.core.decorators import BijectionInit as BijectionInit
 from flows.core.decorators import DistributionInit as DistributionInit
 from flows.core.decorators import ModelValue as ModelValue
@@ -65,6 +58,7 @@ from flows.core.inputs import as_key as as_key
 from flows.core.inputs import as_rows_of_context as as_rows_of_context
 from flows.core.inputs import cast as cast
 from flows.core.inputs import default_dtype as default_dtype
+from flows.core.inputs import holds_tracer as holds_tracer
 from flows.core.inputs import named_by as named_by
 from flows.core.inputs import naming as naming
 from flows.core.inputs import native as native
@@ -79,7 +73,12 @@ from flows.core.inputs import size as size
 from flows.core.inputs import split_key as split_key
 from flows.core.inputs import working_dtype as working_dtype
 from flows.core.lifting import BijectionAuthor as BijectionAuthor
-from flows.core.lifting import holds_tracer as holds_tracer
+from flows.core.lifting import bijection_part as bijection_part
+from flows.core.lifting import distribution_part as distribution_part
+from flows.core.lifting import initialize as initialize
+from flows.core.lifting import part_of as part_of
+from flows.core.lifting import refuse_closures as refuse_closures
+from flows.core.lifting import with_functions_of as with_functions_of
 from flows.core.meshes import by_device as by_device
 from flows.core.meshes import current_mesh as current_mesh
 from flows.core.meshes import joined_moments as joined_moments
@@ -133,7 +132,7 @@ from flows.core.publish import path_of_log_pdf as path_of_log_pdf
 from flows.core.structure import OF_BLOCKS as OF_BLOCKS
 from flows.core.structure import Composite as Composite
 from flows.core.structure import Piece as Piece
-from flows.core.structure import Step as Step
+from flows.core.structure import Structure as Structure
 from flows.core.structure import behind as behind
 from flows.core.structure import chain as chain
 from flows.core.structure import moves_entries as moves_entries

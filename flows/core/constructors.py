@@ -126,6 +126,11 @@ def is_constructor(x: Any) -> bool:
     return isinstance(x, types.FunctionType) and x in _CONSTRUCTORS
 
 
+def is_model(x: Any) -> bool:
+    """Tell whether `x` is a constructor's value that makes parts: a bijection or a distribution."""
+    return isinstance(x, Value) and hasattr(x, "part")
+
+
 def check_decorated(function: Any, name: str, returns: str) -> None:
     """Refuse an argument of a decorator that is not a function."""
     expected = f"expected the function that is decorated, which returns {returns}, or keywords alone"

@@ -36,7 +36,6 @@ from flows.core.validation import MADE, check_finite, check_rows, spend
 
 P = ParamSpec("P")
 I = TypeVar("I", bound="ModelValue")
-NOTHING = Given()
 EVERYWHERE, PLAIN = Support(), Traits()
 # Claims of a constructor: values, or functions of the constructor's arguments, by name, that return them.
 Label = str | Callable[..., str]

@@ -98,6 +98,11 @@ def on_device(x: Any, dtype: Any = None) -> Array:
     return jax.device_put(np.array(x, dtype))
 
 
+def holds_tracer(tree: Any) -> bool:
+    """Tell whether a pytree holds an array whose values are not known, as it is being traced."""
+    return any([isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)])
+
+
 def native(x: np.ndarray) -> np.ndarray:
     """Numbers in a dtype that JAX has: in this machine's byte order, and not longer than float64."""
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:

@@ -2,6 +2,9 @@
 
 An `Author` is one init_fun at one event and context. Before its functions are used they are traced on a few abstract rows,
 which shows the shape of their results, whether JAX can trace them, and whether they close over a value of one init.
+
+A plain closure is a function that returns params and two functions of batches, the style of jax-flows 0.0.1. Copies, members
+and files need several inits of one part, a traced init, or functions for existing params: they refuse a closure.
 """
 
 from collections.abc import Callable
@@ -16,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core.caching import assigned
+from flows.core.constructors import check_takes, is_model
 from flows.core.contract import CALL, INIT, Array, Given, Layer, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
-from flows.core.inputs import KEY, as_dim, default_dtype, named_by, naming, select
+from flows.core.inputs import KEY, as_dim, default_dtype, holds_tracer, named_by, naming, select
 from flows.core.params import abstract, check_leaves, check_structure, shapes_of
-from flows.core.parts import BijectionPart, DistributionPart
+from flows.core.parts import BijectionPart, DistributionPart, Part
 from flows.core.validation import check_result
 
 # Set while the init of a layer runs, which may make a model of plain closures even where it is traced: functions that close
@@ -49,7 +53,8 @@ class Author:
     compilations.
 
     The functions of a closure, and of a layer whose init cannot be traced, such as an init in NumPy, are made by the init that
-    makes the params, and serve these params alone: the part lists this author in `closures`. Their facts come from a trial.
+    makes the params, and serve these params alone: the part lists this author in `closures`, and is never cached. Their facts
+    come from a trial. The functions of such a layer, unlike those of a closure, may serve existing params.
     """
 
     vocabulary: tuple[tuple[str, ...], ...]  # the keywords that each function may name
@@ -163,7 +168,8 @@ class Author:
         return functions, bound
 
     def _try_out(self, functions: Functions, params: Params) -> tuple[Shape, bool, bool]:
-        """The event of the first result, whether the functions can be traced, and whether they close over a tracer."""
+        """The event of the first result, whether the functions can be traced, and whether they close over a tracer of another
+        trace, which JAX notes as a constant of their program."""
         rows = self._rows(params)
         # Whether they are called with rng, and whether with train=True.
         usual, *others = dict.fromkeys(product(("rng" in self.keywords, False), (False, "train" in self.keywords)))
@@ -176,13 +182,13 @@ class Author:
 
         def is_bound(way: tuple[bool, bool]) -> bool:
             try:
-                return holds_tracer(trace(*way)[0])
+                return holds_tracer(trace(*way)[0].consts)
             except Exception:  # batch norm, say, has no inverse under train=True; a call of that kind will say so
                 return False
 
         try:
             jaxpr, results = trace(*usual)
-            return tuple(results[0].shape[1:]), True, holds_tracer(jaxpr) or any([is_bound(way) for way in others])
+            return tuple(results[0].shape[1:]), True, holds_tracer(jaxpr.consts) or any([is_bound(way) for way in others])
         except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
             with jax.ensure_compile_time_eval():
                 ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), rows[:3])
@@ -260,9 +266,47 @@ class DistributionAuthor(Author):
         return self._part(DistributionPart, log_pdf=log_pdf, sample=sample)
 
 
-def holds_tracer(jaxpr: Any) -> bool:
-    """Tell whether a traced function closes over a tracer of another trace, which JAX notes as a constant of its program."""
-    return any(isinstance(constant, jax.core.Tracer) for constant in jaxpr.consts)
+def initialize(layer: Any, key: Array, event: Shape, context: Shape | None) -> tuple[Params, Any]:
+    """The params and the part of a whole model: a constructor's value, or a plain closure that is a distribution."""
+    part = distribution_part(layer, event, context)
+    return part.init(key, Given()), part
+
+
+def part_of(layer: Any, event: Shape, context: Shape | None) -> Any:
+    """The part of a whole model whose params exist already."""
+    part = distribution_part(layer, event, context)
+    refuse_closures(part, f"functions are needed for existing params of {layer!r:.80}", several=False)
+    return part
+
+
+def bijection_part(layer: Any, event: Shape, context: Shape | None) -> BijectionPart:
+    """The part of one layer of a combinator: a constructor's value or a plain closure."""
+    return layer.part(event, context) if is_model(layer) else _closure_part(BijectionAuthor, layer, event, context)
+
+
+def distribution_part(layer: Any, event: Shape, context: Shape | None) -> DistributionPart:
+    """The part of a distribution in a combinator, as `bijection_part`."""
+    return layer.part(event, context) if is_model(layer) else _closure_part(DistributionAuthor, layer, event, context)
+
+
+def _closure_part(make: type[BijectionAuthor | DistributionAuthor], layer: Any, event: Shape, context: Shape | None) -> Any:
+    check_takes(layer, "init_fun(rng, input_dim)", "a layer")
+    return make(getattr(layer, "__name__", repr(layer)), layer, event, context, batched=True, is_closure=True).part()
+
+
+def refuse_closures(part: Part, what: str, several: bool = True) -> None:
+    """Refuse a part with a plain closure where functions of one init would have to serve the params of another init; for
+    `several` inits also a part with a constructor that is treated as a closure."""
+    if authors := [author for author in part.closures if several or author.is_closure]:
+        names, author = ", ".join(dict.fromkeys(author.name for author in authors)), authors[0]
+        raise FlowsError(f"{what}, but the functions of {names}, {author.kind}, belong to one init. {author.remedy}, {SERVE}")
+
+
+def with_functions_of(part: Part, like: Part) -> Part:
+    """A part of a model with the functions that the init of another part of this model has made."""
+    for author, other in zip(part.closures, like.closures, strict=True):
+        author.made = other.made
+    return part
 
 
 def compiled_once(init: Callable) -> tuple[Callable, Any]:
@@ -271,10 +315,7 @@ def compiled_once(init: Callable) -> tuple[Callable, Any]:
 
     def call(*args: Any) -> Any:
         # Inside another compilation, whose options hold, a new array is a tracer, or at least an argument is.
-        for leaf in (jnp.zeros(()), *jax.tree.leaves(args)):
-            if isinstance(leaf, jax.core.Tracer):
-                return nested(*args)
-        return quickly(*args)
+        return nested(*args) if holds_tracer((jnp.zeros(()), args)) else quickly(*args)
 
     return call, quickly
 
@@ -286,15 +327,15 @@ def lift(fun: Callable, name: str, batched: bool, check: Callable[[Any, int, str
     """An author's function as a function of rows; a function of one event receives a key for each row."""
     names = named_by(fun, CALL)
 
-    def call(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
-        return fun(params, x, **select(names, context=context, rng=rng, train=train))
-
     def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
+        def call(x: Array, context: Any, rng: Any) -> Any:
+            return fun(params, x, **select(names, context=context, rng=rng, train=train))
+
         if batched:
-            result = call(params, x, context, rng, train)
+            result = call(x, context, rng)
         else:
             keys = jax.random.split(rng, x.shape[0]) if rng is not None and "rng" in names else None
-            result = jax.vmap(partial(call, params, train=train))(x, context, keys)
+            result = jax.vmap(call)(x, context, keys)
         check(result, x.shape[0], name, batched)
         return result
 

@@ -17,7 +17,7 @@ from jax import lax
 
 from flows.core.caching import assigned
 from flows.core.contract import Array, Params, Shape
-from flows.core.inputs import rows_within
+from flows.core.inputs import holds_tracer, rows_within
 from flows.core.meshes import by_device, current_mesh, num_devices
 
 LOG_2PI = math.log(2 * math.pi)
@@ -240,7 +240,7 @@ def call_filled(run: Callable, part: Any, event: Shape, params: Params, x: Array
     user's network, as rows may then depend on each other; on several devices; nor where `run` will refuse the arguments.
     """
     with_rows = (x,) if context is None or context.shape == part.context else (x, context)  # arrays of n rows
-    traced = any([isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x, context))])
+    traced = holds_tracer((params, x, context))
     if traced or rng is not None or train or not part.independent or not part.compiled:
         return run(params, x, context, rng, train)
     n = len(x) if x.ndim else 0

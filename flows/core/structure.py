@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from flows.core.constructors import Value, call, is_constructor
+from flows.core.constructors import Value, call, is_model
 from flows.core.contract import Shape
 from flows.core.errors import FlowsError
 from flows.core.params import check_structure, shapes_of
@@ -24,7 +24,7 @@ OF_BLOCKS = ("joint", "chain rule")
 
 
 class Piece(NamedTuple):
-    """A value within another.
+    """A value within another, or a layer of a chain.
 
     Attributes:
         value: a constructor's value, or a plain closure.
@@ -77,18 +77,19 @@ class Structure(NamedTuple):
         return self.order in OF_BLOCKS
 
     @property
+    def dependent(self) -> bool:
+        """Tells whether each piece is a block of features that depends on the blocks before it."""
+        return self.order == "chain rule"
+
+    @property
     def of_components(self) -> bool:
         """Tells whether the pieces are components of a mixture."""
         return self.order == "mixture"
 
-
-class Step(NamedTuple):
-    """A layer of a chain: its value, the path to its params, and, if it is inverted, the event that it returns, where known."""
-
-    value: Any
-    at: tuple[Any, ...] = ()
-    inverted: bool = False
-    event: Shape | None = None
+    @property
+    def forwards(self) -> bool:
+        """Tells whether the pieces are layers that run one after the other, and none backwards."""
+        return self.order in ("chain", "loop") and not any(piece.inverted for piece in self.pieces)
 
 
 def support_by(value: Any) -> Support:
@@ -116,29 +117,29 @@ def structure_of(value: Any) -> Structure:
     return Structure(inner.order, inner.pieces or tuple([Piece(layer, (i,)) for i, layer in enumerate(inner.layers)]))
 
 
-def chain(value: Any, at: tuple[Any, ...] = ()) -> list[Step]:
+def chain(value: Any, at: tuple[Any, ...] = ()) -> list[Piece]:
     """The layers of a bijection, one after the other; a loop counts as one, as do layers within another layout."""
     value = opened(value)
     order, pieces = structure_of(value)
     if order != "chain":
-        return [Step(value, at)]
-    steps = list[Step]()
+        return [Piece(value, at)]
+    steps = list[Piece]()
     for piece in pieces:
         inner_steps = chain(piece.value, (*at, *piece.params_at))
         steps += undone(inner_steps, piece.event) if piece.inverted else inner_steps
     return steps
 
 
-def undone(steps: Sequence[Step], event: Shape | None) -> list[Step]:
+def undone(steps: Sequence[Piece], event: Shape | None) -> list[Piece]:
     """Layers backwards, from the last to the first; `event` is the input of the first, where it is known."""
-    backwards = list[Step]()
+    backwards = list[Piece]()
     for step in steps:
-        backwards.append(Step(step.value, step.at, not step.inverted, event))
+        backwards.append(step._replace(inverted=not step.inverted, event=event))
         event = None if event is None else behind([step], event)
     return backwards[::-1]
 
 
-def behind(steps: Sequence[Step], event: Shape) -> Shape:
+def behind(steps: Sequence[Piece], event: Shape) -> Shape:
     """The event behind layers of which layouts alone change it: other layers may need a context, and are not made here."""
     for step in steps:
         if support_by(step.value).moves_entries:
@@ -213,7 +214,7 @@ def revise(init_fun: V, **arguments: Any) -> V:
         >>> colder(0, 2).sample(1, params, 3).shape
         (3, 2)
     """
-    if is_constructor(init_fun) or not (isinstance(init_fun, Value) and hasattr(init_fun, "part")):
+    if not is_model(init_fun):
         raise TypeError(f"revise: {init_fun!r:.80} is not a constructor's value; expected one such as result.init_fun")
     if not arguments:
         raise TypeError(f"revise: no argument was given for {init_fun!r:.80}; expected one by name, such as temperature=0.7")

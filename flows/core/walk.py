@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.closures import bijection_part, distribution_part
 from flows.core.contract import Array, Shape
 from flows.core.errors import Place
 from flows.core.inputs import size
+from flows.core.lifting import bijection_part, distribution_part
 from flows.core.parts import DistributionPart
-from flows.core.structure import Piece, opened, params_in, structure_of
+from flows.core.structure import Piece, Structure, opened, params_in, structure_of
 from flows.core.support import Region, everywhere, num_seen, seen
+
+KINDS = {"flow": "bijection", "context": "context"}  # of the stage before the base of a distribution, by its order
 
 
 class Block(NamedTuple):
@@ -74,18 +76,18 @@ def joined_context(numbers: Sequence[Any], context: Any, xp: Any = jnp) -> Any:
 def blocks_within(value: Any, event: Shape, context: Shape | None) -> list[Block]:
     """The blocks of features of a distribution; none where it is composed in another way."""
     structure = structure_of(opened(value))
-    return laid_out(*structure, context) if structure.of_blocks else []
+    return laid_out(structure, context) if structure.of_blocks else []
 
 
-def laid_out(order: str, pieces: Sequence[Piece], context: Shape | None, places: Sequence[Place] = ()) -> list[Block]:
+def laid_out(structure: Structure, context: Shape | None, places: Sequence[Place] = ()) -> list[Block]:
     """The blocks with their parts. The context of a block that depends on others is what networks see of them."""
     blocks, before, width = list[Block](), tuple[Region, ...](), 0 if context is None else size(context)
-    for i, piece in enumerate(pieces):
+    for i, piece in enumerate(structure.pieces):
         a, b = features = piece.features or (0, 0)
         inputs = (width,) if before else context
         with places[i] if places else Place("a block", piece.value, (b - a,)):
             blocks.append(Block(piece, features, distribution_part(piece.value, (b - a,), inputs), before))
-        if order == "chain rule":
+        if structure.dependent:
             before, width = (*before, blocks[-1].region), width + num_seen(blocks[-1].region)
     return blocks
 
@@ -98,7 +100,7 @@ def is_flow(value: Any) -> bool:
 def has_bijection(value: Any) -> bool:
     """Tell whether some points of a distribution go through a bijection, or their context is standardised."""
     order, pieces = structure_of(opened(value))
-    return order in ("flow", "context") or any(has_bijection(piece.value) for piece in pieces)
+    return order in KINDS or any(has_bijection(piece.value) for piece in pieces)
 
 
 def leading(
@@ -112,10 +114,11 @@ def leading(
     while True:
         value = opened(value) if opening else value
         order, pieces = structure_of(value)
-        if not (order == "flow" or (order == "context" and opening)):
+        kind = KINDS.get(order, "base")
+        if kind == "base" or (kind == "context" and not opening):
             return [*stages, Stage("base", value, params, at, event, context)]
         first, base = pieces[0], pieces[-1]
-        kind, bijection, key = ("bijection", first.value, first.params_at) if order == "flow" else ("context", None, ("fixed",))
+        bijection, key = (first.value, first.params_at) if kind == "bijection" else (None, ("fixed",))
         known = None if params is None else params_in(params, key)
         stages.append(Stage(kind, bijection, known, (*at, *key), event, context))
         if bijection is not None and event is not None:

@@ -133,9 +133,9 @@ def _program(chain: Sequence[Stage]) -> Callable:
     before, ahead = None, tuple[Piece, ...]()  # the layers before the splines in the same stage, as one part
     if with_splines is not None:
         stage = chain[with_splines]
-        order, pieces = structure_of(stage.value)
-        if order == "chain" and not any(piece.inverted for piece in pieces):
-            ahead = tuple(itertools.takewhile(lambda piece: spline_bound(piece.value) == float("inf"), pieces))
+        structure = structure_of(stage.value)
+        if structure.forwards:
+            ahead = tuple(itertools.takewhile(lambda piece: spline_bound(piece.value) == float("inf"), structure.pieces))
         if ahead:
             before = bijection_part(Serial(*(piece.value for piece in ahead)), stage.event, stage.context)
 
@@ -175,7 +175,7 @@ def _spread(chain: list[Stage], x: np.ndarray) -> Any:
     first = next((stage for stage in chain if stage.kind != "context"), None)
     layers = [] if first is None or first.kind == "block" else layers_in(first.value)
     forwards = itertools.takewhile(lambda step: not step.inverted, layers)
-    pairs = [(step.value, params_in(first and first.params, step.at)) for step in forwards]
+    pairs = [(step.value, params_in(first and first.params, step.params_at)) for step in forwards]
     _, deviation, known = unit_of(pairs, x.shape[-1])
     std = np.std(x, 0) if len(x) > 1 else np.ones(x.shape[1:])
     return np.where(known, deviation, np.where(std > 0, std, 1.0))

@@ -25,6 +25,7 @@ from flows.core import (
     Place,
     Region,
     Shape,
+    Structure,
     check_layers,
     joined_context,
     laid_out,
@@ -55,24 +56,22 @@ def side_by_side(
         raise FlowsError(f"{name}: sizes are {sizes} for {len(values)} {argument}; expected one size for each")
     widths = [positive_int(width, f"{name}: a size") for width in widths]
     edges = list(pairwise([0, *np.cumsum(widths).tolist()]))
-    pieces = [
-        Piece(value, (i,), argument, place=i, features=features)
-        for i, (value, features) in enumerate(zip(values, edges, strict=True))
-    ]
-    dependent = order == "chain rule"
+    places_of_values = enumerate(zip(values, edges, strict=True))
+    pieces = tuple(Piece(value, (i,), argument, place=i, features=ends) for i, (value, ends) in places_of_values)
+    structure = Structure(order, pieces)
 
     def compose(event: Shape, context: Shape | None) -> DistributionPart:
         if event != (sum(widths),):
             raise FlowsError(
                 f"{name}: the sizes {tuple(widths)} add up to {sum(widths)}, but the event is {event}; give sizes="
             )
-        if dependent and len(values) > 1 and context is not None and len(context) > 1:
+        if structure.dependent and len(values) > 1 and context is not None and len(context) > 1:
             raise FlowsError(
                 f"{name}: context_dim is {context}, and only a vector can be joined to the features before a block; flatten "
                 f"the context, to context_dim={size(context)}"
             )
         places = [Place(f"{word} {i} of {name}", value, (n,)) for i, (value, n) in enumerate(zip(values, widths, strict=True))]
-        blocks = laid_out(order, pieces, context, places)
+        blocks = laid_out(structure, context, places)
         parts = [block.part for block in blocks]
         for i, block in enumerate(blocks):
             if block.before and "context" not in block.part.keywords:
@@ -93,7 +92,7 @@ def side_by_side(
             if old is not None and (not isinstance(old, tuple | list) or len(old) != len(values)):
                 raise FlowsError(f"{name}: params are not a tuple of {len(values)}, one for each {word}")
             init_contexts = [None if block.before else args.init_context for block in blocks]
-            if dependent and x is not None:
+            if structure.dependent and x is not None:
                 init_contexts = data_contexts(x, args.init_context)
             params = []
             for i, (part_key, (part, place, (a, b))) in enumerate(zip(split_key(key, len(parts)), run_each, strict=True)):
@@ -112,7 +111,7 @@ def side_by_side(
             for (part, place, (a, b)), part_params, block_context, key in runs:
                 with place:
                     log_p = part.log_pdf(part_params, x[:, a:b], block_context, key, train)
-                if dependent and a:  # an impossible row stays so, whatever a network makes of its first features
+                if structure.dependent and a:  # an impossible row stays so, whatever a network makes of its first features
                     log_p = jnp.where(jnp.isneginf(total) & ~jnp.isnan(x[:, a:b]).any(1), -jnp.inf, log_p)
                 total += log_p
             return total
@@ -123,7 +122,7 @@ def side_by_side(
             for i, ((part, place, _), part_params, key) in enumerate(zip(run_each, params, split(rng), strict=True)):
                 with place:
                     draws.append(draw(part, key, part_params, joined_context(before, context)))
-                if dependent and i + 1 < len(blocks):
+                if structure.dependent and i + 1 < len(blocks):
                     before.append(seen(blocks[i].region, draws[-1][0]))
             return draws
 
@@ -138,13 +137,13 @@ def side_by_side(
             return jnp.concatenate([x for x, _ in draws], axis=1), sum((log_p for _, log_p in draws), jnp.zeros(n, dtype))
 
         common = shared(parts)
-        if dependent and any("init_context" in part.keywords for part in parts[1:]):
+        if structure.dependent and any("init_context" in part.keywords for part in parts[1:]):
             common["keywords"] |= {"init_inputs"}  # features are the context of the blocks after them
         functions: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": _joined(blocks)}
         return DistributionPart(name, init, event, context, **common, **functions)
 
-    keywords = frozenset({"init_inputs"}) if dependent else frozenset[str]()
-    return Composite(compose, tuple(values), keywords, order=order, pieces=tuple(pieces))
+    keywords = frozenset({"init_inputs"}) if structure.dependent else frozenset[str]()
+    return Composite(compose, tuple(values), keywords, order=order, pieces=pieces)
 
 
 def _joined(blocks: Sequence[Block]) -> Region:

@@ -129,7 +129,7 @@ class ModelView:
         """Tell whether each column is whitened by all columns before it, however weakly it depends on them: on request, and for
         densities without a network, which it does not harm. In a mixture of diagonal Gaussians it would hide clusters along
         columns, and a model of the chain rule has networks for this."""
-        networks = has_flow(self.rest) or structure_of(self.rest).order == "chain rule"
+        networks = has_flow(self.rest) or structure_of(self.rest).dependent
         return self.standardize == "whiten" or not (networks or traits_by(self.rest).clusters == "along columns")
 
     def started(self, shrinkage: float | None) -> Any:

@@ -71,7 +71,7 @@ SCALED = flows.Standardize()
 def test_a_combinator_of_ones_own_is_walked_through():
     box = Twice(flows.Logit(), Twice(flows.FixedAffine(2.0), flows.ActNorm()))
     assert [step.value for step in chain(box)] == [flows.Logit(), flows.FixedAffine(2.0), flows.ActNorm()]
-    assert [step.at for step in chain(box)] == [("first",), ("second", "first"), ("second", "second")]
+    assert [step.params_at for step in chain(box)] == [("first",), ("second", "first"), ("second", "second")]
     low, high = flows.support(box, 2).inputs
     assert low.tolist() == [0, 0] and high.tolist() == [1, 1]
     low, high = flows.support(flows.Invert(box), 2).outputs

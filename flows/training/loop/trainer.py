@@ -181,7 +181,7 @@ def program(function: Callable, *arguments: Any) -> str | None:
     for derivative in (backward, forward):
         try:
             jaxpr = jax.make_jaxpr(derivative)(*split)
-            if holds_tracer(jaxpr):
+            if holds_tracer(jaxpr.consts):
                 return None
             text = jax.jit(jaxpr_as_fun(jaxpr)).lower(*split[0], *split[1]).as_text()
         except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
