@@ -39,7 +39,7 @@ import flows
 from flows import tables
 from flows.results.ensemble import EnsembleResult
 from flows.sklearn import FlowClassifier, FlowOutlierDetector
-from flows.sklearn.inputs import array_frame
+from flows.sklearn.base import array_frame
 from flows.sklearn.outliers import offset
 
 RESULTS = Path(__file__).resolve().parent / "results" / "estimators.json"

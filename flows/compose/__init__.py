@@ -1,9 +1,9 @@
 """Combinators, bijections of bijections: `Serial`, `Repeat`, `Reversible`, `Invert`, `FactorOut`, `Through`."""
 
-from flows.compose.factor_out import FactorOut as FactorOut
 from flows.compose.invert import Invert as Invert
 from flows.compose.loop import Repeat as Repeat
 from flows.compose.reversible import Reversible as Reversible
+from flows.compose.serial import FactorOut as FactorOut
 from flows.compose.serial import Serial as Serial
 from flows.compose.serial import first_nonfinite_layer as first_nonfinite_layer
 from flows.compose.serial import joined as joined

@@ -18,13 +18,12 @@ from flows.core import (
     Composite,
     FlowsError,
     Given,
-    ModelValue,
     Place,
     Shape,
-    abstract,
     combinator,
     computed_with,
     iteration,
+    opened,
     precision,
     stop_fixed,
     varying,
@@ -109,10 +108,9 @@ class Turn(NamedTuple):
 
 def turn_of(layer: BijectionLike, event: Shape, context: Shape | None, whole: BijectionPart, place: Place) -> Turn:
     """The layers of which one in a loop is composed, each of whose gradients is taken by itself."""
-    while isinstance(layer, ModelValue) and isinstance(layer.inner, ModelValue):
-        layer = layer.inner
-    if isinstance(layer, ModelValue) and layer.constructor is Serial:
-        parts, places = parts_of("Serial", layer.arguments["layers"], event, context)
+    value = opened(layer)
+    if getattr(value, "constructor", None) is Serial:
+        parts, places = parts_of("Serial", value.arguments["layers"], event, context)
         return Turn(parts, places, several=True)
     return Turn((whole,), (place,), several=False)
 
@@ -216,4 +214,4 @@ def _undone_in_training(part: BijectionPart) -> None:
 
     rows = jnp.zeros((2, *part.output))
     context = None if part.context is None else jnp.zeros((2, *part.context))
-    jax.eval_shape(run, KEY(), *map(abstract, (rows, context)))
+    jax.eval_shape(run, KEY(), rows, context)

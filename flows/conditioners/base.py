@@ -18,7 +18,6 @@ from flows.core import (
     is_constructor,
     named_by,
     not_negative,
-    positional,
     refuse_argument,
     refuse_unknown,
     said_of,
@@ -70,7 +69,7 @@ class ConditionerInit(Value):
     @property
     def __signature__(self) -> inspect.Signature:
         names = named_by(self.inner, INIT)
-        return signature(positional("rng", "input_dim", "output_dim"), names)
+        return signature(names, "rng", "input_dim", "output_dim")
 
 
 @overload

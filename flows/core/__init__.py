@@ -5,6 +5,7 @@ An author writes functions of one event (`decorators.py`); they are lifted to ba
 """
 
 from flows.core.caching import Memo as Memo
+from flows.core.caching import assigned as assigned
 from flows.core.caching import clear_caches as clear_caches
 from flows.core.caching import fresh_caches as fresh_caches
 from flows.core.constructors import Value as Value
@@ -64,7 +65,6 @@ from flows.core.inputs import naming as naming
 from flows.core.inputs import native as native
 from flows.core.inputs import on_device as on_device
 from flows.core.inputs import pieces_of as pieces_of
-from flows.core.inputs import positional as positional
 from flows.core.inputs import refuse_unknown as refuse_unknown
 from flows.core.inputs import rows_within as rows_within
 from flows.core.inputs import select as select
@@ -129,7 +129,6 @@ from flows.core.parts import shared as shared
 from flows.core.publish import functions_of as functions_of
 from flows.core.publish import joint_draw_of as joint_draw_of
 from flows.core.publish import path_of_log_pdf as path_of_log_pdf
-from flows.core.structure import OF_BLOCKS as OF_BLOCKS
 from flows.core.structure import Composite as Composite
 from flows.core.structure import Piece as Piece
 from flows.core.structure import Structure as Structure
@@ -161,7 +160,6 @@ from flows.core.support import beyond as beyond
 from flows.core.support import blocks_of as blocks_of
 from flows.core.support import everywhere as everywhere
 from flows.core.support import inside as inside
-from flows.core.support import num_seen as num_seen
 from flows.core.support import off_sphere as off_sphere
 from flows.core.support import on_turn as on_turn
 from flows.core.support import one_hot_codes as one_hot_codes

@@ -23,7 +23,6 @@ from flows.core.inputs import (
     as_key,
     default_dtype,
     named_by,
-    positional,
     refuse_unknown,
     signature,
 )
@@ -116,7 +115,7 @@ class ModelValue(Value):
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return signature(positional("rng", "input_dim"), self.keywords)
+        return signature(self.keywords, "rng", "input_dim")
 
     def part(self, event: Shape, context: Shape | None) -> Any:
         """The part at one event and context, made once."""
@@ -349,12 +348,11 @@ def _decorate(make: type[ModelValue], function: Callable | None, declared: Decla
     if not callable(declared.support):
         declared = declared._replace(support=as_support(declared.support, kind, make is DistributionInit))
 
-    def decorate(function: Callable) -> Callable:
-        return constructor(function, partial(make, declared=declared))
-
-    if function is not None:
-        check_decorated(function, f"flows.{kind}", "an init_fun")
-    return decorate if function is None else decorate(function)
+    make_value = partial(make, declared=declared)
+    if function is None:
+        return lambda function: constructor(function, make_value)
+    check_decorated(function, f"flows.{kind}", "an init_fun")
+    return constructor(function, make_value)
 
 
 # Layers inside combinators

@@ -33,14 +33,11 @@ class FitError(FlowsError):
         self.params, self.history, self.cause = params, history or {}, cause
 
 
-class Place:
+class Place(contextlib.AbstractContextManager):
     """Place of a layer in a composition, which an error that leaves its `with` names in a note."""
 
     def __init__(self, where: str, layer: Any, event: tuple[int, ...]):
         self.where, self.layer, self.event = where, layer, event
-
-    def __enter__(self) -> "Place":
-        return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is not None:

@@ -199,7 +199,7 @@ def naming(fun: F, names: Iterable[str]) -> F:
     shown = [parameter for parameter in everything if parameter.name not in DEFAULTS or parameter.name in names]
     if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
         written = {parameter.name for parameter in shown}
-        shown[-1:] = signature((), [name for name in names if name not in written]).parameters.values()
+        shown[-1:] = signature([name for name in names if name not in written]).parameters.values()
     fun.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     return fun
 
@@ -216,14 +216,15 @@ def refuse_unknown(name: str, unknown: dict[str, Any], vocabulary: tuple[str, ..
         raise TypeError(f"{name}: unexpected keyword {sorted(unknown)}; {'; '.join([*renamed, keywords])}")
 
 
-def signature(positional: tuple[inspect.Parameter, ...], names: Iterable[str]) -> inspect.Signature:
-    """A signature for `inspect.signature` and `help`: the positional parameters, then the keywords `names`."""
-    kind = inspect.Parameter.KEYWORD_ONLY
-    keywords = [inspect.Parameter(name, kind, default=default) for name, default in DEFAULTS.items() if name in names]
-    return inspect.Signature([*positional, *keywords])
+def signature(names: Iterable[str], *positional: str, **defaults: Any) -> inspect.Signature:
+    """A signature for `inspect.signature` and `help`: the positional parameters, then the keywords `names`.
 
-
-def positional(*names: str, **defaults: Any) -> tuple[inspect.Parameter, ...]:
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    plain = [inspect.Parameter(name, kind) for name in names]
-    return (*plain, *(inspect.Parameter(name, kind, default=value) for name, value in defaults.items()))
+    Args:
+        positional: names of parameters without a default.
+        defaults: more parameters by position, with their defaults.
+    """
+    parameter, by_position, by_name = inspect.Parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    plain = [parameter(name, by_position) for name in positional]
+    plain += [parameter(name, by_position, default=value) for name, value in defaults.items()]
+    keywords = [parameter(name, by_name, default=default) for name, default in DEFAULTS.items() if name in names]
+    return inspect.Signature([*plain, *keywords])

@@ -54,7 +54,7 @@ class Author:
 
     The functions of a closure, and of a layer whose init cannot be traced, such as an init in NumPy, are made by the init that
     makes the params, and serve these params alone: the part lists this author in `closures`, and is never cached. Their facts
-    come from a trial. The functions of such a layer, unlike those of a closure, may serve existing params.
+    come from a trial. Existing params may be served by the functions of such a layer, and not by the functions of a closure.
     """
 
     vocabulary: tuple[tuple[str, ...], ...]  # the keywords that each function may name

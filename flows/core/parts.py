@@ -112,9 +112,8 @@ class BijectionPart(Part):
 
     @cached_property
     def _outputs(self) -> Callable:
-        def outputs(params: Params, x: Array, context: Any, rng: Any) -> Array:
-            y: Array = self.direct(params, x, context, rng, False)[0]
-            return y
+        def outputs(params: Params, x: Array, context: Any, rng: Any) -> Any:
+            return self.direct(params, x, context, rng, False)[0]
 
         return jax.jit(outputs) if self.compiled else outputs
 

@@ -6,6 +6,7 @@ is traced: once for each shape.
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,6 @@ from flows.core.inputs import (
     as_rows_of_context,
     cast,
     default_dtype,
-    positional,
     refuse_unknown,
     signature,
     size,
@@ -102,7 +102,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
     _joint_draws[sample] = JointDraw(log_pdf, with_log_pdf, part.likelihood, part.region)
     if part.path is not None:
         _paths[log_pdf] = path
-    return log_pdf, _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"})
+    return log_pdf, _dressed(sample, "sample", part, part.keywords & {"context"}, "rng", "params", num_samples=1)
 
 
 def _rows_function(name: str, part: Any, expected: tuple, run: Callable, event: Shape, **results: Shape) -> Callable:
@@ -126,7 +126,7 @@ def _rows_function(name: str, part: Any, expected: tuple, run: Callable, event: 
             x = as_array(inputs, "inputs")
             return call_filled(checked if in_loop else compiled, part, event, params, x, context, rng, bool(train))
 
-    return _dressed(function, name, part, positional("params", "inputs"), part.keywords)
+    return _dressed(function, name, part, part.keywords, "params", "inputs")
 
 
 def _draws_function(part: DistributionPart, expected: tuple, draw: Callable, **results: Shape) -> Callable:
@@ -206,11 +206,11 @@ def _compiled(part: Any, fun: Callable, static: int, *rows: int) -> Callable:
     return run
 
 
-def _dressed(function: Callable, name: str, part: Any, arguments: tuple, keywords: frozenset[str]) -> Callable:
+def _dressed(function: Callable, name: str, part: Any, keywords: frozenset[str], *positional: str, **defaults: Any) -> Callable:
     """Name, signature and docstring, for `help` and `inspect`."""
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{name} of {part.name}, event {as_dim(part.event)!r}."
-    function.__signature__ = signature(arguments, keywords & set(CALL))  # type: ignore[attr-defined]
+    function.__signature__ = signature(keywords & set(CALL), *positional, **defaults)  # type: ignore[attr-defined]
     return function
 
 
@@ -238,14 +238,11 @@ def _prepare(part: Any, expected: tuple, params: Params, context: Any, dtype: An
     return stop_fixed(cast(params, dtype)), context
 
 
-class explained:
+class explained(AbstractContextManager):
     """Replaces JAX's error for a closure or params that break the contract by one that names the layer and the remedy."""
 
     def __init__(self, name: str, params: Params):
         self.name, self.params = name, params
-
-    def __enter__(self) -> None:
-        return None
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and issubclass(kind, jax.errors.UnexpectedTracerError):

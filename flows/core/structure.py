@@ -20,7 +20,6 @@ from flows.core.support import Support, Traits
 # comes first; a bijection and its base; a distribution with a standardized context; components; blocks of features that are
 # independent; blocks of features that depend on the blocks before them.
 ORDERS = ("opaque", "chain", "loop", "between", "flow", "context", "mixture", "joint", "chain rule")
-OF_BLOCKS = ("joint", "chain rule")
 
 
 class Piece(NamedTuple):
@@ -74,7 +73,7 @@ class Structure(NamedTuple):
     @property
     def of_blocks(self) -> bool:
         """Tells whether the pieces are blocks of features."""
-        return self.order in OF_BLOCKS
+        return self.order in ("joint", "chain rule")
 
     @property
     def dependent(self) -> bool:

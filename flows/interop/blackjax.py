@@ -17,7 +17,6 @@ import numpy as np
 from flows.bijections.composition import regions_of
 from flows.compose import Serial
 from flows.core import (
-    OF_BLOCKS,
     Array,
     FlowsError,
     Shape,
@@ -224,8 +223,8 @@ def _functions(fitted: FitResult, event: Shape, context: Array | None) -> tuple[
         elif context is not None:
             context = standardized(stage.params, context)
     if not stages or has_bijection(base.value):
-        order = structure_of(base.value).order
-        kind = {"mixture": "a mixture", **dict.fromkeys(OF_BLOCKS, "several blocks")}.get(order, "not a flow")
+        structure = structure_of(base.value)
+        kind = "a mixture" if structure.of_components else "several blocks" if structure.of_blocks else "not a flow"
         raise FlowsError(
             f"preconditioned: {fitted.init_fun!r:.120} is {kind}, and has no single bijection; fit a single flow, such as "
             "flows.Flow(flows.RealNVP()), with folds=1 in flows.fit; or use `proposal`, which takes any result"

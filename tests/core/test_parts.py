@@ -69,7 +69,7 @@ def calls_in_flows(function):
 
     def note(frame, event, _):
         path = frame.f_code.co_filename
-        if event == "call" and "/flows/" in path and not path.endswith(("/persistence/programs.py", "/persistence/folder.py")):
+        if event == "call" and "/flows/" in path and not path.endswith("/persistence/programs.py"):
             calls.append((path, frame.f_code.co_qualname))
 
     sys.setprofile(note)

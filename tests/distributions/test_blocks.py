@@ -13,7 +13,8 @@ from registry import gentle, network
 from scipy import stats
 
 import flows
-from flows.core import Region, blocks_within, num_seen, seen
+from flows.core import Region, blocks_within, seen
+from flows.core.support import num_seen
 from flows.diagnostics import enable_x64
 
 CONTEXT = np.array([0.5, -1.0])

@@ -14,7 +14,6 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import flows
-from flows.persistence import folder as folders
 from flows.persistence import programs
 from flows.persistence.programs import DIRECTORY, ENABLED, THRESHOLD
 
@@ -123,7 +122,7 @@ def test_every_system_has_a_folder_for_caches(monkeypatch, platform, given, expe
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
-    assert folders.user_folder() == Path(expected, "jax-flows", "programs")
+    assert programs.user_folder() == Path(expected, "jax-flows", "programs")
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702])
@@ -144,7 +143,7 @@ def test_a_folder_that_others_may_read_becomes_the_users_alone(fresh):
     open_to_others.mkdir()
     for names in (
         (),
-        (program(1)[0], program(1)[0].replace("-cache", "-atime"), ".lockfile", folders.LOOKED, f"{folders.LOOKED}-12"),
+        (program(1)[0], program(1)[0].replace("-cache", "-atime"), ".lockfile", programs.LOOKED, f"{programs.LOOKED}-12"),
     ):
         for name in names:
             (open_to_others / name).write_bytes(program(1)[1])
@@ -180,7 +179,7 @@ def test_a_folder_is_refused_where_others_could_put_another_in_its_place(fresh, 
         (0o755, False, False),
     ):  # fmt: skip
         parent.chmod(mode)
-        monkeypatch.setattr(folders, "is_private", lambda group, private=private: private)
+        monkeypatch.setattr(programs, "is_private", lambda group, private=private: private)
         for each in (folder, fresh / "link" / "within" / "programs"):
             if refused:
                 expected = rf"others may write to .*open \(mode {mode:o}\).*in the place of {folder}.*chmod go-w '{parent}'"
@@ -198,12 +197,12 @@ def test_a_group_is_private_if_it_is_the_users_alone(monkeypatch):
     groups = {81: ("ada", []), 82: ("ada", ["ada"])}
     monkeypatch.setattr(pwd, "getpwuid", users.__getitem__)
     monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((groups[gid][0], "x", gid, groups[gid][1])))
-    assert folders.is_private(81) and not folders.is_private(82) and not folders.is_private(83)
+    assert programs.is_private(81) and not programs.is_private(82) and not programs.is_private(83)
     for other in (("ada", ["bob"]), ("staff", [])):
         groups[81] = other
-        assert not folders.is_private(81)
+        assert not programs.is_private(81)
     users.clear()
-    assert not folders.is_private(81)
+    assert not programs.is_private(81)
 
 
 def test_a_folder_of_another_user_is_refused(fresh, monkeypatch):
@@ -289,9 +288,9 @@ def test_a_folder_that_is_gone_later_costs_a_warning(fresh):
 
 def test_programs_that_must_not_be_read_are_deleted_before_they_are(fresh):
     folder = flows.keep_programs()
-    good, large = program(folders.MOST_KERNELS), program(folders.MOST_KERNELS + 1)
+    good, large = program(programs.MOST_KERNELS), program(programs.MOST_KERNELS + 1)
     damaged, other = program(3), (folder / "notes-cache", b"nonsense")
-    zstandard = f"jit_f-{9:064x}-cache", folders.ZSTANDARD
+    zstandard = f"jit_f-{9:064x}-cache", programs.ZSTANDARD
     other[0].write_bytes(other[1])
     for name, content in (good, large, (damaged[0], damaged[1][:-1]), zstandard):
         (folder / name).write_bytes(content)
@@ -310,20 +309,20 @@ def test_a_program_is_looked_at_once(fresh, monkeypatch):
     (folder / program(1)[0]).write_bytes(program(1)[1])
     os.utime(folder / program(1)[0], (0, 0))  # before the last look
     seen = []
-    monkeypatch.setattr(folders, "kernels_of", lambda content: seen.append(content) or 1)
+    monkeypatch.setattr(programs, "kernels_of", lambda content: seen.append(content) or 1)
     flows.keep_programs()
     assert not seen
     (folder / program(2)[0]).write_bytes(program(2)[1])
     flows.keep_programs()
     assert seen == [program(2)[1]]
-    assert not list(folder.glob(f"{folders.LOOKED}-*"))
+    assert not list(folder.glob(f"{programs.LOOKED}-*"))
 
 
 def test_what_was_not_used_for_longest_is_deleted_beyond_the_limit(fresh, monkeypatch):
     folder = flows.keep_programs()
     (folder / "data.npz").write_bytes(bytes(1000))
-    monkeypatch.setattr(folders, "LIMIT", 250)
-    monkeypatch.setattr(folders, "kernels_of", lambda content: 1)
+    monkeypatch.setattr(programs, "LIMIT", 250)
+    monkeypatch.setattr(programs, "kernels_of", lambda content: 1)
     for i, (read, written) in enumerate([(5, 50), (40, 1), (30, 3), (1, 20)]):
         (folder / program(i)[0]).write_bytes(bytes(100))
         os.utime(folder / program(i)[0], (read, written))
