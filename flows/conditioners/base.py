@@ -12,9 +12,8 @@ from flows.core import (
     Array,
     Value,
     as_key,
-    check_decorated,
     check_takes,
-    constructor,
+    decorated,
     is_constructor,
     named_by,
     not_negative,
@@ -112,9 +111,7 @@ def conditioner(
         AffineCoupling(...Linear())
     """
     make = partial(ConditionerInit, lipschitz=lipschitz, running=running)
-    if function is not None:
-        check_decorated(function, "flows.conditioner", "net(rng, input_dim, output_dim)")
-    return (lambda function: constructor(function, make)) if function is None else constructor(function, make)
+    return decorated(function, make, "flows.conditioner", "net(rng, input_dim, output_dim)")
 
 
 def check_lipschitz(bound: Any, name: str) -> float | None:

@@ -9,10 +9,9 @@ from flows.core.caching import assigned as assigned
 from flows.core.caching import clear_caches as clear_caches
 from flows.core.caching import fresh_caches as fresh_caches
 from flows.core.constructors import Value as Value
-from flows.core.constructors import check_decorated as check_decorated
 from flows.core.constructors import check_function as check_function
 from flows.core.constructors import check_takes as check_takes
-from flows.core.constructors import constructor as constructor
+from flows.core.constructors import decorated as decorated
 from flows.core.constructors import file_name as file_name
 from flows.core.constructors import from_json as from_json
 from flows.core.constructors import in_library as in_library
@@ -167,11 +166,9 @@ from flows.core.support import resolved as resolved
 from flows.core.support import seen as seen
 from flows.core.support import tangents as tangents
 from flows.core.support import wrapped as wrapped
-from flows.core.validation import LARGEST_EVENT as LARGEST_EVENT
 from flows.core.validation import LAYER as LAYER
 from flows.core.validation import MOST as MOST
 from flows.core.validation import TO_VECTORS as TO_VECTORS
-from flows.core.validation import TOO_MUCH as TOO_MUCH
 from flows.core.validation import boolean as boolean
 from flows.core.validation import check_finite as check_finite
 from flows.core.validation import check_fits as check_fits

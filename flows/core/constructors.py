@@ -131,8 +131,10 @@ def is_model(x: Any) -> bool:
     return isinstance(x, Value) and hasattr(x, "part")
 
 
-def check_decorated(function: Any, name: str, returns: str) -> None:
-    """Refuse an argument of a decorator that is not a function."""
+def decorated(function: Any, make: Callable[..., Value], name: str, returns: str) -> Any:
+    """The constructor of a function, or, where a decorator was called with keywords alone, what makes one of a function."""
+    if function is None:
+        return functools.partial(constructor, make=make)
     expected = f"expected the function that is decorated, which returns {returns}, or keywords alone"
     if isinstance(function, Value) or not callable(function):
         raise TypeError(f"{name}: it was given {function!r:.60}; {expected}")
@@ -140,6 +142,7 @@ def check_decorated(function: Any, name: str, returns: str) -> None:
         inspect.signature(function)
     except (TypeError, ValueError):  # it is written in C
         raise TypeError(f"{name}: it was given {function!r:.60}, whose arguments are not known; {expected}") from None
+    return constructor(function, make)
 
 
 def check_takes(x: Callable, form: str, what: str) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.constructors import Value, check_decorated, constructor, is_constructor, refuse_argument, said_of
+from flows.core.constructors import Value, constructor, decorated, is_constructor, refuse_argument, said_of
 from flows.core.contract import INIT, LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import (
@@ -348,11 +348,7 @@ def _decorate(make: type[ModelValue], function: Callable | None, declared: Decla
     if not callable(declared.support):
         declared = declared._replace(support=as_support(declared.support, kind, make is DistributionInit))
 
-    make_value = partial(make, declared=declared)
-    if function is None:
-        return lambda function: constructor(function, make_value)
-    check_decorated(function, f"flows.{kind}", "an init_fun")
-    return constructor(function, make_value)
+    return decorated(function, partial(make, declared=declared), f"flows.{kind}", "an init_fun")
 
 
 # Layers inside combinators

@@ -136,7 +136,6 @@ MOST_PARTS = 10_000  # constructors, and the layers and components within them .
 BYTES_A_PART = 500  # ... or more, if this many bytes are allowed for each
 MADE = 20  # parts, for each `Part` that is made, which takes milliseconds
 LAYER = 10  # parts, for each layer of a network, for the same reason
-LARGEST_EVENT = 2**25  # bytes: the masks and indices of many layers take 10 times as much
 
 TOO_MUCH = "it asks for {:,} bytes or more, of which {:,} are allowed. If you trust the file, give max_bytes="
 TOO_MANY = "it has more than {:,} layers and components. If you trust the file, give max_bytes="

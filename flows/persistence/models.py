@@ -16,9 +16,7 @@ import jax
 import numpy as np
 
 from flows.core import (
-    LARGEST_EVENT,
     LIKELIHOODS,
-    TOO_MUCH,
     FlowsError,
     ModelValue,
     Params,
@@ -48,6 +46,7 @@ from flows.persistence.container import DTYPES, Content, blamed_on, read, write
 FORMAT = 7  # of 0.1.0, and the first that loads for good; lower ones were never released
 FILES = 20  # times the bytes of its file: what a model may take without being asked
 LEAST_BYTES = 2**22  # bytes that a model may take, however small its file
+LARGEST_EVENT = 2**25  # bytes of an event: the masks and indices of many layers take 10 times as much
 PREFIX = "result:"  # with which names of tensors begin that are not params
 TEXT = "text"  # the name, behind PREFIX, of the tensor that holds text
 PathLike = str | os.PathLike | BinaryIO
@@ -167,9 +166,8 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
     if max_bytes is not None:
         allowed = positive_int(max_bytes, "load: max_bytes", most=2**62)
     with blamed_on(f"{source!r}, written by flows {header['flows']}, cannot be loaded"), within(allowed):
-        event = 4 * max(size(header["event"]), size(header["context"] or ()))
-        if event > max(allowed, LARGEST_EVENT):
-            raise FlowsError(TOO_MUCH.format(event, max(allowed, LARGEST_EVENT)))
+        with within(max(allowed, LARGEST_EVENT)):
+            spend(size=4 * max(size(header["event"]), size(header["context"] or ())))
         init_fun = from_json(header["constructor"], checked)
         if not isinstance(init_fun, ModelValue):
             raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")

@@ -6,7 +6,7 @@ from typing import Any, ParamSpec, overload
 
 import jax.numpy as jnp
 
-from flows.core import Array, FlowsError, Value, as_array, as_key, check_decorated, constructor, refuse_argument, said_of
+from flows.core import Array, FlowsError, Value, as_array, as_key, decorated, refuse_argument, said_of
 
 P = ParamSpec("P")
 
@@ -122,13 +122,8 @@ def transformer(
         if not (claim is None or number or callable(claim)):
             raise FlowsError(f"transformer: {name} is {claim!r:.60}; expected a positive number, or a function that returns it")
 
-    if function is not None:
-        check_decorated(function, "flows.transformers.transformer", "(num_params, direct, inverse)")
-
-    def decorate(function: Callable) -> Callable:
-        return constructor(function, partial(Transformer, period=period, bound=bound, shared=shared))
-
-    return decorate if function is None else decorate(function)
+    make = partial(Transformer, period=period, bound=bound, shared=shared)
+    return decorated(function, make, "flows.transformers.transformer", "(num_params, direct, inverse)")
 
 
 def check_transformer(x: Any, name: str) -> Transformer:
