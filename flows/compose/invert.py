@@ -64,20 +64,13 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
             with place:
                 return part.init(key, args._replace(init_inputs=None))
 
-        def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-            with place:
-                return part.invert(params, x, context, rng, train)
-
-        def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-            with place:
-                return part.direct(params, y, context, rng, train)
-
+        native_inverse = place(part.direct)
         return replace(
             part,
             path=None,
             name="Invert",
             init=init,
-            direct=direct,
+            direct=place(part.invert),
             inverse=lambda *call: native_inverse(*call)[0],
             event=part.output,
             output=part.event,

@@ -33,8 +33,9 @@ class FitError(FlowsError):
         self.params, self.history, self.cause = params, history or {}, cause
 
 
-class Place(contextlib.AbstractContextManager):
-    """Place of a layer in a composition, which an error that leaves its `with` names in a note."""
+class Place(contextlib.AbstractContextManager, contextlib.ContextDecorator):
+    """Place of a layer in a composition, which an error that leaves its `with`, or a function that it decorates, names in a
+    note."""
 
     def __init__(self, where: str, layer: Any, event: tuple[int, ...]):
         self.where, self.layer, self.event = where, layer, event
