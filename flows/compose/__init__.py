@@ -1,6 +1,7 @@
 """Combinators, bijections of bijections: `Serial`, `Repeat`, `Reversible`, `Invert`, `FactorOut`, `Through`."""
 
-from flows.compose.invert import Invert as Invert
+from flows.compose.inverses import Invert as Invert
+from flows.compose.inverses import Through as Through
 from flows.compose.loop import Repeat as Repeat
 from flows.compose.reversible import Reversible as Reversible
 from flows.compose.serial import FactorOut as FactorOut
@@ -8,4 +9,3 @@ from flows.compose.serial import Serial as Serial
 from flows.compose.serial import first_nonfinite_layer as first_nonfinite_layer
 from flows.compose.serial import joined as joined
 from flows.compose.serial import still as still
-from flows.compose.through import Through as Through

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 
-from flows.core import Array, FlowsError, as_key, check_floats, named_by, positive_int
+from flows.core import Array, FlowsError, as_array, as_key, check_floats, named_by, positive_int
 from flows.distributions.draws import functions
-from flows.objectives.problem import Problem, along, log_mean, mean_of_rows, weighted_sum
+from flows.objectives.importance import Problem, along, log_mean, weighted_sum
 
 
 def maximum_likelihood(
@@ -247,3 +248,15 @@ def importance_weighted_bound(
 def _check_one_of(estimator: Any, known: tuple[str, ...], name: str) -> None:
     if not isinstance(estimator, str) or estimator not in known:
         raise FlowsError(f"{name}: estimator is {estimator!r:.60}; expected one of {', '.join(map(repr, known))}")
+
+
+def mean_of_rows(name: str, values: Array, weights: Any) -> Array:
+    """The mean over rows, by their weights if there are any."""
+    if weights is None:
+        return values.mean()
+    w = as_array(weights, "weights").astype(values.dtype)
+    if w.shape != values.shape:
+        raise FlowsError(f"{name}: weights have shape {w.shape}, expected {values.shape}, one for each row")
+    if not isinstance(w, jax.core.Tracer) and not (0 < np.sum(w) < np.inf and np.min(w) >= 0):
+        raise FlowsError(f"{name}: weights are to be finite and not negative, with at least one above 0")
+    return weighted_sum(w, values) / w.sum()

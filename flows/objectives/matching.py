@@ -9,7 +9,7 @@ import optax
 
 from flows.core import Array, FlowsError, as_key, joint_draw_of, path_of_log_pdf
 from flows.distributions.draws import functions
-from flows.objectives.problem import mean_of_rows
+from flows.objectives.losses import mean_of_rows
 
 PAIRINGS = (None, "optimal transport")
 GROUP = 64  # rows that are paired together: the time of a pairing grows with their cube
