@@ -1,9 +1,9 @@
 """Combinators, bijections of bijections: `Serial`, `Repeat`, `Reversible`, `Invert`, `FactorOut`, `Through`."""
 
+from flows.compose.depth import Repeat as Repeat
+from flows.compose.depth import Reversible as Reversible
 from flows.compose.inverses import Invert as Invert
 from flows.compose.inverses import Through as Through
-from flows.compose.loop import Repeat as Repeat
-from flows.compose.reversible import Reversible as Reversible
 from flows.compose.serial import FactorOut as FactorOut
 from flows.compose.serial import Serial as Serial
 from flows.compose.serial import first_nonfinite_layer as first_nonfinite_layer

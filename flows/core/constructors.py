@@ -10,7 +10,7 @@ import math
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeGuard, TypeVar
 from weakref import WeakSet
 
 import jax
@@ -126,7 +126,7 @@ def is_constructor(x: Any) -> bool:
     return isinstance(x, types.FunctionType) and x in _CONSTRUCTORS
 
 
-def is_model(x: Any) -> bool:
+def is_model(x: Any) -> TypeGuard[Any]:
     """Tell whether `x` is a constructor's value that makes parts: a bijection or a distribution."""
     return isinstance(x, Value) and hasattr(x, "part")
 
