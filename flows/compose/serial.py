@@ -61,7 +61,7 @@ def Serial(*layers: BijectionLike):
     check_layers("Serial", layers, BijectionInit, "a bijection")
 
     def part(event: Shape, context: Shape | None) -> BijectionPart:
-        return chain("Serial", *parts_of("Serial", layers, event, context), context)
+        return chain(*parts_of("Serial", layers, event, context), context)
 
     return Composite(part, layers, order="chain")
 
@@ -160,14 +160,17 @@ def joined(layers: Sequence[BijectionLike]) -> BijectionLike:
     return layers[0] if len(layers) == 1 else Serial(*layers)
 
 
-def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...], context: Shape | None) -> BijectionPart:
+def chain(parts: tuple[BijectionPart, ...], places: tuple[Place, ...], context: Shape | None) -> BijectionPart:
     """The part that runs `parts` one after the other, on a tuple of their params."""
 
     def init(key: Array, args: Given) -> tuple:
-        _check_params(name, args.params, len(parts))
+        all_old, n = args.params, len(parts)
+        if all_old is not None and (not isinstance(all_old, tuple | list) or len(all_old) != n):
+            got = f"a {type(all_old).__name__} of {len(all_old)}" if hasattr(all_old, "__len__") else repr(all_old)
+            raise FlowsError(f"Serial: params is {got}, expected a tuple of {n}, one for each layer")
         params, x = [], args.init_inputs
-        for i, (part, layer_key) in enumerate(zip(parts, split_key(key, len(parts)), strict=True)):
-            old = None if args.params is None else args.params[i]
+        for i, (part, layer_key) in enumerate(zip(parts, split_key(key, n), strict=True)):
+            old = None if all_old is None else all_old[i]
             with places[i]:
                 params.append(part.init(layer_key, args._replace(init_inputs=x, params=old)))
                 if x is not None and any([later.measures for later in parts[i + 1 :]]):
@@ -183,7 +186,7 @@ def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]
             run = _remat(part.direct) if precision().remat else part.direct
             with places[i]:
                 x, log_det = run(layer_params, x, context, key, train)
-            note_nonfinite(f"{part.name} (layer {i} of {name})", x, log_det)
+            note_nonfinite(f"{part.name} (layer {i} of Serial)", x, log_det)
             total += log_det
         return x, total
 
@@ -202,7 +205,7 @@ def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]
         return y, total
 
     return BijectionPart(
-        name,
+        "Serial",
         init,
         parts[0].event,
         context,
@@ -223,12 +226,6 @@ def keys_of(rng: Any, n: int) -> Any:
 def _remat(direct: Callable) -> Callable:
     """A new function each time: what jax.checkpoint traced it keeps by the function, whatever the precision was then."""
     return jax.checkpoint(lambda *arguments: direct(*arguments), static_argnums=4)
-
-
-def _check_params(name: str, params: Any, n: int) -> None:
-    if params is not None and (not isinstance(params, tuple | list) or len(params) != n):
-        got = f"a {type(params).__name__} of {len(params)}" if hasattr(params, "__len__") else repr(params)
-        raise FlowsError(f"{name}: params is {got}, expected a tuple of {n}, one for each layer")
 
 
 def path_of(parts: tuple[BijectionPart, ...]) -> Callable:

@@ -217,12 +217,7 @@ def refuse_unknown(name: str, unknown: dict[str, Any], vocabulary: tuple[str, ..
 
 
 def signature(names: Iterable[str], *positional: str, **defaults: Any) -> inspect.Signature:
-    """A signature for `inspect.signature` and `help`: the positional parameters, then the keywords `names`.
-
-    Args:
-        positional: names of parameters without a default.
-        defaults: more parameters by position, with their defaults.
-    """
+    """A signature for `inspect.signature` and `help`: parameters by position, last the `defaults`; keywords `names`."""
     parameter, by_position, by_name = inspect.Parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     plain = [parameter(name, by_position) for name in positional]
     plain += [parameter(name, by_position, default=value) for name, value in defaults.items()]
