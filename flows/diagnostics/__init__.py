@@ -3,12 +3,19 @@ of a model? Statistics of arrays answer this without the model."""
 
 from flows.diagnostics.calibration import Coverage, Sbc, coverage, crps, sbc, tarp
 from flows.diagnostics.classifier import Classified, classifier_two_sample
-from flows.diagnostics.dependence import Correlations, Counts, code_counts, correlations
-from flows.diagnostics.energy import Energy, energy_distance
-from flows.diagnostics.holm import holm
 from flows.diagnostics.images import Bits, bits_per_dim, typicality
-from flows.diagnostics.nearest import Nearest, nearest_rows
 from flows.diagnostics.trial import Trial, enable_x64
+from flows.diagnostics.two_samples import (
+    Correlations,
+    Counts,
+    Energy,
+    Nearest,
+    code_counts,
+    correlations,
+    energy_distance,
+    holm,
+    nearest_rows,
+)
 from flows.diagnostics.uniformity import Band, Uniformity, ecdf_band, ranks, uniformity
 from flows.diagnostics.verify import Property, VerifyReport, verify
 
