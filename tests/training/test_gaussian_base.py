@@ -11,8 +11,8 @@ from scipy.stats import multivariate_normal, norm
 
 import flows
 from flows.training import fit
-from flows.training.data.choose import shrinkage_of_start
 from flows.training.data.prepare import Prepared
+from flows.training.data.standardization import shrinkage_of_start
 from flows.training.data.table import Rows
 from flows.training.model_view import from_gaussian
 

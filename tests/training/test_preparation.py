@@ -15,12 +15,11 @@ from scipy.stats import multivariate_normal
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
-from flows.training.data.choose import Vectors, _alone, choose, entropy, heavy_tails
 from flows.training.data.facts import Facts, _clusters, check_data
 from flows.training.data.gaussian import regression_loss, shrinkage_of
-from flows.training.data.measure import measure
 from flows.training.data.read import read
 from flows.training.data.region import ends_of
+from flows.training.data.standardization import Vectors, _alone, choose, entropy, heavy_tails, measure
 from flows.training.data.table import Rows
 from flows.training.loop.messages import error_of_fall, falling_by
 from flows.training.loop.progress import Progress

@@ -32,11 +32,10 @@ from flows.core import (
 from flows.diagnostics.rows import spline_bound
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
-from flows.training.data.choose import choose
 from flows.training.data.facts import Facts
 from flows.training.data.gaussian import Scale, Yardstick, by_chance, check_spread, closed_form_loss, moments
-from flows.training.data.measure import Choice, Pipeline, measure
 from flows.training.data.region import check_finite_behind
+from flows.training.data.standardization import Choice, Pipeline, choose, measure
 from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, take
 from flows.training.options import Options
 
