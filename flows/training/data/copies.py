@@ -1,15 +1,16 @@
-"""Copies among rows, as distinct from rows that are equal by chance because values were rounded; warnings of copies."""
+"""Copies: rows that are copies of others, as distinct from rows that are equal by chance because values were rounded; and
+columns that others determine. Copies and combinations of columns have no joint density, and near combinations cost digits.
+"""
 
-import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.special import pdtr, pdtrc
 
-from flows.core import pieces_of
-from flows.training.data.rounding import grid_of
-from flows.training.data.table import Split, warn_of_data
+from flows.core import FlowsError, pieces_of
+from flows.training.data.gaussian import FEWEST, Scale
+from flows.training.data.rounding import grid_of, step_of
+from flows.training.data.table import Split, Table, warn_of_data
 
 MOST_BYTES = 2**30  # of rows; copies are not looked for in more
 LOOKED_AT = 100_000  # different rows by which columns are judged
@@ -24,7 +25,17 @@ SPIKY = 30.0  # the same for values on a grid, such as prices, which lie less ev
 ODD = 1e-6  # the chance below which sizes of groups are no coincidence
 MIXED = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
-RowsAndContext = tuple[np.ndarray, np.ndarray | None]
+MOST_PAIRS = 3000  # columns up to which all pairs are compared
+MOST_COMBINED = 512  # columns up to which combinations are looked for
+SUSPECTED_BY = 10_000  # rows by which a column is suspected
+SHOWN = 4  # terms of a combination that are named
+LITTLE = 0.1  # of a standard deviation: a column of which others leave less depends on them
+DIGITS = 3  # of the part that others leave; with fewer a column is warned of
+PREDICTED = 0.5  # of a standard deviation: others leave at most this much of a rounded column that they predict
+COARSE = 1e-3  # of a standard deviation: the error of a column far from 0, or from an end of its support, that is warned of
+COARSER = 2.0  # times the step of a column: the rounding of others, at most
+MORE = 1.1  # times the error of rounding, which an error may have to count as rounding
+NEARLY = 0.99  # of the rows, whose errors have to count as rounding
 
 
 def check_copies(split: Split) -> None:
@@ -55,7 +66,7 @@ def check_copies(split: Split) -> None:
             )
 
 
-def groups_of(*tables: RowsAndContext) -> np.ndarray | None:
+def groups_of(*tables: tuple[np.ndarray, np.ndarray | None]) -> np.ndarray | None:
     """Return a number for each row of all tables, equal for copies; None without copies, or if the tables are too large.
 
     Rows that are equal because of rounded values or atoms are not copies. Copies are recognised in two ways. In some column
@@ -63,45 +74,43 @@ def groups_of(*tables: RowsAndContext) -> np.ndarray | None:
     Or groups of equal rows have sizes that independent rows of no distribution have: for the mean numbers f_k of groups of k
     rows, f_k^2 <= (k + 1) / k f_(k-1) f_(k+1), as k! f_k are moments of a Poisson rate.
     """
-    if not tables or sum(array.nbytes for table in tables for array in table if array is not None) > MOST_BYTES:
+    if sum(array.nbytes for table in tables for array in table if array is not None) > MOST_BYTES:
         return None
-    hashes = hashes_of(tables)
+    several = len(tables) > 1
+    x, context = (
+        np.concatenate(parts) if several and parts[0] is not None else parts[0] for parts in zip(*tables, strict=True)
+    )
+    hashes = hashes_of(x, context)
     if (np.diff(np.sort(hashes)) > 0).all():
         return None
     _, first, numbers, sizes = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
     numbers = numbers.ravel()
     atoms = (sizes > ATOM * len(hashes)) & (sizes > LARGE * np.median(sizes))
     sizes, first = sizes[~atoms], first[~atoms]
-    if not (sizes > 1).any() or not (_odd_sizes(sizes) or _no_chance(tables, first, int(sizes.sum() - len(sizes)))):
+    if not (sizes > 1).any() or not (_odd_sizes(sizes) or _no_chance(x, first, int(sizes.sum() - len(sizes)))):
         return None
     alone = atoms[numbers]
     numbers[alone] = len(atoms) + np.arange(alone.sum())
     return numbers
 
 
-def hashes_of(tables: tuple[RowsAndContext, ...]) -> np.ndarray:
-    """Return a hash of 64 bits for each row, the same for equal rows."""
-    hashes = []
-    parts = [[part for part in table if part is not None] for table in tables]
-    dtypes = [np.result_type(*arrays) for arrays in zip(*parts, strict=True)]
-    for table_parts in parts:
-        n = len(table_parts[0])
-        total = np.zeros(n, np.uint64)
-        for number, (part, dtype) in enumerate(zip(table_parts, dtypes, strict=True)):
-            for piece in pieces_of(n, part.shape[1:]):
-                total[piece] = _mixed(total[piece] + np.uint64(number)) ^ _hashed(part[piece], dtype)
-        hashes.append(total)
-    return np.concatenate(hashes)
+def hashes_of(x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+    """Return a hash of 64 bits for each row with its context, the same for equal rows."""
+    hashes = np.zeros(len(x), np.uint64)
+    for number, array in enumerate([x] if context is None else [x, context]):
+        for piece in pieces_of(len(x), array.shape[1:]):
+            hashes[piece] = _mixed(hashes[piece] + np.uint64(number)) ^ _hashed(array[piece])
+    return hashes
 
 
-def _hashed(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _hashed(x: np.ndarray) -> np.ndarray:
     """Return the sum of all words of 64 bits of each row, each mixed with its place."""
-    flat = x.reshape(len(x), -1).astype(dtype, copy=False)
-    if dtype.kind == "f":
-        flat = flat + np.zeros((), dtype)  # -0.0 becomes 0.0
-    wide = -(-flat.shape[1] * dtype.itemsize // 8) * 8 // dtype.itemsize
+    flat = x.reshape(len(x), -1)
+    if x.dtype.kind == "f":
+        flat = flat + np.zeros((), x.dtype)  # -0.0 becomes 0.0
+    wide = -(-flat.shape[1] * x.itemsize // 8) * 8 // x.itemsize
     if wide > flat.shape[1]:
-        flat = np.concatenate([flat, np.zeros((len(flat), wide - flat.shape[1]), dtype)], 1)
+        flat = np.concatenate([flat, np.zeros((len(flat), wide - flat.shape[1]), x.dtype)], 1)
     words = np.ascontiguousarray(flat).view(np.uint64)
     places = _mixed(MIXED[0] * np.arange(1, words.shape[1] + 1, dtype=np.uint64))
     return _mixed(_mixed(words ^ places).sum(1, dtype=np.uint64))
@@ -124,20 +133,15 @@ def _odd_sizes(sizes: np.ndarray) -> bool:
     return bool((pdtr(f[k + 1], k / (k + 1) * least**2 / most) < ODD).any())
 
 
-def _no_chance(tables: tuple[RowsAndContext, ...], first: np.ndarray, copies: int) -> bool:
+def _no_chance(x: np.ndarray, first: np.ndarray, copies: int) -> bool:
     """Tell whether n copies cannot be chance: in some column of the different rows `first`, too few values coincide."""
-    event = tables[0][0].shape[1:]
-    if len(event) > 1 and math.prod(event) >= IMAGE:
+    if x.ndim > 2 and x[0].size >= IMAGE:
         return True
     if copies > len(first) and len(first) < FEW:
         return False
-    starts = np.cumsum([0, *(len(table[0]) for table in tables)])
-    different = np.sort(first)[:: -(-len(first) // LOOKED_AT)]
-    rows_of_table = [different[(different >= low) & (different < high)] - low for low, high in pairwise(starts)]
-    values = [table[0].reshape(len(table[0]), -1) for table in tables]
-    for j in range(math.prod(event)):
-        column = np.concatenate([x[rows, j] for x, rows in zip(values, rows_of_table, strict=True)]).astype(float)
-        pairs = _coincidences(column) * (starts[-1] / len(column)) ** 2
+    values, different = x.reshape(len(x), -1), np.sort(first)[:: -(-len(first) // LOOKED_AT)]
+    for j in range(values.shape[1]):
+        pairs = _coincidences(values[different, j].astype(float)) * (len(x) / len(different)) ** 2
         if pdtrc(copies - 1, pairs) < CHANCE:
             return True
     return False
@@ -164,3 +168,103 @@ def _crowded(column: np.ndarray, step: Any) -> float:
     m = min(NEAR, len(column) - 1)
     apart, steps = column[order[m:]] - column[order[:-m]], np.broadcast_to(step, column.shape)[order[m:]]
     return float((m * steps / np.maximum(apart, steps)).sum()) / 2
+
+
+def check_dependence(table: Table, scale: Scale, columns: np.ndarray) -> None:
+    """Refuse columns, of these numbers, that are copies or combinations of others to the digits of the working dtype; warn of
+    columns that nearly are."""
+    if len(columns) < 2 or len(table) < 3:
+        return
+    among = _Among(table, columns, Scale(scale.mean[columns], scale.std[columns]))
+    if len(columns) <= MOST_PAIRS:
+        among.refuse_copies()
+    if len(columns) > MOST_COMBINED:
+        return
+    if len(table) < FEWEST * len(columns):
+        warn_of_data(
+            f"fit: {len(table)} training rows for {len(columns)} columns: too few to know how columns depend on each other, so "
+            "their correlations are shrunk towards 0. Give more rows, or fewer columns"
+        )
+        return
+    left = np.abs(np.diagonal(np.linalg.qr(among.z, mode="r"))) / np.sqrt(len(among.z))  # by the columns before each
+    # The rounding error of each column, in standard deviations.
+    lost = np.finfo(table.dtype).eps * np.maximum(1.0, np.abs(among.scale.mean) / among.scale.std)
+    little, few = np.minimum(LITTLE, 10**DIGITS * lost), list[str]()
+    for j in map(int, np.flatnonzero(left < little)):
+        among.refuse_combination(j)
+        few.append(f"{among.labels[j]} ({np.log10(max(left[j] / lost[j], 1)):.1f} digits)")
+    if rounded := among.rounded(np.flatnonzero((left < PREDICTED) & (left >= little))):
+        warn_of_data(
+            f"fit: {'; '.join(rounded)}: the other columns explain it up to its rounding. Leave it out; or give "
+            "dequantize=, which spreads each value over its step"
+        )
+    if few:
+        warn_of_data(
+            f"fit: columns before it explain nearly all of {', '.join(few)} of data; in brackets the digits that "
+            f"{table.dtype.name} keeps of the rest. Give the difference from the explained part as a column instead, computed "
+            "in float64"
+        )
+
+
+class _Among:
+    """Columns of a table, of these numbers, with the scale of each; j is a place among them."""
+
+    def __init__(self, table: Table, columns: np.ndarray, scale: Scale):
+        self.table, self.columns, self.scale = table, columns, scale
+        self.labels = [table.labels[j] for j in columns]
+        self.least = 64 * np.finfo(table.dtype).eps  # the least number that the dtype distinguishes from 0
+        self.few = slice(None, None, max(1, len(table) // max(SUSPECTED_BY, 4 * len(columns))))  # rows from all over
+        self.z = self.standardized(self.few)
+
+    def standardized(self, rows: slice, count: int | None = None) -> np.ndarray:
+        """Return some rows of the first columns, or of all, standardised."""
+        z: np.ndarray = (self.table.x[rows][:, self.columns[:count]] - self.scale.mean[:count]) / self.scale.std[:count]
+        return z
+
+    def refuse_copies(self) -> None:
+        """Refuse a column that is a copy of another up to scale and offset."""
+        norms = np.sqrt(np.square(self.z).sum(0))
+        z = self.z / np.where(norms > 0, norms, 1.0)
+        for a, b in np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1)):
+            one, other = ((self.table.x[:, self.columns[j]] - self.scale.mean[j]) / self.scale.std[j] for j in (a, b))
+            if np.abs(one - np.sign(z[:, a] @ z[:, b]) * other).max() <= self.least:
+                raise FlowsError(
+                    f"fit: {self.labels[b]} of data is {self.labels[a]} again, up to scale and offset: together they have no "
+                    "density. Leave one of them out"
+                )
+
+    def combination(self, j: int) -> tuple[np.ndarray, np.ndarray, str]:
+        """Return the coefficients of column j on the columns before it: standardised, in the units of the data, and as text."""
+        coefficients = np.linalg.lstsq(self.z[:, :j], self.z[:, j], rcond=None)[0]
+        factors = coefficients * self.scale.std[j] / self.scale.std[:j]
+        used = np.flatnonzero(np.abs(coefficients) > 1e-4)
+        used = used[np.argsort(-np.abs(coefficients[used]), kind="stable")]
+        terms = [f"{factors[k]:.4g} x {self.labels[k]}" for k in sorted(used[:SHOWN])]
+        more = f" and {len(used) - SHOWN} more" if len(used) > SHOWN else ""
+        return coefficients, factors, " + ".join(terms).replace("+ -", "- ") + more
+
+    def refuse_combination(self, j: int) -> None:
+        """Refuse a column that the columns before it determine to all digits, in all rows."""
+        (coefficients, _, formula), largest = self.combination(j), 0.0
+        for i in range(0, len(self.table), SUSPECTED_BY):
+            z = self.standardized(slice(i, i + SUSPECTED_BY), j + 1)
+            largest = max(largest, float(np.abs(z[:, j] - z[:, :j] @ coefficients).max()))
+        if largest <= self.least * max(1.0, np.abs(coefficients).sum()):
+            raise FlowsError(
+                f"fit: {self.labels[j]} of data is a combination of others, {formula}, to all digits of "
+                f"{self.table.dtype.name}: together they have no density. Leave one of them out"
+            )
+
+    def rounded(self, close: np.ndarray) -> list[str]:
+        """Return a text for each of these columns that is a combination of others up to rounding."""
+        few, texts = self.table.x[self.few], list[str]()
+        steps = np.array([step_of(few[:, k]) or 0.0 for k in self.columns[: max(close, default=-1) + 1]])
+        for j in map(int, close[steps[close] > 0]):
+            coefficients, factors, formula = self.combination(j)
+            missed = (self.z[:, j] - self.z[:, :j] @ coefficients) * self.scale.std[j]
+            widths = np.abs(np.array([*factors, 1.0])) * steps[: j + 1]
+            std, most = np.sqrt(np.square(widths).sum() / 12), widths.sum() / 2  # of a sum of uniform errors
+            explained = np.sqrt(np.mean(np.square(missed))) <= MORE * std and np.quantile(np.abs(missed), NEARLY) <= MORE * most
+            if explained and widths.max() <= COARSER * widths[-1]:
+                texts.append(f"{self.labels[j]} of data is {formula} and a constant, rounded to {steps[j]:.6g}")
+        return texts

@@ -13,8 +13,7 @@ import numpy as np
 
 from flows.bijections.dequantize import Dequantize
 from flows.core import Array, FlowsError, Given, Region, refuse_closures, warn_user
-from flows.training.data.copies import check_copies
-from flows.training.data.dependence import COARSE, check_dependence
+from flows.training.data.copies import COARSE, check_copies, check_dependence
 from flows.training.data.gaussian import Scale, check_spread, moments
 from flows.training.data.region import (
     box_layer,

@@ -208,12 +208,11 @@ def iterated(data: Any, options: Options) -> Split:
             f"members={options.members} train on the same rows; fit them one after the other"
         )
     looked_at = together.part_of(min(max(rows_within(*LOOKED_AT, batches.event), batch_size), steps * batch_size))
-    first = batches.gathered(looked_at)
+    first = batches.gathered(looked_at, again=True)  # to train on them, too
     if first is None:
         raise FlowsError(
             f"fit: data ended before the {looked_at} rows of an epoch of {steps} steps; give fewer steps_per_epoch"
         )
-    batches.put_back()  # to train on them, too
     chunk = together.part_of(_chunk_of(first.x[:1], batch_size))
     rows = together.joined(first.rows)
     first = Table.of(rows, first.headers, np.arange(len(rows.x)))
@@ -265,29 +264,27 @@ class Batches:
         self.count = 0  # rows so far
         self.like: Any = None  # the shapes of a row and of its context
         self.headers: Headers = (None, None)
-        self.pieces = self.last = self._next()
+        self.pieces = self._next()
         self.event = self.pieces[0].rows.x.shape[1:] if self.pieces else ()
 
-    def gathered(self, count: int) -> Table | None:
-        """Take n rows; None where fewer are left."""
+    def gathered(self, count: int, again: bool = False) -> Table | None:
+        """Take n rows, or with `again` leave them to be taken again; None where fewer are left."""
         while sum(piece.left for piece in self.pieces) < count:
             if not (more := self._next()):
                 return None
             self.pieces = self.pieces + more
-        self.last, taken, left = self.pieces, list[Rows](), count
+        pieces, taken, left = self.pieces, list[Rows](), count
         while left:
-            piece, *rest = self.pieces
+            piece, *rest = pieces
             used = piece.used + min(left, piece.left)
             taken.append(take(piece.rows, slice(piece.used, used)))
             left -= used - piece.used
-            self.pieces = [*([piece._replace(used=used)] if used < len(piece.rows.x) else []), *rest]
-        first = self.count - sum(piece.left for piece in self.pieces) - count
+            pieces = [*([piece._replace(used=used)] if used < len(piece.rows.x) else []), *rest]
+        if not again:
+            self.pieces = pieces
+        first = self.count - sum(piece.left for piece in pieces) - count
         rows = jax.tree.map(lambda *arrays: np.concatenate(arrays), *taken)
         return Table.of(rows, self.headers, np.arange(first, first + count))
-
-    def put_back(self) -> None:
-        """Give the last rows again."""
-        self.pieces = self.last
 
     def state(self) -> Any:
         """Return the state after the rows so far: the state of the iterator, and how many rows of its next batch are used."""

@@ -9,7 +9,7 @@ from flows.bijections.composition import layers_of, support_of
 from flows.bijections.degrees import told_of_degrees
 from flows.bijections.unconstrain import Unconstrain
 from flows.core import OFF_SPHERE, BijectionInit, FlowsError, Region, Shape, blocks_of, traits_by, warn_user
-from flows.training.data.dependence import COARSE
+from flows.training.data.copies import COARSE
 from flows.training.data.gaussian import moments
 from flows.training.data.table import Split, Table, warn_of_data
 from flows.training.model_view import ModelView

@@ -211,25 +211,19 @@ def folds_of_rows(n: int, folds: int, key: Array, groups: np.ndarray | None = No
 
 def _parts(groups: np.ndarray, order: np.ndarray, size: int, parts: int) -> np.ndarray:
     """Return the part of each row, or -1: whole groups in random order, as long as they fit into the size of a part."""
-    _, first, group_of_row, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    place = np.empty(len(order), int)
-    place[order] = np.arange(len(order))
-    part_of_group, left = np.full(len(sizes), -1), np.argsort(place[first])
+    _, first, group_of_row, counts = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    places, sizes = np.argsort(order), counts.tolist()
+    part_of_group, left = [-1] * len(sizes), np.argsort(places[first]).tolist()
     for part in range(parts):
-        total = np.cumsum(sizes[left])
-        taken = int(np.searchsorted(total, size, side="right"))  # all that fit before one that does not
-        chosen, room = left[:taken].tolist(), size - int(total[taken - 1] if taken else 0)
-        rest = left[taken:].tolist()
-        for i, group in enumerate(rest):
-            if not room:
-                break
+        room, rest = size, list[int]()
+        for group in left:
             if sizes[group] <= room:
-                chosen.append(group)
-                room -= int(sizes[group])
-                rest[i] = -1
-        part_of_group[chosen] = part
-        left = np.array([group for group in rest if group >= 0], int)
-    return part_of_group[group_of_row.ravel()]
+                part_of_group[group] = part
+                room -= sizes[group]
+            else:
+                rest.append(group)
+        left = rest
+    return np.array(part_of_group)[group_of_row.ravel()]
 
 
 def seed_of(key: Array) -> list[int]:
