@@ -151,8 +151,8 @@ class Comparison:
     def _prepared(self, init_fun: Any) -> Prepared:
         view = ModelView(init_fun, self.split.whole.event, self.split.whole.context_event, self.options.standardize)
         facts = check_candidate(view, self.split, self.columns, self.options, self.folds)
-        kind = view.region.kind if view.region is not None and facts.columns.curved.any() else None
-        known = (facts.first, facts.columns.curved.tobytes(), kind, view.mixing)
+        kind = view.region.kind if view.region is not None and view.curved.any() else None
+        known = (facts.first, view.curved.tobytes(), kind, view.mixing)
         if (rows := self.prepared.get(known)) is None:
             rows = self.prepared[known] = prepare_folds(self.split, facts, self.options, self.key)
         return with_model(rows, self.split, facts, self.options)

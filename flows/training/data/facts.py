@@ -40,9 +40,8 @@ FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognor
 class ColumnFacts(NamedTuple):
     """Facts of columns, or of channels of images, before they are standardised."""
 
-    as_is: np.ndarray  # whether a column stays as it is
-    judged: np.ndarray  # whether a column has to vary
-    curved: np.ndarray  # whether a column is an angle, a coordinate of a unit vector, or a code; it then stays as it is
+    as_is: np.ndarray  # whether a column stays as it is; a column that is curved in the model does so as well
+    judged: np.ndarray  # whether a column has to vary, if it is not curved
     steps: np.ndarray | None  # by which columns are dequantised, 0 for a continuous column; None if all are continuous
     ends: Region | None  # of `support=`
     context_scale: Scale | None  # None where the context is not standardised
@@ -87,8 +86,6 @@ def check(view: ModelView, split: Split, options: Options, key: Array) -> Facts:
 def check_candidate(view: ModelView, split: Split, columns: ColumnFacts, options: Options, folds: int) -> Facts:
     """Check one of several models, for rows that were checked without a model."""
     check_points(view, split)
-    if (curved := view.curved).any():
-        columns = columns._replace(as_is=columns.as_is | curved, judged=columns.judged & ~curved, curved=curved)
     check_noise_once(view, split.train.labels, columns.ends, columns.steps)
     if folds > 1:
         one = "(give rows as validation= for one model)"
@@ -140,7 +137,7 @@ def check_data(split: Split, options: Options, model: Shared | ModelView) -> Col
     if context is not None and options.standardize_context:
         context_scale = scale_of_context(context, weights)
     ends = ends_of(options.support, len(data.labels), split.train.names)
-    return ColumnFacts(data.as_is, data.judged, model.curved, data.steps, ends, context_scale)
+    return ColumnFacts(data.as_is, data.judged, data.steps, ends, context_scale)
 
 
 def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> Scale:

@@ -152,7 +152,7 @@ def prepare(split: Split, facts: Facts, options: Options, key: Array) -> Prepare
     rows = with_model(prepare_folds(split, facts, options, key), split, facts, options)
     if options.standardize is False and facts.view.leading:  # pixels, which layers bring to the line
         return rows
-    columns = ~facts.columns.curved
+    columns = ~facts.view.curved
     bound = float("inf") if rows.trained_with_layers or not columns.any() else spline_bound(rows.model)
     values = np.abs(np.asarray(rows.train.x))[..., columns] if bound < float("inf") else np.zeros(1)
     if (outside := float((values > bound).mean())) > OUTSIDE:
@@ -202,7 +202,7 @@ def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> P
     choice = choose(through_first(whole, facts, key).train, facts, options)
     for i, fold in enumerate(folds):
         table = fold.train
-        check_spread(table, moments(table.x, table.weights), facts.columns.judged, f" without fold {i}")
+        check_spread(table, moments(table.x, table.weights), facts.columns.judged & ~facts.view.curved, f" without fold {i}")
     members = tuple(prepare_one(fold, facts, options, key, choice) for fold in folds)
     yardsticks = [member.yardstick for member in members]
     gaussians = [yardstick.gaussian for yardstick in yardsticks if yardstick.gaussian is not None]
@@ -230,7 +230,7 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, choice
 def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
     """Return rows behind the first layers, with their noise."""
     first, event, dtype, others = facts.first, split.train.event, split.train.dtype, split.held_out
-    closed_form = "Gaussian with frequencies of codes and uniform angles" if facts.columns.curved.any() else "Gaussian"
+    closed_form = "Gaussian with frequencies of codes and uniform angles" if facts.view.curved.any() else "Gaussian"
     chance = by_chance(len(others), others.weights)
     yardstick = Yardstick((0.0, 0.0), None, closed_form, chance, others.numbers, others.source)
     rows = Prepared(split, others.rows, facts.columns.context_scale, yardstick)
@@ -257,7 +257,7 @@ def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
 def scored_by_gaussian(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
     """Return rows with the loss of the closed-form Gaussian on the held-out rows, in the units of the data, unless the first
     layers changed columns of angles, unit vectors or codes."""
-    before, behind, curved = split.train.x, rows.train.x, facts.columns.curved
+    before, behind, curved = split.train.x, rows.train.x, facts.view.curved
     if before.ndim != 2 or before.shape[1] > MOST_COLUMNS or options.objective is not None:
         return rows
     if curved.any() and behind is not before and not (behind[:, curved] == before[:, curved]).all():

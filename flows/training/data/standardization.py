@@ -221,8 +221,8 @@ class Vectors(NamedTuple):
 def choose(rows: Rows, facts: Facts, options: Options) -> Choice:
     """Choose layers for the mean and standard deviation of each column, or channel; for vectors also for tails and
     correlation, unless the options forbid it."""
-    as_is = facts.columns.as_is
-    if options.standardize is False or (facts.columns.curved.any() and as_is.all()):
+    as_is = facts.columns.as_is | facts.view.curved
+    if options.standardize is False or (facts.view.curved.any() and as_is.all()):
         return Choice()
     if rows.x.ndim != 2 or options.standardize not in (True, "whiten"):
         return Choice((Scaled(as_is),))
