@@ -4,9 +4,10 @@ rows. `Prepared` also has the way back: it puts the model and its fitted params 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +21,6 @@ from flows.core import (
     BijectionInit,
     Given,
     Region,
-    Shape,
     bijection_part,
     functions_of,
     on_device,
@@ -43,7 +43,8 @@ MEASURED = 10_000, 2**20  # rows, and numbers, at most, that layers measure
 OUTSIDE = 0.01  # of the values may lie outside the range of the splines
 
 
-class Prepared(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Prepared:
     """Rows on their way to the device and the units of the model, and the way back to the units of the data.
 
     The model comes after `layers`. If these draw noise, or if the rows are a stream, it is trained with them; otherwise the
@@ -56,36 +57,22 @@ class Prepared(NamedTuple):
     yardstick: Yardstick
     layers: tuple[BijectionInit, ...] = ()
     params: tuple[Any, ...] = ()  # of the layers
-    pipeline: Pipeline = Pipeline()  # the last layers, which standardise
+    pipeline: Pipeline = field(default_factory=Pipeline)  # the last layers, which standardise
     trained_with_layers: bool = False
     folds: tuple["Prepared", ...] = ()  # the members, if they have separate rows; `split` then has the rows of all
     turn: np.ndarray | None = None  # where the turn of each angle begins in the data
     model: Any = None  # to train
 
-    @property
-    def train(self) -> Rows:
-        return self.split.train.rows
-
-    @property
-    def held_out(self) -> Rows:
-        return self.split.held_out.rows
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.split.train.dtype
-
-    @property
-    def event(self) -> Shape:
-        return self.split.whole.event
-
-    @property
-    def context(self) -> Shape | None:
-        return self.split.whole.context_event
+    train = property(attrgetter("split.train.rows"))
+    held_out = property(attrgetter("split.held_out.rows"))
+    dtype = property(attrgetter("split.train.dtype"))
+    event = property(attrgetter("split.whole.event"))
+    context = property(attrgetter("split.whole.context_event"))
 
     def with_rows(self, train: Rows, held_out: Rows) -> "Prepared":
         """Replace the rows by the same rows at a later stage."""
         tables = self.split.train.with_rows(train), self.split.held_out.with_rows(held_out)
-        return self._replace(split=replace(self.split, train=tables[0], held_out=tables[1]))
+        return replace(self, split=replace(self.split, train=tables[0], held_out=tables[1]))
 
     def ready(self, rows: Rows) -> Rows:
         """Return rows of a stream in the units of the model, from the units of the data; not yet on the device."""
@@ -171,7 +158,7 @@ def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> 
     model = facts.view.rest
     if rows.pipeline.steps and options.standardize is True and options.objective is None:
         model = facts.view.started(rows.pipeline.shrinkage or None)
-    return rows._replace(turn=turn_of(facts.view.region, split), model=model)
+    return replace(rows, turn=turn_of(facts.view.region, split), model=model)
 
 
 def turn_of(region: Region | None, split: Split) -> np.ndarray | None:
@@ -213,7 +200,7 @@ def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> P
         held_out=np.stack([yardstick.held_out for yardstick in yardsticks]),
     )
     rows = (stacked([getattr(member, name) for member in members]) for name in ("train", "held_out"))
-    return members[0].with_rows(*rows)._replace(yardstick=yardstick, folds=members)
+    return replace(members[0].with_rows(*rows), yardstick=yardstick, folds=members)
 
 
 def prepare_one(split: Split, facts: Facts, options: Options, key: Array, choice: Choice | None = None) -> Prepared:
@@ -251,7 +238,7 @@ def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
         y, log_det = (np.concatenate([np.asarray(pair[i], kind) for pair in pairs]) for i, kind in kinds)
         check_finite_behind(table, y, facts.region)
         made.append(table.rows._replace(x=y, log_det=log_det))
-    return rows._replace(split=some, layers=first, params=params, trained_with_layers=inside).with_rows(*made)
+    return replace(rows, split=some, layers=first, params=params, trained_with_layers=inside).with_rows(*made)
 
 
 def scored_by_gaussian(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
@@ -264,15 +251,15 @@ def scored_by_gaussian(rows: Prepared, split: Split, facts: Facts, options: Opti
         return rows
     loss = closed_form_loss(rows.train, rows.held_out, facts.view.region)
     loss = None if loss is None else loss - _mean_log_det(rows.held_out)
-    return rows._replace(yardstick=rows.yardstick._replace(gaussian=loss))
+    return replace(rows, yardstick=rows.yardstick._replace(gaussian=loss))
 
 
 def standardized(rows: Prepared, split: Split, pipeline: Pipeline) -> Prepared:
     """Return rows behind the layers that standardise them, or the raw rows if these are trained with their layers."""
     layers, params = (*rows.layers, *pipeline.layers), (*rows.params, *pipeline.params)
-    rows = rows._replace(layers=layers, params=params, pipeline=pipeline)
+    rows = replace(rows, layers=layers, params=params, pipeline=pipeline)
     if rows.trained_with_layers:
-        return rows._replace(split=split)
+        return replace(rows, split=split)
     made = list[Rows]()
     for part in (rows.train, rows.held_out):
         x, log_det = pipeline.direct(part.x)
@@ -289,7 +276,7 @@ def placed(rows: Prepared, options: Options) -> Prepared:
     both = rows.train._replace(log_det=None), rows.held_out._replace(log_det=log_det)
     units = [in_units(part, rows.context_scale, rows.dtype) for part in both]
     rows = rows.with_rows(*(units if options.mesh is not None else jax.tree.map(on_device, units)))
-    return rows._replace(yardstick=rows.yardstick._replace(log_dets=means))
+    return replace(rows, yardstick=rows.yardstick._replace(log_dets=means))
 
 
 def in_units(rows: Rows, context_scale: Scale | None, dtype: np.dtype) -> Rows:
