@@ -116,9 +116,7 @@ def _errors(chain: list[Stage], rows: Array, context: Any) -> tuple[np.ndarray, 
         there_and_back(params, rows[piece], None if context is None else context[piece])
         for piece in pieces_of(len(rows), rows.shape[1:])
     ]
-    back, log_det, back_log_det, places = (
-        np.concatenate([np.asarray(output[j], float) for output in outputs]) for j in range(4)
-    )
+    back, log_det, back_log_det, places = (np.concatenate(parts).astype(float) for parts in zip(*outputs, strict=True))
     x = np.asarray(rows, float)
     off = np.abs(back - x) - ROUNDINGS * float(jnp.finfo(rows.dtype).eps) * np.abs(x)
     trips = (np.maximum(off, 0.0) / _spread(chain, x)[None]).reshape(len(x), -1).max(1)

@@ -132,11 +132,8 @@ class RowByRow(Trial):
         return pull(tuple(map(_waves, y)))
 
     def _rows(self, fun: Callable, points: Array) -> Array:
-        def one(row: Array) -> Array:
-            jacobian = jax.jacrev(lambda row: jnp.ravel(fun(self.params, row[None])[0][0]))(row)
-            return jacobian.reshape(row.size, row.size)
-
-        return jnp.stack([one(row) for row in points])
+        jacobian = jax.jacrev(lambda row: jnp.ravel(fun(self.params, row[None])[0][0]))
+        return jnp.stack([jacobian(row).reshape(row.size, row.size) for row in points])
 
 
 def log_volume(jacobian: Array, region: Region | None = None, points: Array | None = None) -> Array:
