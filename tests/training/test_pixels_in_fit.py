@@ -98,8 +98,8 @@ def test_few_large_images_of_a_file_are_held_out(tmp_path, monkeypatch):
 
 def test_noise_of_equal_layers_is_compiled_once(caplog):
     split = read(TABLE[:9], Options(validation=TABLE[:9]), jax.random.key(0))
-    columns = SimpleNamespace(curved=np.full(2, False), context_scale=None)
-    facts = SimpleNamespace(first=(Dequantize(0.3),), region=None, columns=columns)  # a step that no other test has
+    view, columns = SimpleNamespace(curved=np.full(2, False)), SimpleNamespace(context_scale=None)
+    facts = SimpleNamespace(first=(Dequantize(0.3),), region=None, view=view, columns=columns)  # a step that no other test has
     with jax.log_compiles():
         for count in range(2):
             caplog.clear()

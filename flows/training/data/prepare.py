@@ -71,7 +71,7 @@ class Prepared:
 
     def with_rows(self, train: Rows, held_out: Rows) -> "Prepared":
         """Replace the rows by the same rows at a later stage."""
-        tables = self.split.train.with_rows(train), self.split.held_out.with_rows(held_out)
+        tables = replace(self.split.train, rows=train), replace(self.split.held_out, rows=held_out)
         return replace(self, split=replace(self.split, train=tables[0], held_out=tables[1]))
 
     def ready(self, rows: Rows) -> Rows:

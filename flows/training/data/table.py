@@ -87,10 +87,6 @@ class Table:
     def take(self, index: Any) -> "Table":
         return replace(self, rows=take(self.rows, index), numbers=self.numbers[index])
 
-    def with_rows(self, rows: Rows) -> "Table":
-        """Replace the rows by the same rows in other units."""
-        return replace(self, rows=rows)
-
     def place(self, column: Any, what: str) -> int:
         """Return the number of a column, by its name or number."""
         return place_of(column, len(self.labels), self.names, what)

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
@@ -175,7 +176,7 @@ class StreamEpochs(RowEpochs):
 
     def _as_model_has(self, chunk: Chunk, index: Any) -> Table:
         table = chunk.take(index)
-        return table.with_rows(self.rows.ready(table.rows))
+        return replace(table, rows=self.rows.ready(table.rows))
 
     def _ready(self, number: int) -> Iterator[Ready]:
         rng, make = np.random.default_rng([*self.seed, number]), self._separate if self.stream.separate else self._shared
