@@ -61,7 +61,7 @@ def _typed(column: pl.Series, schema: "flows.tables.Schema | None", block: Block
     if not block.is_text:
         return column
     text = without_gaps(column, block)
-    values = flows.tables.kinds.parsers.guessed(text.str.strip_chars())
+    values = flows.tables.kinds.base.guessed(text.str.strip_chars())
     return text if values is None else values
 
 
@@ -130,9 +130,9 @@ def _schema_of(path: str, columns: Columns) -> "flows.tables.Schema":
 def text_among_numbers(column: pl.Series) -> int | None:
     """The place of the first value that is not a number in a column of text where all values are numbers but one, or
     a hundredth; None in other columns, and in columns of codes."""
-    if column.dtype != pl.String or flows.tables.kinds.parsers.holds_codes(text := column.str.strip_chars()):
+    if column.dtype != pl.String or flows.tables.kinds.base.holds_codes(text := column.str.strip_chars()):
         return None
-    numbers = flows.tables.kinds.parsers.numbers(text)
+    numbers = flows.tables.kinds.base.numbers(text)
     odd = column.count() - numbers.count()
     if not 0 < odd <= max(1, ODD * column.count()) or numbers.n_unique() <= LEAST_NUMBERS:
         return None

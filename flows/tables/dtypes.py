@@ -1,6 +1,7 @@
 """Columns of narwhals: their values, gaps and times, their dtypes as text, which JSON has, and columns of such a dtype."""
 
 import ast
+import decimal
 import importlib
 import re
 from typing import Any
@@ -17,6 +18,8 @@ POLARS = re.compile(r"(U?Int\d+|Float\d+|String|Boolean|Date|Datetime|Duration|D
 ZONE = re.compile(r"datetime64\[\w+, (.+)\]|arrow\[timestamp\[\w+, tz=(.+)\]\]|.*time_zone='(.+)'\)")
 DECIMAL = re.compile(r"(decimal\d+)\((\d+), (-?\d+)\)")
 WHOLE = re.compile(r"(u?)int(8|16|32|64)", re.IGNORECASE)
+LONG_INTEGERS = ("Int128", "UInt128")  # which NumPy does not have
+NAMES = 2**60  # the span of whole numbers, from which they are not counts
 
 
 def described(column: Any) -> Dtype:
@@ -75,19 +78,9 @@ def is_duration(dtype: Dtype) -> bool:
     return isinstance(dtype, str) and dtype.lower().startswith(("timedelta", "duration", "arrow[duration"))
 
 
-def zone_of(column: Any) -> Any:
-    """The time zone of a column of times; None where it has none. narwhals does not know all of them in pandas."""
-    dtype = column.to_native().dtype
-    return (
-        getattr(dtype, "tz", None)
-        or getattr(dtype, "time_zone", None)
-        or getattr(getattr(dtype, "pyarrow_dtype", None), "tz", None)
-    )
-
-
 def holds_times(column: Any) -> bool:
     """Tell whether a column is of dates or times."""
-    return zone_of(column) is not None or str(column.dtype).startswith("Date")
+    return is_date(described(column))
 
 
 def without_zone(column: Any, zone: str | None = None) -> tuple[Any, Any]:
@@ -125,6 +118,63 @@ def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
         return np.full(len(native), -1), []
     places = native.replace_strict(known, np.arange(len(known)), default=-1)
     return places.to_numpy().astype(np.int64), known.to_list()
+
+
+def values_of(name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of a column, NaN in gaps, and which rows are gaps. Whole numbers without gaps stay whole, with all digits."""
+    gaps = gaps_of(column)
+    column = column.cast(nw.Float64()) if str(column.dtype) in LONG_INTEGERS else column
+    dtype, there = column.dtype, column.filter((~gaps).tolist()) if gaps.any() else column
+    whole = dtype.is_integer() or str(dtype) == "Boolean"
+    if whole or dtype.is_float() or dtype.is_decimal():
+        known = there.to_numpy()
+        if whole and there is column:
+            return known.astype(np.float64 if known.dtype == np.uint64 and known.max() >= 2**63 else np.int64), gaps
+        known = known.astype(np.float64)
+    elif str(dtype).startswith("Duration"):
+        known = there.dt.total_nanoseconds().to_numpy().astype(np.float64) / 1e9
+    elif gaps.all():
+        known = np.zeros(0)
+    else:
+        return _numbers_of_objects(name, column, what), gaps
+    if there is column:
+        return known, gaps
+    values = np.full(len(gaps), np.nan)
+    values[~gaps] = known
+    return values, gaps
+
+
+def names_among(column: Any) -> int:
+    """The number of distinct whole numbers, if they span so much that they are names; 0 where they are not names."""
+    if not column.dtype.is_integer() or not len(column.drop_nulls()):
+        return 0
+    return column.drop_nulls().n_unique() if are_names(int(column.min()), int(column.max())) else 0
+
+
+def are_names(least: float, most: float) -> bool:
+    """Tell whether whole numbers between these span too much to be counts."""
+    return most - least >= NAMES or most >= 2**63
+
+
+def _numbers_of_objects(name: str, column: Any, what: str) -> np.ndarray:
+    """Numbers of a column whose dtype does not say so."""
+    if column.dtype.is_temporal() or holds_times(column):
+        raise TypeError(f"{what}: column {name!r} holds {column.dtype}; expected numbers. Give it the kind DateTime()")
+    try:
+        if column.dtype.is_nested():
+            raise TypeError
+        places, values = factorized(column)
+    except TypeError:
+        raise TypeError(f"{what}: column {name!r} holds {column.dtype}; expected numbers. Give it the kind Ignored()") from None
+    odd = [not isinstance(value, int | float | np.number | decimal.Decimal) for value in values]
+    if any(odd):
+        row = int(np.append(odd, False)[places].argmax())
+        value = values[places[row]]
+        raise TypeError(
+            f"{what}: column {name!r}, row {row}, is {value!r:.60}, a {type(value).__name__}; expected a number. Correct it, "
+            "make it a gap (None), or give the column the kind Category()"
+        )
+    return np.array([*map(float, values), np.nan])[places]
 
 
 def column_of(library: str, dtype: Dtype, values: Any, name: str) -> Any:

@@ -102,10 +102,10 @@ def fit(
         if gaps == "drop":
             table, row_weights = _without_gaps(table, schema, row_weights)
         rows = schema.rows(table)
+        shared: Any = {"context": rows.context, "weights": row_weights, **keywords, **_cells(schema)}
         models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
         if validation is not None and not np.isscalar(validation):
             validation = _validation(validation, schema)
-        shared: Any = {"context": rows.context, "weights": row_weights, **keywords, **_cells(schema)}
         units.enter_context(less_offsets(schema.offsets))
         data = frame_of(
             library_of(table.native), schema.columns, list(rows.x.T), len(rows.x)
@@ -215,8 +215,8 @@ def models_of(schema: Schema, model: Any, numbers: np.ndarray, conditional: bool
         return _without_numbers(schema, model)
     if isinstance(model, str) and model == "auto":
         rows, columns = numbers.shape
-        known = conditional or bool(schema.codes or schema.angles)
-        model = suggested(rows, (columns,), known, mostly_whole(numbers))
+        known, whole = conditional or bool(schema.codes or schema.angles), mostly_whole(numbers)
+        model = suggested(rows, (columns,), known, whole)
     if isinstance(model, Mapping):
         return {str(name): joined(schema, number_model) for name, number_model in model.items()}
     if isinstance(model, str) or not (callable(model) or isinstance(model, Sequence)):

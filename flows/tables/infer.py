@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.core import warn_user
 from flows.results.frames import SHOWN, Frame, looked_at
-from flows.tables.dtypes import described, factorized, holds_times
+from flows.tables.dtypes import described, factorized, holds_times, names_among, values_of
 from flows.tables.fields import CellError, Field
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real, number
 from flows.tables.kinds.base import as_plain
@@ -70,7 +70,7 @@ def schema_of_numbers(frame: Any, what: str) -> Schema:
     the step that shows, or a `Constant`; no codes, and no ends."""
     table, guesses = looked_at(frame, what), dict[str, Guess]()
     for name in table.places:
-        values, _ = number.values_of(name, table.column(name), what)
+        values, _ = values_of(name, table.column(name), what)
         values = values[np.isfinite(values)]  # others are refused where they are encoded
         levels, counts = np.unique(values, return_counts=True)
         step = _step(values, levels) if len(levels) > 1 else None
@@ -155,11 +155,11 @@ def _guessed_by_values(name: str, column: Any, places: np.ndarray, values: list[
 
 def _number(name: str, column: Any) -> Guess:
     """Guess what numbers are: one value, few of them, names, whole ones, or others, with their step."""
-    if (distinct := number.names_among(column)) > MOST_LEVELS:
+    if (distinct := names_among(column)) > MOST_LEVELS:
         return Guess(Ignored(), f"{distinct:,} whole numbers that are names, not counts")
     if distinct > 1:
         return Guess(Category(), f"{distinct} whole numbers that are names, not counts")
-    values, missing = number.values_of(name, column, "infer_schema")
+    values, missing = values_of(name, column, "infer_schema")
     there = values[~missing]
     infinite = np.isinf(there)
     if infinite.any():

@@ -288,13 +288,9 @@ class Schema:
     def gaps(self, frame: Any) -> dict[str, np.ndarray]:
         """Tell which rows have a gap, for each column that has gaps and no value for them."""
         table = self._looked_at(frame, "gaps", self._fields)
-        masks = {}
-        for name in (*self.columns, *self.condition):
-            if not self[name].gaps_are_values:
-                mask = self.complete(name).encoded(name, table, "gaps").gaps
-                if mask.any():
-                    masks[name] = mask
-        return masks
+        names = [name for name in (*self.columns, *self.condition) if not self[name].gaps_are_values]
+        masks = {name: self.complete(name).encoded(name, table, "gaps").gaps for name in names}
+        return {name: mask for name, mask in masks.items() if np.any(mask)}
 
     def decode(self, array: Any, given: Any = None) -> Any:
         """Numbers as a frame of the library, the order and the dtypes that the schema was fitted to.

@@ -1,12 +1,9 @@
 """Kinds of columns, a file for each sort. A new kind is a class in a new file, and its name in this one."""
 
-from flows.tables.kinds.angle import Circular
-from flows.tables.kinds.base import Entries, Kind
-from flows.tables.kinds.category import Category
+from flows.tables.kinds.base import Entries, Ignored, Kind
+from flows.tables.kinds.category import Category, Constant, Ordinal
 from flows.tables.kinds.date import DateTime
-from flows.tables.kinds.number import Integer, Real
-from flows.tables.kinds.ordinal import Ordinal
-from flows.tables.kinds.plain import Constant, Ignored
+from flows.tables.kinds.number import Circular, Integer, Real
 
 KINDS: dict[str, type[Kind]] = {
     kind.__name__: kind for kind in (Real, Integer, Category, Ordinal, Circular, DateTime, Constant, Ignored)

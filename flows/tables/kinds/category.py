@@ -1,4 +1,4 @@
-"""Categories, as codes 0, 1, ..., and back."""
+"""Values of a set, as codes 0, 1, ..., and back: categories without an order, categories with one, and a single value."""
 
 import decimal
 from collections.abc import Mapping, Sequence, Set
@@ -10,8 +10,10 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.results.columns import Column
-from flows.tables.dtypes import column_of, factorized, holds_times
-from flows.tables.kinds.base import Entries, Kind, as_plain, checked_plain, one_of_values
+from flows.results.frames import as_numbers
+from flows.results.one_column import ends_of, shares_of
+from flows.tables.dtypes import column_of, factorized, gaps_of, holds_times, is_date, is_duration
+from flows.tables.kinds.base import Entries, Kind, as_plain, checked_plain, one_of_values, shown
 
 FEW_ROWS = 5  # a value in fewer is pooled, where `other` is given
 PLAIN = str | bool | int | float | np.generic  # what categories are
@@ -112,6 +114,141 @@ class Category(Codes):
         return one_of_values(self.known), (
             f"Correct it, or pool such values: schema.replace({{{name!r}: Category(other='rest')}}) before the model is fitted"
         )
+
+
+@dataclass(frozen=True, repr=False)
+class Ordinal(Codes):
+    """One of a set of values with an order, but without a distance: grades, sizes, levels. It is drawn and plotted in this
+    order, and has `cdf`, `quantile` and `interval` by it. A gap is not a value.
+
+    Args:
+        values: all values, the least first; None for the values of the frame that a schema is fitted to, in the order of a
+            categorical dtype, or of numbers.
+
+    Errors:
+        FlowsError: no values, doubled ones, a gap, or a value that is not text, a number, True or False.
+
+    Example:
+        >>> from flows import tables
+        >>> tables.Ordinal(["small", "medium", "large"])
+        Ordinal(values=('small', 'medium', 'large'))
+    """
+
+    values: Sequence[Any] | None = None
+
+    def __post_init__(self) -> None:
+        values = checked_values("Ordinal", self.values)
+        if values is not None and None in values:
+            raise FlowsError(
+                "Ordinal: values has None, a gap, which has no place in an order; leave it out, and drop such rows"
+            )
+        object.__setattr__(self, "values", values)
+
+    def learnt(self, name: str, field: Any, column: Any, what: str) -> Any:
+        """A category with the values of a column, in their order."""
+        if self.values is not None:
+            return field
+        values = in_order(factorized_plain(name, column, what)[1], field.dtype)
+        if not values or (any(isinstance(value, str) for value in values) and not isinstance(field.dtype, dict)):
+            got = f"text, such as {values[0]!r:.60}, whose order is not known" if values else "gaps alone"
+            raise FlowsError(f"{what}: column {name!r} holds {got}; expected values, the least first: Ordinal([...])")
+        return replace(field, kind=Ordinal(tuple(values)))
+
+    def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
+        codes, outside, _ = super().encoded(name, field, column, what)
+        gaps = gaps_of(column)
+        return Entries(np.where(gaps, np.nan, codes), outside & ~gaps, gaps)
+
+    def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
+        return one_of_values(self.known), (
+            f"Correct it, or give it a place: schema.replace({{{name!r}: Ordinal([...])}}) before the model is fitted"
+        )
+
+    def answers(self, result: Any) -> "OrdinalAnswers":
+        return OrdinalAnswers(result, len(self.known))
+
+
+class OrdinalAnswers:
+    """`cdf`, `quantile` and `interval` of one column of codes in their order, by the masses of all of them."""
+
+    def __init__(self, result: Any, classes: int):
+        self.result, self.classes = result, classes
+
+    def shares(self, context: Any) -> np.ndarray:
+        """P(X <= code), (rows, classes), for contexts (rows, *context); (1, classes) for one context or none."""
+        codes, keywords, rows = np.arange(float(self.classes)), {}, 1
+        if context is not None:
+            contexts = np.atleast_2d(context)
+            rows, keywords = len(contexts), {"context": np.repeat(contexts, self.classes, 0)}
+        log_p = np.asarray(self.result.log_prob(np.tile(codes, rows)[:, None], **keywords), float)
+        return np.cumsum(np.exp(log_p).reshape(rows, self.classes), 1)
+
+    def cdf(self, x: np.ndarray, context: Any = None) -> np.ndarray:
+        """P(X <= x) of codes (rows, 1)."""
+        shares = self.shares(context)
+        return np.broadcast_to(shares, (len(x), self.classes))[np.arange(len(x)), x[:, 0].astype(int)]
+
+    def quantile(self, q: Any, context: Any = None) -> np.ndarray:
+        """The least code with P(X <= code) >= q, of the shape of q; (rows, *q.shape) of contexts."""
+        q, shares = shares_of(as_numbers(q, "q")), self.shares(context)
+        ends = shares.reshape(len(shares), *[1] * q.ndim, self.classes)
+        codes = np.minimum((ends < q[..., None]).sum(-1), self.classes - 1).astype(float)
+        return codes if np.ndim(context) > 1 else codes[0]
+
+    def interval(self, share: float, context: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """The codes between which a share lies at least, as little below as above."""
+        both = self.quantile(ends_of(share), context)
+        return both[..., 0], both[..., 1]
+
+
+@dataclass(frozen=True, repr=False)
+class Constant(Kind):
+    """One value in all rows, which takes no part in the density; draws have it. Another value is refused.
+
+    Args:
+        value: text, a number, True, False, a date as text of ISO 8601, or None for a column of gaps.
+
+    Errors:
+        FlowsError: a value of another type.
+
+    Example:
+        >>> from flows import tables
+        >>> tables.Constant("EUR")
+        Constant(value='EUR')
+    """
+
+    value: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", checked_plain("Constant", self.value))
+
+    gaps_are_values = True
+
+    def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
+        return codes_of(name, column, (self.value,), None, what, constant=True)
+
+    def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
+        value, dtype = self.value, field.dtype or "object"
+        few: Any = [value]
+        if value is not None and is_date(dtype):
+            few = np.array([value.removesuffix("Z")], "M8[us]")
+        elif value is not None and is_duration(dtype):
+            few = np.array([round(value * 1e9)], "m8[ns]")
+        return taken(column_of(library, dtype, few, name), np.zeros(len(values), np.int64))
+
+    def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
+        return f"{shown(self.value)}, the one value of this column", (
+            f"Correct it, or do not read the column: schema.replace({{{name!r}: Ignored()}})"
+        )
+
+    def parsed_as(self, dtype: Any) -> str:
+        return "times" if is_date(dtype) else sort_of_text((self.value,))
+
+    def width(self, field: Any) -> int:
+        return 0
+
+    def context(self, name: str, field: Any, column: Any, values: np.ndarray, what: str) -> np.ndarray:
+        return np.empty((len(values), 0))
 
 
 def checked_values(kind: str, entries: Any) -> tuple[Any, ...] | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.results.columns import Column
-from flows.tables.dtypes import column_of, factorized, gaps_of, holds_times, whole_range, without_zone, zone_in, zone_of
+from flows.tables.dtypes import column_of, described, factorized, gaps_of, holds_times, whole_range, without_zone, zone_in
 from flows.tables.kinds.base import WHOLE, Entries, Kind, check_finite, check_step, without_numpy
 from flows.tables.kinds.category import taken
 
@@ -170,7 +170,7 @@ def ticks_of(name: str, field: Any, column: Any, what: str) -> Ticks:
         raise TypeError(
             f"{what}: column {name!r} holds {column.dtype}, which is not text; expected DateTime() without a format"
         )
-    there, zoned = column.drop_nulls(), zone_of(column) is not None
+    there, zoned = column.drop_nulls(), zone_in(described(column)) is not None
     there, local = without_zone(there, zone_in(field.dtype)) if zoned else (there, there)
     unit = "ns" if getattr(local.dtype, "time_unit", "us") == "ns" and _has_nanoseconds(field.least) else "us"
     ticks, wall = np.zeros(len(gaps), np.int64), np.zeros(len(gaps), np.int64)
@@ -271,15 +271,10 @@ def _within_float32(field: Any, span: float) -> Any:
 def _check_zone(name: str, field: Any, times: Ticks, what: str) -> None:
     if times.zoned == str(field.least).endswith("Z"):
         return
-    has, expected = ("with", "without") if times.zoned else ("without", "with")
-    remedy = (
-        "dt.tz_localize(None) of pandas, dt.replace_time_zone(None)"
-        if times.zoned
-        else "dt.tz_localize(zone) of pandas, dt.replace_time_zone(zone)"
-    )
+    has, expected, zone = ("with", "without", "None") if times.zoned else ("without", "with", "zone")
     raise TypeError(
         f"{what}: column {name!r} holds times {has} a time zone; expected times {expected} one, as the schema was fitted to. "
-        f"Turn them into such: {remedy} of polars"
+        f"Turn them into such: dt.tz_localize({zone}) of pandas, dt.replace_time_zone({zone}) of polars"
     )
 
 

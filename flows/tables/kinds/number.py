@@ -1,21 +1,19 @@
-"""Numbers on the line, or between bounds: counted from an offset in float64, and rounded back in it."""
+"""Numbers on the line, between bounds, or modulo a period: counted from an offset in float64, and rounded back in it."""
 
 import decimal
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 from scipy.special import expit
 
 from flows.core import FlowsError
-from flows.tables.dtypes import column_of, factorized, gaps_of, holds_times, is_duration, is_single, whole_range
-from flows.tables.kinds.base import Entries, Kind, check_box, check_finite, check_step, without_numpy
+from flows.results.columns import Column
+from flows.tables.dtypes import are_names, column_of, is_duration, is_single, values_of, whole_range
+from flows.tables.kinds.base import WHOLE, Entries, Kind, check_box, check_finite, check_number, check_step, without_numpy
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
-LONG_INTEGERS = ("Int128", "UInt128")  # which NumPy does not have
-NAMES = 2**60  # the span of whole numbers, from which they are not counts
 FAR = 2**62  # beyond which no whole number is decoded
 MOST_WHOLE = 2.0**50  # values times a power of 10 below this keep their digits in float64
 MOST_BITS = 2**63  # below which int64 has whole numbers
@@ -42,7 +40,7 @@ class Number(Kind):
             raise FlowsError(
                 f"{what}: column {name!r} holds no finite number; expected one. Give it the kind Constant(None), or Ignored()"
             )
-        if self.whole and _are_names(float(values.min()), float(values.max())):
+        if self.whole and are_names(float(values.min()), float(values.max())):
             raise FlowsError(
                 f"{what}: column {name!r} holds whole numbers from {values.min()} to {values.max()}, more than are counted; "
                 "expected a span below 2^60, and none from 2^63 on. Names, such as identifiers and hashes, are Ignored()"
@@ -220,65 +218,95 @@ class Integer(Number):
         return np.clip(whole, self.low, self.high) if (self.low, self.high) != (None, None) else whole
 
 
-def values_of(name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of a column, NaN in gaps, and which rows are gaps. Whole numbers without gaps stay whole, with all digits."""
-    gaps = gaps_of(column)
-    column = column.cast(nw.Float64()) if str(column.dtype) in LONG_INTEGERS else column
-    dtype = column.dtype
-    if dtype.is_integer() or str(dtype) == "Boolean":
-        if not gaps.any():
-            whole = column.to_numpy()
-            return whole.astype(np.float64 if whole.dtype == np.uint64 and whole.max() >= 2**63 else np.int64), gaps
-        return _scattered(gaps, column.drop_nulls().to_numpy().astype(np.float64)), gaps
-    if dtype.is_float() or dtype.is_decimal():
-        if not gaps.any():
-            return column.to_numpy().astype(np.float64), gaps
-        return _scattered(gaps, column.filter((~gaps).tolist()).to_numpy().astype(np.float64)), gaps
-    if str(dtype).startswith("Duration"):
-        ticks = column.drop_nulls().dt.total_nanoseconds().to_numpy().astype(np.float64)
-        return _scattered(gaps, ticks / 1e9), gaps
-    if gaps.all():
-        return np.full(len(gaps), np.nan), gaps
-    return _numbers_of_objects(name, column, what), gaps
+@dataclass(frozen=True, repr=False)
+class Circular(Number):
+    """A number modulo a period: an angle, a direction, the time of day.
 
+    Args:
+        period: after which values come again, in the units of the column, such as 360.
+        low: the least decoded value; decoded values lie in [low, low + period). Any finite number can be encoded.
+        step: the distance of neighbouring values; the period is a whole number of steps. None where values are continuous.
 
-def names_among(column: Any) -> int:
-    """The number of distinct whole numbers, if they span so much that they are names; 0 where they are not names."""
-    if not column.dtype.is_integer() or not len(column.drop_nulls()):
-        return 0
-    return column.drop_nulls().n_unique() if _are_names(int(column.min()), int(column.max())) else 0
+    Errors:
+        FlowsError: a period or a step that is not above 0, or a period that is not a whole number of steps.
 
+    Example:
+        >>> from flows import tables
+        >>> tables.Circular(360, step=10)
+        Circular(period=360, step=10)
+    """
 
-def _are_names(least: float, most: float) -> bool:
-    return most - least >= NAMES or most >= 2**63
+    period: float
+    low: float = 0.0
+    step: float | None = None
 
+    def __post_init__(self) -> None:
+        check_number("Circular", "period", self.period)
+        check_number("Circular", "low", self.low)
+        without_numpy(self)
+        check_step("Circular", self.step)
+        if self.period <= 0:
+            raise FlowsError(f"Circular: period is {self.period!r}; expected a number above 0")
+        if self.step is not None:
+            turns = self.period / self.step
+            if round(turns) < 1 or abs(turns - round(turns)) > WHOLE * turns:
+                raise FlowsError(
+                    f"Circular: period is {self.period!r} and step is {self.step!r}; expected a whole number of steps"
+                )
 
-def _scattered(gaps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values, in the rows that are not gaps."""
-    whole = np.full(len(gaps), np.nan)
-    whole[~gaps] = values
-    return whole
+    block = "angles"
 
+    def is_learnt(self, field: Any) -> bool:
+        return True
 
-def _numbers_of_objects(name: str, column: Any, what: str) -> np.ndarray:
-    """Numbers of a column whose dtype does not say so."""
-    if column.dtype.is_temporal() or holds_times(column):
-        raise TypeError(f"{what}: column {name!r} holds {column.dtype}; expected numbers. Give it the kind DateTime()")
-    try:
-        if column.dtype.is_nested():
-            raise TypeError
-        places, values = factorized(column)
-    except TypeError:
-        raise TypeError(f"{what}: column {name!r} holds {column.dtype}; expected numbers. Give it the kind Ignored()") from None
-    odd = [not isinstance(value, int | float | np.number | decimal.Decimal) for value in values]
-    if any(odd):
-        row = int(np.append(odd, False)[places].argmax())
-        value = values[places[row]]
-        raise TypeError(
-            f"{what}: column {name!r}, row {row}, is {value!r:.60}, a {type(value).__name__}; expected a number. Correct it, "
-            "make it a gap (None), or give the column the kind Category()"
-        )
-    return np.array([*map(float, values), np.nan])[places]
+    def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
+        values, gaps = values_of(name, column, what)
+        outside = np.isinf(values)
+        with np.errstate(invalid="ignore"):
+            return Entries(self._turned(field, np.where(outside, np.nan, values)), outside, gaps)
+
+    def ends(self, field: Any) -> tuple[float, float]:
+        return -np.inf, np.inf
+
+    def width(self, field: Any) -> int:
+        return 2
+
+    def context(self, name: str, field: Any, column: Any, values: np.ndarray, what: str) -> np.ndarray:
+        turns = 2 * np.pi * values / self.period
+        return np.stack([np.cos(turns), np.sin(turns)], 1)
+
+    def from_context(self, field: Any, context: np.ndarray) -> np.ndarray:
+        return np.asarray(np.mod(np.arctan2(context[:, 1], context[:, 0]) / (2 * np.pi), 1.0) * self.period)
+
+    def axis(self, field: Any, name: str) -> Column:
+        return Column(name, low=float(self.low), high=float(self.low + self.period), period=float(self.period), step=field.step)
+
+    def in_units(self, field: Any, values: np.ndarray) -> np.ndarray:
+        return np.asarray(self.low + np.mod(values, self.period))
+
+    def from_units(self, field: Any, values: np.ndarray) -> np.ndarray:
+        return np.asarray(values - self.low)
+
+    def _restored(self, field: Any, values: np.ndarray) -> np.ndarray:
+        """Angles in [low, low + period)."""
+        numbers = self.low + self._turned(field, values + self.low)
+        digits = field.digits if self.step is None else decimals_of(self.step, self.low, field.origin or 0.0)
+        if digits is not None and digits <= MOST_DIGITS:
+            numbers = np.round(numbers, digits)
+        end = self.low + self.period
+        if is_single(field.dtype or "float64"):
+            numbers = np.where(numbers.astype(np.float32) >= np.float32(end), self.low, numbers)
+        return np.where(numbers >= end, self.low, numbers)
+
+    def _turned(self, field: Any, values: np.ndarray) -> np.ndarray:
+        """Angles from the low end on, in [0, period)."""
+        angles = np.mod(values.astype(np.float64) - self.low, self.period)
+        if self.step is None:
+            return np.where(angles >= self.period, 0.0, angles)  # a rounding error below 0 becomes the period
+        turns = round(self.period / self.step)
+        first = np.mod((self.low if field.origin is None else field.origin) - self.low, self.step)
+        first = first if first < (1 - ON_GRID) * self.step else 0.0
+        return first + np.mod(np.rint((angles - first) / self.step), turns) * self.step
 
 
 def _begin_at(values: np.ndarray, start: float, step: float) -> bool:
