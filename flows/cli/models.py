@@ -96,8 +96,8 @@ def _has_numbers(texts: tuple[str, ...]) -> bool:
 
 def _in_zone(times: pl.Series, dtype: Any, block: Block) -> pl.Series:
     """Times with or without a zone, as the dtype has them; gaps alone may be both."""
-    zoned = flows.tables.dtypes.zone_in(dtype) is not None
-    if not flows.tables.dtypes.is_date(dtype) or bool(getattr(times.dtype, "time_zone", None)) == zoned:
+    zoned = flows.tables.kinds.dtypes.zone_in(dtype) is not None
+    if not flows.tables.kinds.dtypes.is_date(dtype) or bool(getattr(times.dtype, "time_zone", None)) == zoned:
         return times
     if times.count():
         expected, example = ("with", "2024-01-31T12:00:00Z") if zoned else ("without", "2024-01-31T12:00:00")

@@ -15,7 +15,7 @@ from flows.results.frames import frame_of, looked_at
 from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
 from flows.tables.fields import Rows
-from flows.tables.integrals import MOST_POINTS, Codes, axes_of
+from flows.tables.integrals import MOST_POINTS, Angle, Codes, Line
 from flows.tables.schema import Schema
 from flows.training.options import bar_or_none
 
@@ -106,6 +106,12 @@ def _scores(result: FitResult, schema: Schema, x: np.ndarray, contexts: Any, row
             values[places, j] = log_p - axis.log_total(log_density, x[places, j], near, score.rounding)
         bar.update(len(places))
     return values
+
+
+def axes_of(schema: Schema) -> list[Codes | Angle | Line]:
+    """The axes of all columns; cells of steps reach beyond bounds by half a step."""
+    lines = [Line(low - step / 2, high + step / 2) for (low, high), step in zip(schema.supports, schema.steps, strict=True)]
+    return [*map(Codes, schema.classes), *map(Angle, schema.periods), *lines]
 
 
 def _draws(result: FitResult, contexts: Any) -> tuple[np.ndarray, Any]:

@@ -8,11 +8,11 @@ import numpy as np
 
 from flows.core import warn_user
 from flows.results.frames import SHOWN, Frame, looked_at
-from flows.tables.dtypes import described, factorized, holds_times, names_among, values_of
 from flows.tables.fields import CellError, Field
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real, number
 from flows.tables.kinds.base import as_plain
 from flows.tables.kinds.category import PLAIN
+from flows.tables.kinds.dtypes import described, factorized, holds_times, names_among, values_of
 from flows.tables.schema import Schema, names_of
 from flows.training.data.rounding import ATOM, LEAST_TIES, step_of
 from flows.training.data.table import DataWarning

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from flows.tables.schema import Schema
-
 TOLERANCE = 1e-3  # nats, by which two levels of an integral may differ
 ROUNDINGS = 2.0  # the same, in roundings of the largest log p
 COARSEST = 0.1  # nats, the most that this allows: levels that miss a peak differ by about 1
@@ -126,12 +124,6 @@ class Line(NamedTuple):
             if np.isfinite(self.high):
                 return self.high - np.exp(-u), log_slope - u
             return u, log_slope
-
-
-def axes_of(schema: Schema) -> list[Codes | Angle | Line]:
-    """The axes of all columns; cells of steps reach beyond bounds by half a step."""
-    lines = [Line(low - step / 2, high + step / 2) for (low, high), step in zip(schema.supports, schema.steps, strict=True)]
-    return [*map(Codes, schema.classes), *map(Angle, schema.periods), *lines]
 
 
 def knots_of(ends: np.ndarray, *points: np.ndarray) -> np.ndarray:

@@ -10,10 +10,9 @@ import numpy as np
 
 from flows.core import FlowsError, shortened
 from flows.results.frames import Frame, check_columns, frame_of, listed, looked_at, one_row, shortened_name, taken_rows
-from flows.tables import written
-from flows.tables.dtypes import Dtype
-from flows.tables.fields import Field, Rows, context_of, decodable, encoded_rows
+from flows.tables.fields import Field, Rows, context_of, decodable, encoded_rows, from_json, to_json
 from flows.tables.kinds import Ignored, Kind
+from flows.tables.kinds.dtypes import Dtype
 
 
 class Schema:
@@ -334,7 +333,7 @@ class Schema:
 
     def to_json(self) -> str:
         """Return the schema as text, which people may edit: a list of columns, each with kind, arguments and learnt facts."""
-        return written.to_json(self._fields, self.condition, self.fitted_to)
+        return to_json(self._fields, self.condition, self.fitted_to)
 
     @classmethod
     def from_json(cls, text: str) -> "Schema":
@@ -343,7 +342,7 @@ class Schema:
         Errors:
             FlowsError: text that is not JSON, by line and column, or that has an unknown kind, argument or name.
         """
-        return cls.made(*written.from_json(text))
+        return cls.made(*from_json(text))
 
     def dtype_of(self, name: str) -> Dtype:
         return self._fields[name].dtype or ""

@@ -16,8 +16,8 @@ from scipy.special import logsumexp
 import flows
 from flows import tables
 from flows.results.result import FitResult
-from flows.tables.contributions import _Densities, _without_density
-from flows.tables.integrals import Angle, Codes, Line, axes_of
+from flows.tables.contributions import _Densities, _without_density, axes_of
+from flows.tables.integrals import Angle, Codes, Line
 
 QUICK = {"max_epochs": 2, "folds": 1, "verbose": 0}
 MODEL = flows.Normal(covariance="full", conditioner=flows.conditioners.MLP(8))

@@ -12,8 +12,8 @@ from flows.core import FlowsError
 from flows.results.columns import Column
 from flows.results.frames import as_numbers
 from flows.results.one_column import ends_of, shares_of
-from flows.tables.dtypes import column_of, factorized, gaps_of, holds_times, is_date, is_duration
 from flows.tables.kinds.base import Entries, Kind, as_plain, checked_plain, one_of_values, shown
+from flows.tables.kinds.dtypes import column_of, factorized, gaps_of, holds_times, is_date, is_duration
 
 FEW_ROWS = 5  # a value in fewer is pooled, where `other` is given
 PLAIN = str | bool | int | float | np.generic  # what categories are

@@ -9,9 +9,9 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.results.columns import Column
-from flows.tables.dtypes import column_of, described, factorized, gaps_of, holds_times, whole_range, without_zone, zone_in
 from flows.tables.kinds.base import WHOLE, Entries, Kind, check_finite, check_step, without_numpy
 from flows.tables.kinds.category import taken
+from flows.tables.kinds.dtypes import column_of, described, factorized, gaps_of, holds_times, whole_range, without_zone, zone_in
 
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
 NAMES = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")

@@ -10,8 +10,8 @@ from scipy.special import expit
 
 from flows.core import FlowsError
 from flows.results.columns import Column
-from flows.tables.dtypes import are_names, column_of, is_duration, is_single, values_of, whole_range
 from flows.tables.kinds.base import WHOLE, Entries, Kind, check_box, check_finite, check_number, check_step, without_numpy
+from flows.tables.kinds.dtypes import are_names, column_of, is_duration, is_single, values_of, whole_range
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
 FAR = 2**62  # beyond which no whole number is decoded
