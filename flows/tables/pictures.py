@@ -1,6 +1,5 @@
 """Pictures of a fitted table: draws next to rows, in the units of the frame."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,8 +56,7 @@ def _rows(table: Any, rows: Any, condition: Any) -> tuple[Any, Any]:
                 "from; give rows, or given="
             )
         return None, None
-    contexts = schema.context(table.condition_of(condition))
-    return None, contexts[0] if isinstance(condition, Mapping) else contexts
+    return None, table.context_of(condition)
 
 
 def _band(table: Any, condition: Field, target: Field, both: Compared, n: int, rng: Any) -> Any:

@@ -12,7 +12,7 @@ from flows.checks.sample import Model, result_model
 from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
-from flows.results.frames import column_at, listed, plain
+from flows.results.frames import listed
 from flows.results.result import FitResult
 from flows.tables.contributions import contributions
 from flows.tables.pictures import picture
@@ -66,8 +66,8 @@ class TableResult:
         """
         moves = self._points_of_cells(draws)
 
-        def score(x: np.ndarray, **keywords: Any) -> np.ndarray:
-            log_p = [np.asarray(self.result.log_prob(x + move, **keywords), float) for move in moves]
+        def score(x: np.ndarray, context: Any) -> np.ndarray:
+            log_p = [np.asarray(self.result.log_prob(x + move, context=context), float) for move in moves]
             return logsumexp(log_p, axis=0) - np.log(len(moves))
 
         return self._scored(score, frame, errors, -np.inf)
@@ -89,7 +89,7 @@ class TableResult:
         key, n, condition = as_key(rng), positive_int(n, "draw: n"), self.condition_of(given)
         if condition is None:
             return self.schema.decode(self._finite(key, n))
-        contexts = np.repeat(self.schema.context(condition), n, axis=0)
+        contexts = self.schema.context(condition)
         return self.schema.decode(self._finite(key, n, contexts), given=self.schema.given(condition, n))
 
     def anomaly(self, frame: Any, *, errors: str = "raise") -> np.ndarray:
@@ -109,8 +109,8 @@ class TableResult:
             frame, errors: as in `log_prob`.
         """
 
-        def both(x: np.ndarray, **keywords: Any) -> np.ndarray:
-            return np.stack(self.result.log_prob_and_anomaly(x, **keywords))
+        def both(x: np.ndarray, context: Any) -> np.ndarray:
+            return np.stack(self.result.log_prob_and_anomaly(x, context=context))
 
         log_p, usual = self._scored(both, frame, errors, np.array([[-np.inf], [self._least()]]))
         return log_p, usual
@@ -154,7 +154,7 @@ class TableResult:
             FlowsError: several columns, or one that has no order; as in `log_prob`.
         """
         answers, rows = self._answers("cdf"), self.schema.rows(frame)
-        return np.asarray(answers.cdf(rows.x, **({} if rows.context is None else {"context": rows.context})), float)
+        return np.asarray(answers.cdf(rows.x, context=rows.context), float)
 
     def quantile(self, q: Any, given: Any = None) -> Any:
         """The value below which a share q of the one column lies, in its units: of the shape of q, or (rows, *q.shape)
@@ -216,7 +216,7 @@ class TableResult:
     def verify(self, frame: Any) -> RowReport:
         """Tell on which rows the model is not to be trusted, as `FitResult.verify`."""
         rows = self.schema.rows(frame)
-        return self.result.verify(rows.x, **({} if rows.context is None else {"context": rows.context}))
+        return self.result.verify(rows.x, context=rows.context)
 
     def save(self, path: Any, metadata: dict | None = None) -> None:
         """Write model, scores and schema to one file, for `tables.load`, or for `flows.load`, which returns the `FitResult`.
@@ -258,34 +258,30 @@ class TableResult:
             return rows.x, rows.context
 
         def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
-            if contexts is not None and contexts.ndim == 1:  # one for all
-                contexts = np.broadcast_to(contexts, (n, len(contexts)))
-                drawn = self._finite(key, n, contexts)
-            else:
-                drawn = self._finite(key, n if contexts is None else 1, contexts)
+            batched = contexts is not None and contexts.ndim == 2
+            drawn = self._finite(key, 1 if batched else n, None if contexts is None else np.atleast_2d(contexts))
             finite = np.isfinite(drawn).all(1)
             drawn[finite] = schema.encode(schema.decode(drawn[finite])) if finite.any() else drawn[finite]
-            return np.asarray(drawn)
+            return drawn
 
         kinds: dict[str, Any] = {name: schema.complete(name).kind for name in schema.codes}
         called = {name: kind.called for name, kind in kinds.items()}
         return replace(model, columns=columns_of(schema.columns, model.region, None, called), read=read, draw=draw)
 
     def _finite(self, key: Any, n: int, contexts: np.ndarray | None = None) -> np.ndarray:
-        """Draws as the schema encodes them: n, or one for each of these contexts, of which n in a row are equal."""
-        if contexts is None:
-            drawn = np.asarray(self.result.draw(key, n), np.float64)
-        else:
-            drawn = np.asarray(self.result.draw(key, n, context=contexts[::n]), np.float64).reshape(len(contexts), -1)
+        """Draws as the schema encodes them: n, or n for each of these contexts, one after the other."""
+
+        def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
+            drawn = np.asarray(self.result.draw(key, n, context=contexts), np.float64)
+            return drawn.reshape(-1, len(self.schema.columns))
+
+        drawn = draw(key, n, contexts)
         for attempt in range(ATTEMPTS):
-            beyond = ~np.isfinite(drawn).all(1)
-            if not beyond.any():
+            beyond = np.flatnonzero(~np.isfinite(drawn).all(1))
+            if not len(beyond):
                 break
-            again, count = jax.random.fold_in(key, attempt), int(beyond.sum())
-            if contexts is None:
-                drawn[beyond] = self.result.draw(again, count)
-            else:
-                drawn[beyond] = np.asarray(self.result.draw(again, 1, context=contexts[beyond])).reshape(count, -1)
+            again = jax.random.fold_in(key, attempt)
+            drawn[beyond] = draw(again, len(beyond), None) if contexts is None else draw(again, 1, contexts[beyond // n])
         return drawn
 
     def _least(self) -> float:
@@ -297,8 +293,7 @@ class TableResult:
         rows with gaps."""
         values, refused, lacking = list[np.ndarray](), 0, 0
         for part in self.schema.pieces(frame, PIECE, errors=errors):
-            keywords = {} if part.context is None else {"context": part.context}
-            scores = np.asarray(function(part.x, **keywords), float)
+            scores = np.asarray(function(part.x, context=part.context), float)
             gaps = part.gaps & ~part.outside
             values.append(np.where(part.outside, outside, np.where(gaps, np.nan, scores)))
             refused, lacking = refused + int(part.outside.sum()), lacking + int(gaps.sum())
@@ -335,13 +330,16 @@ class TableResult:
             raise FlowsError(f"given is missing; expected values of {', '.join(map(repr, names))}: a dict, or a frame")
         return self.schema.given(condition)
 
+    def context_of(self, condition: Any) -> np.ndarray | None:
+        # What a model sees of a condition: of a dict one context, of a frame one for each row; None without one.
+        frame = self.condition_of(condition)
+        contexts = None if frame is None else self.schema.context(frame)
+        return contexts[0] if contexts is not None and isinstance(condition, Mapping) else contexts
+
     def _answered(self, name: str, condition: Any, *arguments: Any) -> Any:
-        schema, answers = self.schema, self._answers(name)
-        frame, keywords = self.condition_of(condition), dict[str, Any]()
-        if frame is not None:
-            context = schema.context(frame)
-            keywords["context"] = context[0] if isinstance(condition, Mapping) else context
-        return in_units(schema, np.asarray(getattr(answers, name)(*arguments, **keywords), np.float64))
+        answers = self._answers(name)
+        answer = getattr(answers, name)(*arguments, context=self.context_of(condition))
+        return in_units(self.schema, np.asarray(answer, np.float64))
 
     def _answers(self, name: str) -> Any:
         columns = self.schema.columns
@@ -361,16 +359,14 @@ def steps_of(schema: Schema) -> np.ndarray:
 
 def in_units(schema: Schema, values: np.ndarray) -> Any:
     """Encoded values of the one column, of any shape, in the units of the data; infinite values stay, and are gaps of times."""
-    flat, finite = values.ravel(), np.isfinite(values.ravel())
-    is_date = schema[schema.columns[0]].sort == "times"
-    frame = plain(schema.decode(np.where(finite, flat, 0.0)[:, None]))
-    (place,) = (i for i, name in enumerate(map(str, frame.columns)) if name == schema.columns[0])
-    column = column_at(frame, place)
+    (name,), flat, finite = schema.columns, values.ravel(), np.isfinite(values.ravel())
+    column = schema.native(name, np.where(finite, flat, 0.0), schema.fitted_to)
     # NumPy has no zones: polars would give such times in Universal Time; pandas hands on objects with theirs.
     units = np.array(column.to_list(), object) if getattr(column.dtype, "time_zone", None) else column.to_numpy()
     if not finite.all():
         if units.dtype.kind in "mM":
             units = np.where(finite, units, np.array("NaT", units.dtype))
         else:
+            is_date = schema[name].sort == "times"
             units = np.where(finite, units, np.array(None)) if is_date else np.where(finite, units.astype(float), flat)
     return units.reshape(values.shape)[()]

@@ -363,7 +363,7 @@ class Schema:
     def complete(self, name: str) -> Field:
         return self._fields[name].known(name)
 
-    def native(self, name: str, values: np.ndarray, library: str) -> Any:
+    def native(self, name: str, values: np.ndarray, library: str | None) -> Any:
         return self[name].decoded(name, self.complete(name), values, library)
 
     def _decoded_condition(self, condition: Any, rows: int, library: str) -> dict[str, Any]:

@@ -90,11 +90,16 @@ class Kind:
     def axis(self, field: Any, name: str) -> Column:  # of a picture
         return Column(name, step=field.step)
 
+    def units(self, field: Any) -> tuple[float, float]:  # start and unit of a picture, which has (start + encoded) / unit
+        return 0.0, 1.0
+
     def in_units(self, field: Any, values: np.ndarray) -> np.ndarray:  # of the frame, as numbers that a picture has
-        return values
+        start, unit = self.units(field)
+        return np.asarray((start + values) / unit)
 
     def from_units(self, field: Any, values: np.ndarray) -> np.ndarray:
-        return values
+        start, unit = self.units(field)
+        return np.asarray(values * unit - start)
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,9 +144,8 @@ def check_step(kind: str, step: Any) -> None:
         raise FlowsError(f"{kind}: step is {step!r}; expected a number above 0, or None where values are not rounded")
 
 
-def check_finite(name: str, values: np.ndarray, expected: str) -> None:
-    """Refuse encoded values that are not finite."""
-    wrong = ~np.isfinite(values)
+def check_decodable(name: str, values: np.ndarray, wrong: np.ndarray, expected: str) -> None:
+    """Refuse the first of the encoded values that are wrong."""
     if wrong.any():
         row = int(wrong.argmax())
         raise FlowsError(f"decode: column {name!r}, row {row}, is {values[row]:.6g}; expected {expected}")

@@ -12,7 +12,7 @@ from flows.core import FlowsError
 from flows.results.columns import Column
 from flows.results.frames import as_numbers
 from flows.results.one_column import ends_of, shares_of
-from flows.tables.kinds.base import Entries, Kind, as_plain, checked_plain, one_of_values, shown
+from flows.tables.kinds.base import Entries, Kind, as_plain, check_decodable, checked_plain, one_of_values, shown
 from flows.tables.kinds.dtypes import column_of, factorized, gaps_of, holds_times, is_date, is_duration
 
 FEW_ROWS = 5  # a value in fewer is pooled, where `other` is given
@@ -45,11 +45,7 @@ class Codes(Kind):
     def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
         codes, known = np.rint(values), self.known
         wrong = ~((codes == values) & (codes >= 0) & (codes < len(known)))
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise FlowsError(
-                f"decode: column {name!r}, row {row}, is {values[row]:.6g}; expected a code, 0 to {len(known) - 1}"
-            )
+        check_decodable(name, values, wrong, f"a code, 0 to {len(known) - 1}")
         return taken(column_of(library, field.dtype or "object", list(known), name), codes.astype(np.int64))
 
     def parsed_as(self, dtype: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.results.columns import Column
-from flows.tables.kinds.base import WHOLE, Entries, Kind, check_finite, check_step, without_numpy
+from flows.tables.kinds.base import WHOLE, Entries, Kind, check_decodable, check_step, without_numpy
 from flows.tables.kinds.category import taken
 from flows.tables.kinds.dtypes import column_of, described, factorized, gaps_of, holds_times, whole_range, without_zone, zone_in
 
@@ -102,7 +102,7 @@ class DateTime(Kind):
 
     def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
         """Seconds as a native column of times, or of text or whole numbers in the format."""
-        check_finite(name, values, "a finite number of seconds")
+        check_decodable(name, values, ~np.isfinite(values), "a finite number of seconds")
         dtype = field.dtype or "datetime64[us]"
         unit = "ns" if self.format is None and "ns" in str(dtype) else "us"
         ticks = np.rint(np.rint(values / field.step) * (field.step * _per_second(unit)))
@@ -135,11 +135,8 @@ class DateTime(Kind):
     def axis(self, field: Any, name: str) -> Column:
         return Column(name, step=field.step / DAY, dates=True, zone=zone_in(field.dtype or ""))
 
-    def in_units(self, field: Any, values: np.ndarray) -> np.ndarray:
-        return np.asarray((_start_of(field) + values) / DAY)
-
-    def from_units(self, field: Any, values: np.ndarray) -> np.ndarray:
-        return np.asarray(values * DAY - _start_of(field))
+    def units(self, field: Any) -> tuple[float, float]:  # days since 1970
+        return _from_text(field.least, "us") / 1e6, DAY
 
 
 class Ticks(NamedTuple):
@@ -281,11 +278,6 @@ def _check_zone(name: str, field: Any, times: Ticks, what: str) -> None:
 def _written(time: dt.datetime, written: str) -> str:
     """A time as `_parsed` reads it: years of four digits, which strftime does not write on all systems."""
     return time.strftime(written.replace("%Y", f"{time.year:04d}"))
-
-
-def _start_of(field: Any) -> float:
-    """The least date, in seconds since 1970."""
-    return _from_text(field.least, "us") / 1e6
 
 
 def _span_of(field: Any) -> float:

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from flows.core import FlowsError
 from flows.results.columns import Column
-from flows.tables.kinds.base import WHOLE, Entries, Kind, check_box, check_finite, check_number, check_step, without_numpy
+from flows.tables.kinds.base import WHOLE, Entries, Kind, check_box, check_decodable, check_number, check_step, without_numpy
 from flows.tables.kinds.dtypes import are_names, column_of, is_duration, is_single, values_of, whole_range
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
@@ -81,7 +81,7 @@ class Number(Kind):
 
     def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
         """Encoded numbers as a native column."""
-        check_finite(name, values, "a finite number")
+        check_decodable(name, values, ~np.isfinite(values), "a finite number")
         dtype = field.dtype or "float64"
         numbers = self._restored(field, values)
         if is_duration(dtype):
@@ -130,11 +130,8 @@ class Number(Kind):
             return np.asarray(low + (high - low) * expit(values))
         return np.asarray(low + np.exp(values) if np.isfinite(low) else high - np.exp(-values) if np.isfinite(high) else values)
 
-    def in_units(self, field: Any, values: np.ndarray) -> np.ndarray:
-        return np.asarray(values + float(field.offset))
-
-    def from_units(self, field: Any, values: np.ndarray) -> np.ndarray:
-        return np.asarray(values - float(field.offset))
+    def units(self, field: Any) -> tuple[float, float]:
+        return float(field.offset), 1.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -283,9 +280,6 @@ class Circular(Number):
 
     def in_units(self, field: Any, values: np.ndarray) -> np.ndarray:
         return np.asarray(self.low + np.mod(values, self.period))
-
-    def from_units(self, field: Any, values: np.ndarray) -> np.ndarray:
-        return np.asarray(values - self.low)
 
     def _restored(self, field: Any, values: np.ndarray) -> np.ndarray:
         """Angles in [low, low + period)."""
