@@ -178,7 +178,7 @@ def _without_gaps(table: Frame, schema: Schema, weights: Any) -> tuple[Frame, An
             f"tables.fit: weights have shape {np.shape(weights)}, expected ({table.rows},): one for each row of the frame, "
             "also for those with gaps"
         )
-    lacking = np.any(list(gaps.values()), 0)
+    lacking = np.logical_or.reduce(list(gaps.values()))
     by_column = ", ".join(f"{name!r} in {int(mask.sum())}" for name, mask in gaps.items())
     if lacking.all():
         raise FlowsError(f"tables.fit: all {len(lacking)} rows have a gap, in {by_column}; ignore these columns, or fill them")

@@ -12,7 +12,7 @@ from flows.tables.fields import CellError, Field
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real, number
 from flows.tables.kinds.base import as_plain
 from flows.tables.kinds.category import PLAIN
-from flows.tables.kinds.dtypes import described, factorized, holds_times, names_among, values_of
+from flows.tables.kinds.dtypes import described, factorized, is_date, names_among, values_of
 from flows.tables.schema import Schema, names_of
 from flows.training.data.rounding import ATOM, LEAST_TIES, step_of
 from flows.training.data.table import DataWarning
@@ -114,11 +114,12 @@ def _guessed(name: str, column: Any) -> Guess:
     gaps = bool((places < 0).any())
     if len(values) + gaps == 1:
         return _constant(as_plain(values[0]) if values else None)
-    if holds_times(column):
+    if is_date(native := described(column)):
         return Guess(DateTime(), "times")
     if dtype.startswith("Duration"):
         return _number(name, column)
-    return _guessed_by_values(name, column, places, values, gaps)
+    ordered = isinstance(native, dict) and bool(native.get("ordered"))
+    return _guessed_by_values(name, column, ordered, places, values, gaps)
 
 
 def _constant(value: Any) -> Guess:
@@ -127,14 +128,14 @@ def _constant(value: Any) -> Guess:
     return Guess(Constant(value), "no value in any row" if value is None else "one value in all rows")
 
 
-def _guessed_by_values(name: str, column: Any, places: np.ndarray, values: list[Any], gaps: bool) -> Guess:
+def _guessed_by_values(name: str, column: Any, ordered: bool, places: np.ndarray, values: list[Any], gaps: bool) -> Guess:
     """Guess what a column holds by its values, as its dtype is neither one of numbers nor one of times."""
     odd = next((value for value in values if not isinstance(value, PLAIN)), None)
     if odd is not None and not isinstance(odd, decimal.Decimal):
         return Guess(Ignored(), f"holds {type(odd).__name__}")
     texts = np.array([isinstance(value, str) for value in values])
     count = f"{len(values):,} values{' and gaps' * gaps}"
-    if isinstance(dtype := described(column), dict) and dtype.get("ordered"):
+    if ordered:
         return Guess(Ordinal(), f"{count} of an ordered dtype")
     if str(column.dtype).startswith(("Categorical", "Enum")):
         return Guess(Category(), f"{count} of a categorical dtype")

@@ -289,7 +289,7 @@ class Schema:
         table = self._looked_at(frame, "gaps", self._fields)
         names = [name for name in (*self.columns, *self.condition) if not self[name].gaps_are_values]
         masks = {name: self.complete(name).encoded(name, table, "gaps").gaps for name in names}
-        return {name: mask for name, mask in masks.items() if np.any(mask)}
+        return {name: mask for name, mask in masks.items() if mask.any()}
 
     def decode(self, array: Any, given: Any = None) -> Any:
         """Numbers as a frame of the library, the order and the dtypes that the schema was fitted to.

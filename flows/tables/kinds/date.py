@@ -247,10 +247,7 @@ def _joined(why: str, more: str) -> str:
 
 def _step_of(ticks: np.ndarray, per_second: int) -> float:
     """The coarsest step of the ladder that all times have, counted from the least."""
-    for step in STEPS:
-        if not (ticks % max(round(step * per_second), 1)).any():
-            return step
-    return STEPS[-1]
+    return next((step for step in STEPS if not (ticks % max(round(step * per_second), 1)).any()), STEPS[-1])
 
 
 def _within_float32(field: Any, span: float) -> Any:

@@ -187,12 +187,8 @@ def column_of(library: str, dtype: Dtype, values: Any, name: str) -> Any:
         raise
     except Exception as error:
         raise FlowsError(
-            f"column {name!r}: {_shown(values)} do not fit the dtype {dtype!r:.80} ({error}); expected values of it"
+            f"column {name!r}: {list(values[:5])!r} do not fit the dtype {dtype!r:.80} ({error}); expected values of it"
         ) from None
-
-
-def _shown(values: Any) -> str:
-    return repr(list(values[:5]))
 
 
 def _pandas(pandas: Any, dtype: Dtype, values: Any) -> Any:
