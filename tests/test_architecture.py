@@ -33,7 +33,7 @@ TRAINING = [  # the same within flows/training
     {"data"},
     {"loop"},
     {"density", "fitting"},
-    {"fit", "comparison", "stacking"},
+    {"fit", "comparison"},
     {"select"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

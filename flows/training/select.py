@@ -1,6 +1,5 @@
 """`flows.select`: a comparison of several models on the same data, and their mixture."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
@@ -26,7 +25,6 @@ from flows.training.devices import devices_of
 from flows.training.fit import SelectKeywords, hands_on
 from flows.training.model_view import ModelView
 from flows.training.options import FEW, FOLDS
-from flows.training.stacking import as_one, stacked_scores
 
 TINY = 1e-3  # nats
 NO_FAULT = ("given up", "not fitted", "interrupted")
@@ -194,7 +192,7 @@ def select(
         for name, model in models.items():
             comparison.add(name, model)
         ranked = comparison.ranked()
-        weights, stacked = _stacked(comparison, ranked)
+        weights, stacked = comparison.stacked(ranked)
         return Selection(tuple(ranked), comparison.rows, folds, weights, stacked)
 
 
@@ -204,37 +202,6 @@ def _coded(view: ModelView) -> np.ndarray:
         return view.coded if isinstance(view.init_fun, DistributionInit) else np.zeros(view.columns, bool)
     except Exception:
         return np.ones(view.columns, bool)
-
-
-def _stacked(comparison: Comparison, ranked: list[Candidate]) -> tuple[dict[str, float], Candidate | None]:
-    """Return the weights of candidates in their mixture, by name, and the mixture as a candidate."""
-    single = ranked[0]
-    able = [
-        candidate
-        for candidate in ranked
-        if candidate.result is not None and not (np.isnan(candidate.scores) | (candidate.scores == np.inf)).any()
-    ]
-    if len(able) < 2:
-        return {single.name: 1.0}, single
-    began, mixture = time.monotonic(), stacked_scores(np.stack([candidate.scores for candidate in able], 1), comparison.weights)
-    used = [(candidate, float(weight)) for candidate, weight in zip(able, mixture.weights, strict=True) if weight > 0]
-    used.sort(key=lambda pair: -pair[1])
-    members, weights = [candidate for candidate, _ in used], np.array([weight for _, weight in used])
-    shares = {candidate.name: weight for candidate, weight in used}
-    if len(members) == 1:
-        return shares, members[0]
-    nats, error = comparison.mean(mixture.scores)
-    results = [member.result for member in members if member.result is not None]
-    try:
-        result, why = as_one(results, weights, mixture.scores, error, comparison.folds), ""
-    except (FlowsError, TypeError) as failure:  # some model cannot be a component
-        result, why = None, str(failure)
-    stack = Candidate(
-        "stack", None if result is None else result.init_fun, result, nats, error,
-        comparison.difference(single.scores, mixture.scores), sum(member.num_params for member in members), why, mixture.scores,
-        time.monotonic() - began, sum(member.cost for member in members),
-    )  # fmt: skip
-    return shares, stack
 
 
 def _named(candidates: Any) -> dict[str, DistributionLike]:

@@ -21,8 +21,7 @@ from flows.training.data.read import read
 from flows.training.data.region import ends_of
 from flows.training.data.standardization import Vectors, _alone, choose, entropy, heavy_tails, measure
 from flows.training.data.table import Rows
-from flows.training.loop.messages import error_of_fall, falling_by
-from flows.training.loop.progress import Progress
+from flows.training.loop.progress import Progress, error_of_fall, falling_by
 from flows.training.model_view import ModelView
 from flows.training.options import Options
 

@@ -10,11 +10,10 @@ from common import AFFINE, QUICK, ROWS, close, error_of, interrupting
 
 import flows
 from flows.training import comparison
-from flows.training.comparison import Candidate, Comparison, SelectOptions
+from flows.training.comparison import Candidate, Comparison, SelectOptions, as_one, mixed, stacked_scores
 from flows.training.data.read import read_arrays
 from flows.training.devices import Devices
 from flows.training.select import Selection, mostly_whole, suggested
-from flows.training.stacking import as_one, mixed, stacked_scores
 
 DRAW = np.random.default_rng(0)
 

@@ -14,8 +14,7 @@ from flows.objectives import Estimate
 from flows.training import fit_to_density
 from flows.training.density import variational
 from flows.training.density.divergences import polish
-from flows.training.density.draws import Drawing, Points
-from flows.training.density.figures import log_normalizer_of_mixture
+from flows.training.density.figures import Drawing, Points, log_normalizer_of_mixture
 
 KEY = jax.random.key(0)
 MEANS, FACTORS = [[-3.0, 0.0], [4.0, 1.0]], [[[1.0, 0.3], [0.3, 0.5]], [[0.2, 0.0], [0.0, 2.0]]]

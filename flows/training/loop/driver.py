@@ -25,8 +25,7 @@ from flows.training.data.gaussian import Yardstick
 from flows.training.data.read import DataFailed
 from flows.training.devices import devices
 from flows.training.loop.checkpoint import Checkpoint
-from flows.training.loop.messages import TOLD, after, compare, error_of, error_of_stream, history_of
-from flows.training.loop.progress import Progress
+from flows.training.loop.progress import TOLD, Progress, after, compare, error_of, error_of_stream, history_of
 from flows.training.loop.step import Report, State
 from flows.training.loop.trainer import Trainer, program_of
 from flows.training.options import Options

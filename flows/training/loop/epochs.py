@@ -11,17 +11,21 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, on_device
+from flows.compose import first_nonfinite_layer
+from flows.core import Array, DistributionPart, on_device, pieces_of, stop_fixed
 from flows.training.data.prepare import Prepared
 from flows.training.data.read import DataFailed
-from flows.training.data.table import Chunk, Rows, Stream, Table, take
+from flows.training.data.table import Chunk, Rows, Stream, Table, floating, take
 from flows.training.devices import devices
-from flows.training.loop.messages import cause
 from flows.training.loop.step import Report, State
 from flows.training.loop.trainer import Trainer, schedule_of
 from flows.training.options import Options
+
+SHOWN = 3  # leaves that are named
+TOO_LARGE = "losses and gradients are finite, but the updates of the optimizer are too large"
 
 
 class RowEpochs:
@@ -43,7 +47,44 @@ class RowEpochs:
             return f"the {self.options.measure}, or its gradient, is not finite there"
         rows, key = self.rows.member(member), self.keys if self.keys.ndim == 0 else self.keys[member]
         table = rows.split.held_out if step is None else self.suspects(number, step, member)
-        return cause(self.compiled.program.problem.part, params, table, step is not None, key, rows.deviations)
+        return nonfinite(self.compiled.program.problem.part, params, table, step is not None, key, rows.deviations)
+
+
+def nonfinite(
+    part: DistributionPart, params: Any, table: Table, train: bool, key: Array, deviations: Callable[[Array], Any]
+) -> str:
+    """Return where log_pdf, or its gradient in training, is not finite among rows; `deviations` gives the columns of rows in
+    standard deviations from the means."""
+    rows, rng = floating(table.rows), key if "rng" in part.keywords else None
+
+    def log_pdf(params: Any, rows: Rows) -> Array:
+        return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, train)
+
+    pieces = [take(rows, piece) for piece in pieces_of(len(rows.x), rows.x.shape[1:])]
+    values = np.concatenate([np.asarray(log_pdf(params, piece), float) for piece in pieces])
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        one = take(rows, bad[:1])
+        layer = first_nonfinite_layer(lambda: log_pdf(params, one))
+        flat = deviations(one.x).reshape(-1, one.x.shape[-1])
+        far = np.unravel_index(np.abs(flat).argmax(), flat.shape)
+        where = f", which {layer} is the first to return" if layer else ""
+        return (
+            f"log_pdf is {values[bad[0]]} at row {table.numbers[bad[0]]} of {table.source}{where}; of the row's columns, "
+            f"{far[1]} is farthest out: {flat[far]:.3g} standard deviations from the mean"
+        )
+    if not train:
+        return TOO_LARGE
+    gradient = jax.grad(lambda params: -log_pdf(params, rows).mean())(params)
+    leaves = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+        if not bool(jnp.isfinite(leaf).all())
+    ]
+    if leaves:
+        more = f" and {len(leaves) - SHOWN} more" if len(leaves) > SHOWN else ""
+        return f"the gradient is not finite in {', '.join(leaves[:SHOWN])}{more}"
+    return TOO_LARGE
 
 
 class Epochs(RowEpochs):
