@@ -28,7 +28,7 @@ FLOORS = [
     {"__main__"},
 ]
 TRAINING = [  # the same within flows/training
-    {"fingerprint", "devices", "model_view"},
+    {"devices", "model_view"},
     {"options"},
     {"data"},
     {"loop"},

@@ -89,11 +89,6 @@ class Devices:
             )
         return states[self.here]
 
-    def ready(self, function: Any, *arguments: Any) -> None:
-        """Compile before processes meet within a call, where they wait for each other only for a short time."""
-        if not self.alone:
-            function.ready(*arguments)
-
     def same(self, settings: Callable[[], dict[str, Any]], remedy: str = EVERY_PROCESS) -> None:
         """Refuse settings and versions that differ from process 0."""
         if self.alone:
@@ -210,14 +205,9 @@ class Placement(NamedTuple):
     members: bool = False
 
     @property
-    def divides_batches(self) -> bool:
-        """Tell whether batches are spread over devices."""
-        return self.mesh is not None and not self.members
-
-    @property
     def shares(self) -> int:
-        """The number of parts into which a batch is divided."""
-        return self.mesh.size if self.mesh is not None and self.divides_batches else 1
+        """The number of parts into which a batch is divided, one for each device; 1 where members are divided instead."""
+        return 1 if self.mesh is None or self.members else self.mesh.size
 
     def members_here(self, members: int) -> int:
         """Return how many of the members are on one device."""
@@ -290,34 +280,27 @@ class Placement(NamedTuple):
 
 
 class OnMesh:
-    """A function that is compiled for a mesh. `ready(*arguments)` compiles it and runs nothing, as processes that meet within a
-    call wait for each other only for a short time."""
+    """A function that is compiled for a mesh. Several processes compile it before they meet and run it together, as within a
+    call they wait for each other only for a short time."""
 
     def __init__(self, function: Any, shardings: list[NamedSharding]):
         self.function, self.shardings, self.compiled = function, shardings, dict[str, Callable]()
 
     def __call__(self, *arguments: Any) -> Any:
-        arguments = self._placed(arguments)
-        compiled = self.compiled.get(_shapes(arguments), self.function) if self.compiled else self.function
+        pairs = zip(arguments, self.shardings, strict=True)
+        arguments = tuple(jax.tree.map(partial(_placed, sharding=sharding), argument) for argument, sharding in pairs)
         with self._mesh_set():
-            return compiled(*arguments)
-
-    def ready(self, *arguments: Any) -> None:
-        arguments = self._placed(arguments)
-        with self._mesh_set():
-            self.compiled[_shapes(arguments)] = self.function.lower(*arguments).compile()
+            if devices().alone:
+                return self.function(*arguments)
+            shapes = str(jax.tree.map(lambda leaf: (np.shape(leaf), getattr(leaf, "dtype", type(leaf))), arguments))
+            if shapes not in self.compiled:
+                self.compiled[shapes] = self.function.lower(*arguments).compile()
+            devices().meet()
+            return self.compiled[shapes](*arguments)
 
     def _mesh_set(self) -> AbstractContextManager:
         """Replace a `jax.set_mesh` around the fit, whose axis may be explicit."""
         return nullcontext() if jax.sharding.get_abstract_mesh().empty else jax.set_mesh(cast(Mesh, self.shardings[0].mesh))
-
-    def _placed(self, arguments: tuple) -> tuple:
-        pairs = zip(arguments, self.shardings, strict=True)
-        return tuple(jax.tree.map(partial(_placed, sharding=sharding), argument) for argument, sharding in pairs)
-
-
-def _shapes(tree: Any) -> str:
-    return str(jax.tree.map(lambda leaf: (np.shape(leaf), getattr(leaf, "dtype", type(leaf))), tree))
 
 
 def _placed(array: Any, sharding: NamedSharding) -> Any:

@@ -36,12 +36,12 @@ from flows.training.loop.checkpoint import settings_of
 from flows.training.loop.driver import drive
 from flows.training.loop.epochs import Epochs, StreamEpochs
 from flows.training.loop.losses import (
-    Function,
     Likelihood,
     Objective,
     RowsProblem,
     check_keywords,
     has_running_statistics,
+    key_of,
 )
 from flows.training.loop.trainer import trainer
 from flows.training.options import Options
@@ -110,12 +110,11 @@ def train_members(
         params, whole = outer(trained), distribution_part(flow, rows.event, rows.context)
         return Distribution(params, *functions_of(with_functions_of(whole, part), params))
 
-    def settings(options: Options) -> dict[str, Any]:
-        data = split.whole.rows, split.validation
-        return settings_of(rows.outer(rows.model), key, data, options, batch_size=split.batch_size)
+    def settings() -> dict[str, Any]:
+        return settings_of(rows.outer(rows.model), key, (split.whole.rows, split.validation), options)
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # a model that runs row by row is never traced
-        best, history = drive(source, starts[0] if members is None else stacked(starts), options, published, settings)
+        best, history = drive(source, starts[0] if members is None else stacked(starts), published, settings)
     return published(best), history
 
 
@@ -127,7 +126,7 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> RowsPro
         raise FlowsError(f"fit: rows is 'split', and each of {len(rows.folds)} folds has separate rows; give folds=1")
     batch, dealt, split = rows.split.batch_size // options.accumulate, alone, held_out if alone else 0
     if rows.split.stream is not None:
-        dealt, split = placement.divides_batches and options.members is None, 0
+        dealt, split = placement.shares > 1 and options.members is None, 0
     common = part, batch, options.precision, has_running_statistics(model), dealt, split
     if options.objective is None:
         return Likelihood(*common, exact=getattr(model, "likelihood", "exact") == "unbiased")
@@ -137,7 +136,7 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> RowsPro
             f"fit: rows is 'split' over {placement.shares} devices, and {held_out} rows are held out; expected at "
             f"least one for each device, for the {options.measure}"
         )
-    return Objective(*common, function=Function(options.objective))
+    return Objective(*common, function=options.objective, key=key_of(options.objective))
 
 
 def facts_of_result(rows: Prepared) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -20,7 +20,6 @@ from flows.core import (
     DistributionInit,
     DistributionPart,
     FlowsError,
-    ModelValue,
     Region,
     Shape,
     Value,
@@ -145,7 +144,7 @@ def num_trained(params: Any) -> int:
 
 def values_of(model: Any) -> list[Value]:
     """Return a model and all values within it; an empty list for a plain closure."""
-    return [model, *model.values_within()] if isinstance(model, ModelValue) else []
+    return [model, *model.values_within()] if isinstance(model, Value) else []
 
 
 def has_flow(model: Any) -> bool:

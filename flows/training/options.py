@@ -32,7 +32,6 @@ from flows.core import (
 )
 from flows.objectives import maximum_likelihood
 from flows.training.devices import Placement
-from flows.training.fingerprint import fingerprint
 
 LEARNING_RATE = 5e-3
 EMA = 0.998
@@ -154,26 +153,13 @@ def name_of_objective(function: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def objective_in_full(function: Any, caller: str) -> str:
-    """Return the module and name of a function, with a digest of its code unless it is a function of the library."""
-    inner = getattr(function, "func", function)
-    name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
-    if inner is function and name.startswith("flows."):
-        return name
-    return f"{name}, code and constants {fingerprint(function, f'{caller}: the objective {name_of_objective(function)}')}"
-
-
 def keywords_of_objective(function: Callable) -> tuple[str, ...]:
     """Return which of context, weights, rng and train a function names; all if it takes any keyword."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()}
+    if inspect.Parameter.VAR_KEYWORD in kinds.values():
         return ROW_KEYWORDS
-    named = {
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    }
-    return tuple(name for name in ROW_KEYWORDS if name in named)
+    by_name = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return tuple(name for name in ROW_KEYWORDS if kinds.get(name) in by_name)
 
 
 ROW_KEYWORDS = ("context", "weights", "rng", "train")
@@ -290,7 +276,7 @@ class Options:
 
     def rows_a_step(self, rows: float) -> int:
         """Return the number of rows of a batch, out of `rows` (inf in a stream), in parts of equal size on each device."""
-        is_set, parts = self.batch_size is not None, self.accumulate * self.devices_of_batches
+        is_set, parts = self.batch_size is not None, self.accumulate * self.placement.shares
         wanted = self.batch_size if is_set else min(max(BATCH_SIZE, parts), max(rows // BATCHES, parts, LEAST_BATCH))
         batch_size = int(min(wanted, rows))
         if batch_size < self.accumulate:
@@ -307,25 +293,17 @@ class Options:
         return batch_size - batch_size % parts
 
     @property
-    def devices_of_batches(self) -> int:
-        """The number of devices over which each batch is spread; 1 where members are spread instead."""
-        return 1 if self.mesh is None or self.spreads_members else self.mesh.size
-
-    @property
-    def spreads_members(self) -> bool:
-        """Tell whether members, or folds, are spread over the mesh instead of batches: if each device gets the same number."""
-        several = self.members or self.folds or 1
-        return self.mesh is not None and self.rows == "copied" and several > 1 and several % self.mesh.size == 0
-
-    @property
     def placement(self) -> Placement:
-        """The placement of the training."""
-        return Placement(self.mesh, self.members is not None and self.spreads_members)
+        """The placement of the training. Members, or folds, are spread over the mesh instead of batches if each device gets the
+        same number."""
+        several = self.members or self.folds or 1
+        equal = self.mesh is not None and self.rows == "copied" and several > 1 and several % self.mesh.size == 0
+        return Placement(self.mesh, equal)
 
     @property
     def _parts(self) -> str:
         """The parts of a batch in words, for errors."""
-        devices = self.devices_of_batches
+        devices = self.placement.shares
         if devices > 1 and self.accumulate == 1:
             return f"{devices} equal parts, one for each device"
         return f"accumulate={self.accumulate} equal parts" + f" on each of {devices} devices" * (devices > 1)
@@ -342,14 +320,14 @@ class Options:
         return replace(self, batch_size=batch_size, max_epochs=max_epochs, patience=patience)
 
     def lasting(self) -> dict[str, Any]:
-        """Return the options that may not change when a fit continues from a checkpoint, as the checkpoint holds them."""
+        """Return the options that may not change when a fit continues from a checkpoint, as the checkpoint holds them, without
+        the objective."""
         lasting = [option.name for option in fields(self) if _declared(option) and MAY_CHANGE not in _declared(option)]
-        named = {name: getattr(self, name) for name in lasting if name != "objective"} | {
+        return {name: getattr(self, name) for name in lasting if name != "objective"} | {
             "as_is": list(self.as_is),
             "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",
         }
-        return named if self.objective is None else {**named, "objective": objective_in_full(self.objective, self.caller)}
 
 
 def _declared(option: Field) -> tuple:

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 import flows
 from flows.core import Precision, distribution_part, mesh_of_rows
 from flows.core.meshes import by_process
+from flows.training.devices import Placement
 from flows.training.loop.losses import HeldOut, Likelihood, chunks_of
 from flows.training.options import Options
 
@@ -75,7 +76,7 @@ def test_a_batch_that_does_not_split():
 
 
 def test_a_batch_has_rows_for_each_device(monkeypatch):
-    monkeypatch.setattr(Options, "devices_of_batches", 300)
+    monkeypatch.setattr(Placement, "shares", 300)
     assert Options().rows_a_step(10**6) == Options().rows_a_step(400) == 300
     with pytest.raises(flows.FlowsError, match=r"batch_size is 1, which does not split into 300 equal parts, .* is 300"):
         Options(batch_size=1).rows_a_step(1_000)

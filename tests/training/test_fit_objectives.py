@@ -11,7 +11,7 @@ from common import close, error_of
 import flows
 from flows import objectives
 from flows.objectives.matching import paired
-from flows.training.loop.losses import Function
+from flows.training.loop.losses import key_of
 
 QUICK = {"max_epochs": 2, "batch_size": 90, "verbose": 0, "folds": 1}
 MATCHED = flows.Flow(flows.Continuous(flows.MLP(8, activation="tanh"), steps=4))
@@ -213,7 +213,7 @@ def test_a_checkpoint_knows_its_objective(tmp_path):
 
 def test_equal_partials_share_a_program():
     a, b, c = (
-        Function(functools.partial(objectives.flow_matching, pairing=pairing))
+        key_of(functools.partial(objectives.flow_matching, pairing=pairing))
         for pairing in ("optimal transport", "optimal transport", None)
     )
     assert a == b and hash(a) == hash(b) and a != c

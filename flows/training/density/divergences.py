@@ -17,6 +17,7 @@ from flows.objectives import reverse_kl
 from flows.training.data.gaussian import Yardstick, by_chance
 from flows.training.data.table import Rows, seed_of, take
 from flows.training.density.figures import ENOUGH, ENOUGH_K, RELIABLE, Figures
+from flows.training.loop.driver import Source
 from flows.training.loop.losses import HeldOut, Likelihood
 from flows.training.loop.step import Report, State
 from flows.training.loop.trainer import schedule_of, trainer, warmup_cosine
@@ -63,12 +64,8 @@ class ReverseKL:
         return "draws and densities are finite, but a gradient or an update is not"
 
 
-class Draws:
-    """The epochs of a fit to a density, a `Source` of the driver without rows: the host scores draws after each epoch.
-    `options` say when rounds end."""
-
-    state: Any = None
-    restore: Any = None
+class Draws(Source):
+    """The epochs of a fit to a density, without rows: the host scores draws after each epoch. `options` say when rounds end."""
 
     def __init__(self, problem: ReverseKL, figures: Figures, params: Any, options: Any, key: Array):
         self.problem, self.figures, steps = problem, figures, options.steps_per_epoch
@@ -87,31 +84,25 @@ class Draws:
         self.noise, key = jax.random.split(key)
         self.key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
 
-    def _arguments(self, state: State, number: int) -> tuple:
-        start, end = next(ends for ends in pairwise([0, *self.rounds]) if number < ends[1])
-        steps = self.options.steps_per_epoch
-        schedule = schedule_of(self.options, (end - start) * steps)((number - start) * steps, steps)
-        return state, self.key, None, self.betas[number * steps : (number + 1) * steps, None, None], schedule, None
-
-    def _judged(self, state: State, number: int) -> tuple[State, HeldOut, Any]:
+    def _judged(self, state: State, number: int, losses: Any, taken: Any) -> tuple[State, Report]:
         used = state.params if self.options.ema is None else (state.average[1], state.params[1])
         value = self.figures.held_out(self.problem.published(self.compiled.params(used)), self.noise)
         if number < self.options.run.tempered:
             value = value._replace(mean=jnp.full_like(value.mean, jnp.nan))
-        return self.compiled.finish(state, self.key, None, value)
-
-    def ready(self, state: State) -> None:
-        self.compiled.advance.ready(*self._arguments(state, 0))
-
-    def run(self, state: State, number: int) -> tuple[State, Report]:
-        state, losses, taken = self.compiled.advance(*self._arguments(state, number))
-        state, value, better = self._judged(state, number)
+        state, value, better = self.compiled.finish(state, self.key, None, value)
         return state, Report(losses, taken, value, better)
 
+    def run(self, state: State, number: int) -> tuple[State, Report]:
+        start, end = next(ends for ends in pairwise([0, *self.rounds]) if number < ends[1])
+        steps = self.options.steps_per_epoch
+        schedule = schedule_of(self.options, (end - start) * steps)((number - start) * steps, steps)
+        betas = self.betas[number * steps : (number + 1) * steps, None, None]
+        state, losses, taken = self.compiled.advance(state, self.key, None, betas, schedule, None)
+        return self._judged(state, number, losses, taken)
+
     def score(self, state: State) -> tuple[State, Report]:
-        state, value, better = self._judged(state, self.options.max_epochs)
         none = np.zeros(0, np.float32)
-        return state, Report(none, none.astype(bool), value, better)
+        return self._judged(state, self.options.max_epochs, none, none.astype(bool))
 
     def cause(self, params: Any, number: int, step: int | None, member: int) -> str:
         if step is None:

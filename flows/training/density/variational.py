@@ -40,8 +40,7 @@ from flows.training.density.figures import Figures, history_of_start
 from flows.training.density.start import begin
 from flows.training.density.target import Target, box_of, check_density, starts_of
 from flows.training.devices import devices, devices_of
-from flows.training.fingerprint import fingerprint
-from flows.training.loop.checkpoint import settings_of
+from flows.training.loop.checkpoint import fingerprint, settings_of
 from flows.training.loop.driver import drive
 from flows.training.options import MAY_CHANGE, Options, Run, check_distribution, decay, one_of, optional, share
 
@@ -81,13 +80,14 @@ class DensityOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        over = self.num_samples % self.devices_of_batches
-        if over and self.num_samples != type(self).num_samples:
+        shares = self.placement.shares
+        nearest = max(self.num_samples - self.num_samples % shares, shares)
+        if self.num_samples % shares and self.num_samples != type(self).num_samples:
             raise FlowsError(
-                f"fit_to_density: num_samples is {self.num_samples}, which does not split over {self.devices_of_batches} "
-                f"devices; the nearest that does is {max(self.num_samples - over, self.devices_of_batches)}"
+                f"fit_to_density: num_samples is {self.num_samples}, which does not split over {shares} devices; the nearest "
+                f"that does is {nearest}"
             )
-        object.__setattr__(self, "num_samples", max(self.num_samples - over, self.devices_of_batches))
+        object.__setattr__(self, "num_samples", nearest)
 
 
 @explained_call("flows.fit_to_density(0, flow, log_density, 2)")
@@ -211,7 +211,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     start = begin(rng, init_fun, log_density, box, points, options.standardize is True)
     init_fun = start.init_fun
 
-    def settings(options: Options) -> dict[str, Any]:
+    def settings() -> dict[str, Any]:
         if options.checkpoint is None:  # a function may hold values without a digest
             density = getattr(user_density, "__name__", type(user_density).__name__)
         else:
@@ -229,7 +229,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     if options.anneal is not None or not outcome.enough:
         at_start = triple, outcome
         source = Draws(problem, figures, params, options, steps_key)
-        params, history = drive(source, params, source.options, problem.published, settings)
+        params, history = drive(source, params, problem.published, settings)
         triple = problem.published(params)
         outcome = figures.of(triple, weights_key)
         if start.base is not None and outcome.lacking is not None:

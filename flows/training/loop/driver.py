@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -43,38 +42,34 @@ class Source(Protocol):
     """
 
     compiled: Trainer
+    options: Options
     yardstick: Yardstick  # the units and the scale of losses
-    state: Any
-    restore: Callable[[Any], None] | None
+    state: Any = None
+    restore: Callable[[Any], None] | None = None
 
-    def ready(self, state: State) -> None: ...  # compiles what an epoch runs
     def score(self, state: State) -> tuple[State, Report]: ...
     def run(self, state: State, number: int) -> tuple[State, Report]: ...
     def cause(self, params: Any, number: int, step: int | None, member: int) -> str: ...
 
 
 def drive(
-    source: Source,
-    params: Any,
-    options: Options,
-    published: Callable[[Any], Distribution],
-    settings: Callable[[Options], dict[str, Any]],
+    source: Source, params: Any, published: Callable[[Any], Distribution], settings: Callable[[], dict[str, Any]]
 ) -> tuple[Any, History]:
     """Train, and return the best params and the history.
 
     `params` are the params of the start, stacked for members. `published` makes the triple that a user sees from params, and
-    `settings` makes the settings that identify a fit from options.
+    `settings` makes the settings that identify a fit.
     """
+    options = source.options
 
     def shared() -> dict[str, Any]:
-        # A function may hold values without a digest.
         known = {"objective": options.objective_name, "patience": options.patience}
         known |= {} if options.optimizer is None else {"optimizer": program_of(options.optimizer, params)}
-        return {**settings(replace(options, objective=None)), **known, "checkpoint": options.checkpoint is not None}
+        return {**settings(), **known, "checkpoint": options.checkpoint is not None}
 
     devices().same(shared)
-    checkpoint = None if options.checkpoint is None else Checkpoint(options, settings(options))
-    loop = Loop(source, params, options, published, checkpoint)
+    checkpoint = None if options.checkpoint is None else Checkpoint(options, settings())
+    loop = Loop(source, params, published, checkpoint)
     with loop.bar, _interrupts() as interrupts:
         loop.begin()
         while loop.goes_on(bool(interrupts)):
@@ -87,10 +82,9 @@ def drive(
 class Loop:
     """A running training: its state on the device, and the progress of each member."""
 
-    def __init__(
-        self, source: Source, params: Any, options: Options, published: Callable[[Any], Distribution], checkpoint: Any
-    ):
-        self.source, self.start, self.options, self.publish, self.checkpoint = source, params, options, published, checkpoint
+    def __init__(self, source: Source, params: Any, published: Callable[[Any], Distribution], checkpoint: Checkpoint | None):
+        self.source, self.start, self.publish, self.checkpoint = source, params, published, checkpoint
+        self.options = options = source.options
         self.trainer, self.placement = source.compiled, source.compiled.placement
         self.began, self.devices = time.monotonic(), devices()
         self.state = self.trainer.start(params)
@@ -104,9 +98,8 @@ class Loop:
                 source.restore(self.devices.state_of(states))
         self.resumed, self.stopped, self.interrupted, self.margin = saved is not None, False, False, 0.0
         done, quiet = len(self.members[0].train), not (options.verbose and self.devices.first)
-        # All begin at the epoch of the first, with their programs compiled.
-        self.devices.ready(source, self.state)
         folder = f"checkpoint={os.fsdecode(options.checkpoint)!r}" if options.checkpoint else "no checkpoint"
+        # All begin at the epoch of the first.
         self.devices.same(lambda: {"epoch to go on from": done}, f"give {folder} as a folder that all processes share, or none")
         self.calls_back = self.devices.any(bool(options.callbacks or options.run.callback))
         self.bar = tqdm(total=options.max_epochs, initial=done, desc="compiling", unit="epoch", disable=quiet)

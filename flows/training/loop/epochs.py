@@ -19,7 +19,7 @@ from flows.core import Array, DistributionPart, on_device, pieces_of, stop_fixed
 from flows.training.data.prepare import Prepared
 from flows.training.data.read import DataFailed
 from flows.training.data.table import Chunk, Rows, Stream, Table, floating, take
-from flows.training.devices import devices
+from flows.training.loop.driver import Source
 from flows.training.loop.step import Report, State
 from flows.training.loop.trainer import Trainer, schedule_of
 from flows.training.options import Options
@@ -28,11 +28,8 @@ SHOWN = 3  # leaves that are named
 TOO_LARGE = "losses and gradients are finite, but the updates of the optimizer are too large"
 
 
-class RowEpochs:
+class RowEpochs(Source):
     """Epochs of rows, the sources of a training by `flows.fit`. `keys` is a key, or an array of the keys of members."""
-
-    state: Any = None
-    restore: Callable[[Any], None] | None = None
 
     def __init__(self, rows: Prepared, compiled: Trainer, options: Options, keys: Array):
         self.rows, self.compiled, self.options, self.keys = rows, compiled, options, keys
@@ -106,17 +103,14 @@ class Epochs(RowEpochs):
         self.on_devices = tuple(placement.spread(take(table, numbers[here].ravel())) for table, numbers in both)
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
-        return self.compiled.run(*self._arguments(state, number, self.rows.split.steps))
+        return self._run(state, number, self.rows.split.steps)
 
     def score(self, state: State) -> tuple[State, Report]:
-        return self.compiled.run(*self._arguments(state, 0, 0))
+        return self._run(state, 0, 0)
 
-    def ready(self, state: State) -> None:
-        self.compiled.run.ready(*self._arguments(state, 0, 0))
-
-    def _arguments(self, state: State, number: int, taken: int) -> tuple:
+    def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
         order, steps = self.compiled.placement.order(self.order(number)), self.rows.split.steps
-        return state, self.keys, taken, order, self.schedule(number * steps, steps), *self.on_devices
+        return self.compiled.run(state, self.keys, taken, order, self.schedule(number * steps, steps), *self.on_devices)
 
     def suspects(self, number: int, step: int, member: int) -> Table:
         order = self.order(number)
@@ -172,13 +166,9 @@ class StreamEpochs(RowEpochs):
         """The first look at the rows, and the held-out rows, on all devices."""
         return self.compiled.placement.copied((self.rows.train, self.rows.held_out))
 
-    def ready(self, state: State) -> None:
-        self.compiled.finish.ready(state, self.keys, *self.looked_at)  # chunks are not there yet
-
     def run(self, state: State, number: int) -> tuple[State, Report]:
         losses, taken, first = [], [], number * self.rows.split.steps
-        self.refused, together = {}, devices()
-        advance, placement = self.compiled.advance, self.compiled.placement
+        self.refused, placement = {}, self.compiled.placement
         try:
             with _ahead(partial(self._ready, number)) as chunks:
                 for piece, ready in enumerate(chunks):
@@ -186,10 +176,8 @@ class StreamEpochs(RowEpochs):
                     # Placed here, as the thread that reads has separate settings of JAX.
                     split = self.compiled.shares > 1
                     rows = placement.spread(ready.rows) if split else placement.copied(jax.tree.map(on_device, ready.rows))
-                    arguments = self.keys, piece, placement.order(ready.order), schedule, rows
-                    together.ready(advance, state, *arguments)
-                    together.meet()  # all start the joint computation, or none
-                    state, loss, was_taken = advance(state, *arguments)
+                    order = placement.order(ready.order)
+                    state, loss, was_taken = self.compiled.advance(state, self.keys, piece, order, schedule, rows)
                     first += len(schedule)
                     losses.append(placement.fetched(loss))
                     taken.append(placement.fetched(was_taken))
@@ -198,13 +186,15 @@ class StreamEpochs(RowEpochs):
         except DataFailed as failure:
             failure.state = state  # it has the best params; the state before is used up
             raise
-        state, value, better = self.compiled.finish(state, self.keys, *self.looked_at)
-        return state, Report(np.concatenate(losses, -1), np.concatenate(taken, -1), value, better)
+        return self._finished(state, np.concatenate(losses, -1), np.concatenate(taken, -1))
 
     def score(self, state: State) -> tuple[State, Report]:
-        state, value, better = self.compiled.finish(state, self.keys, *self.looked_at)
         none = np.zeros((*self.keys.shape, 0))
-        return state, Report(none, none, value, better)
+        return self._finished(state, none, none)
+
+    def _finished(self, state: State, losses: np.ndarray, taken: np.ndarray) -> tuple[State, Report]:
+        state, value, better = self.compiled.finish(state, self.keys, *self.looked_at)
+        return state, Report(losses, taken, value, better)
 
     def _note(self, ready: Ready, taken: np.ndarray) -> None:
         for member, was_taken in enumerate(np.atleast_2d(taken)):

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +18,6 @@ from flows.core import (
     FlowsError,
     Given,
     Precision,
-    Value,
     by_device,
     check_result,
     computed_with,
@@ -30,6 +30,7 @@ from flows.core import (
 )
 from flows.training.data.prepare import MEASURED, measured_of
 from flows.training.data.table import Rows, floating, take
+from flows.training.model_view import values_of
 from flows.training.options import keywords_of_objective, name_of_objective
 
 FEW = 500  # held-out rows that compare two epochs
@@ -149,14 +150,16 @@ class Likelihood(RowsProblem):
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(RowsProblem):
-    """The user's `objective(params, distribution, x, *, context, weights, rng, train)` of rows."""
+    """The user's `objective(params, distribution, x, *, context, weights, rng, train)` of rows; problems are equal if theirs
+    bind the same arguments to the same function."""
 
-    function: "Function"
+    function: Callable = field(compare=False)
+    key: Any
     divisible = False  # it may be any function of a batch
 
     @property
     def draws(self) -> bool:
-        return "rng" in keywords_of_objective(self.function.function)
+        return "rng" in keywords_of_objective(self.function)
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
         """The mean over held-out rows, in chunks of a batch; the last may be smaller. It names no single row."""
@@ -183,7 +186,7 @@ class Objective(RowsProblem):
         return HeldOut(mean, jnp.zeros((), int), mean, zero, jnp.ones_like(mean), jnp.full_like(mean, jnp.nan))
 
     def of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
-        params, rows, function = stop_fixed(params), floating(rows), self.function.function
+        params, rows, function = stop_fixed(params), floating(rows), self.function
         named = {"context": rows.context, "weights": rows.weights, "rng": key, "train": train}
         keywords = {name: named[name] for name in keywords_of_objective(function)}
         value = function(params, Distribution(params, *functions_of(self.part, params)), rows.x, **keywords)
@@ -197,25 +200,14 @@ class Objective(RowsProblem):
         return value.astype(rows.x.dtype)
 
 
-class Function:
-    """A function that equals another if both bind the same arguments to the same function."""
-
-    key: Any
-
-    def __init__(self, function: Callable):
-        self.function, self.key = function, function
-        if type(function) is partial:
-            try:
-                self.key = (function.func, function.args, tuple(sorted(function.keywords.items())))
-                hash(self.key)
-            except TypeError:
-                self.key = function
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Function) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
+def key_of(function: Callable) -> Any:
+    """Return a key that is equal for functions which bind the same arguments to the same function."""
+    if type(function) is partial:
+        key = (function.func, function.args, tuple(sorted(function.keywords.items())))
+        with suppress(TypeError):  # of an argument without a hash
+            hash(key)
+            return key
+    return function
 
 
 def check_keywords(function: Callable, rows: Rows, caller: str) -> None:
@@ -253,5 +245,4 @@ def taken(rows: Rows, index: Array, split: bool) -> Rows:
 
 def has_running_statistics(model: Any) -> bool:
     """Return whether a layer or a network in the model is measured again after an epoch, such as batch norm."""
-    within = [model, *model.values_within()] if isinstance(model, Value) else []
-    return any(traits_by(value).running or getattr(value, "running", False) for value in within)
+    return any(traits_by(value).running or getattr(value, "running", False) for value in values_of(model))

@@ -4,7 +4,6 @@ for most fits when the start is scored. A digest shows whether two optimizers fr
 
 import hashlib
 from collections.abc import Callable
-from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -160,33 +159,13 @@ def program_of(optimizer: Any, params: Any) -> str | None:
 def program(function: Callable, *arguments: Any) -> str | None:
     """A digest of the program of a function for arguments of these shapes: equal digests, equal results.
 
-    It includes the derivatives by all floating arguments, as two functions may agree in their values alone. It is None for a
-    program that has no digest: it holds a tracer or calls Python back, or JAX can neither trace nor differentiate it.
+    It is None for a program that has no digest: it holds a tracer or calls Python back, or JAX cannot trace it.
     """
-    leaves, tree = jax.tree.flatten(arguments)
-    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
-
-    def run(rest: list, *floats: Any) -> Any:
-        both = iter(rest), iter(floats)
-        return function(*jax.tree.unflatten(tree, [next(both[is_float]) for is_float in floating]))
-
-    def backward(floats: list, rest: list) -> Any:
-        outputs, pull_back = jax.vjp(partial(run, rest), *floats)
-        return run(rest, *floats), pull_back(outputs)
-
-    def forward(floats: list, rest: list) -> Any:  # the only derivative of a loop of unknown length
-        return run(rest, *floats), jax.jvp(partial(run, rest), floats, floats)
-
-    split = [[leaf for leaf, is_float in zip(leaves, floating, strict=True) if is_float is kind] for kind in (True, False)]
-    for derivative in (backward, forward):
-        try:
-            jaxpr = jax.make_jaxpr(derivative)(*split)
-            if holds_tracer(jaxpr.consts):
-                return None
-            text = jax.jit(jaxpr_as_fun(jaxpr)).lower(*split[0], *split[1]).as_text()
-        except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
-            continue
-        if "callback" in text:
+    try:
+        jaxpr = jax.make_jaxpr(function)(*arguments)
+        if holds_tracer(jaxpr.consts):
             return None
-        return hashlib.sha256(text.encode()).hexdigest()  # constants, however large, are part of the text
-    return None
+        text = jax.jit(jaxpr_as_fun(jaxpr)).lower(*jax.tree.leaves(arguments)).as_text()
+    except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
+        return None
+    return None if "callback" in text else hashlib.sha256(text.encode()).hexdigest()  # constants are part of the text
