@@ -267,19 +267,15 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
         folds: the number of folds, 1 without folds.
     """
     first, log_weights = results[0], jnp.log(on_device(weights, jnp.float32))
-    models = [result.member if isinstance(result, EnsembleResult) and folds > 1 else result.init_fun for result in results]
+    front = (folds,) * (folds > 1)
+    models = [result.member if isinstance(result, EnsembleResult) and front else result.init_fun for result in results]
     flow = Mixture(*models, weights=tuple(map(float, weights)), trainable=False)
-    params: Any = {"components": tuple(result.params for result in results), "fixed": {"logits": log_weights}}
-    front: tuple[int, ...] = ()
-    losses = -np.atleast_1d(scores.mean())
-    if folds > 1:
-        components = {
-            "components": tuple(result.params["components"] for result in results),
-            "fixed": {"logits": jnp.broadcast_to(log_weights, (folds, len(results)))},
-        }
-        params = {"components": components, "fixed": {"logits": jnp.full(folds, -np.log(folds), log_weights.dtype)}}
-        flow, front = Mixture(flow, num_components=folds, trainable=False), (folds,)
-        losses = -scores.reshape(folds, -1).mean(1, keepdims=True)
+    components = tuple(result.params["components"] if front else result.params for result in results)
+    params = {"components": components, "fixed": {"logits": jnp.broadcast_to(log_weights, (*front, len(results)))}}
+    if front:
+        flow = Mixture(flow, num_components=folds, trainable=False)
+        params = {"components": params, "fixed": {"logits": jnp.full(folds, -np.log(folds), log_weights.dtype)}}
+    losses = -scores.reshape(*front, -1).mean(-1, keepdims=True)
     history = {name: first.history[name] for name in ("rows", "held_out", "gaussian_loss") if name in first.history}
     history |= {"validation_loss": losses, "best_epoch": np.zeros(front, int), "error": np.full(front, error)}
     history |= {"stacked": np.array(len(results))}
