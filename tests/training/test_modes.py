@@ -9,9 +9,9 @@ import pytest
 from common import error_of
 
 import flows
-from flows.training import fit_to_density
+from flows.training import History, fit_to_density
 from flows.training.density import variational
-from flows.training.density.figures import Verdict, history_of_start
+from flows.training.density.figures import Verdict
 from flows.training.density.modes import Gaussian, modes_of, spread_points
 from flows.training.density.target import Target, box_of
 from flows.training.density.variational import default_model
@@ -156,7 +156,7 @@ def test_a_fit_that_left_modes_returns_its_start(monkeypatch):
     def lost(source, params, *rest):
         of_flow = params["prior"]
         logits = of_flow["prior"]["logits"] + jnp.array([0.0, -20.0])
-        return {**params, "prior": {**of_flow, "prior": {**of_flow["prior"], "logits": logits}}}, history_of_start(0.0)
+        return {**params, "prior": {**of_flow, "prior": {**of_flow["prior"], "logits": logits}}}, History({"train_loss": []})
 
     log_density, means, _, shares = wells(2, 2)
     monkeypatch.setattr(variational, "drive", lost)

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, Distribution, DistributionPart, FlowsError, computed_with, functions_of
+from flows.core import Array, Distribution, DistributionPart, FlowsError, functions_of
 from flows.objectives import reverse_kl
 from flows.training.data.gaussian import Yardstick, by_chance
-from flows.training.data.table import Rows, seed_of, take
+from flows.training.data.table import Rows, seed_of
 from flows.training.density.figures import ENOUGH, ENOUGH_K, RELIABLE, Figures
 from flows.training.loop.driver import Source
 from flows.training.loop.losses import HeldOut, Likelihood
@@ -146,9 +146,8 @@ class ForwardKL(Likelihood):
     """Minus the weighted mean log-density of draws, with the model not in training mode: a quarter of the draws have a wider
     base, so their batch statistics are wrong for the model."""
 
-    def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
-        with computed_with(self.precision):
-            return -self._weighted(params, take(rows, index), None, False).mean()
+    def of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
+        return super().of(params, rows, None, False)
 
 
 def scores_by_formula(part: DistributionPart, params: Any) -> bool:
@@ -173,7 +172,5 @@ def polish(figures: Figures, part: DistributionPart, triple: Distribution, optio
     steps = min(steps, STEPS)
     order = np.random.default_rng(seed_of(steps_key)).integers(len(w), size=(steps, 1, BATCH), dtype=np.int32)
     state = compiled.start(triple.params)
-    state, _, _ = compiled.advance(
-        state, steps_key, None, order, warmup_cosine(RATE, steps)(0, steps), compiled.placement.copied(rows)
-    )
+    state, _, _ = compiled.advance(state, steps_key, None, order, warmup_cosine(RATE, steps)(0, steps), rows)
     return compiled.params(state.params)

@@ -17,7 +17,6 @@ from flows.distributions.draws import sample_with_log_pdf
 from flows.objectives import Estimate, effective_sample_size, log_normalizer, pareto_k
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import Diagnostics
-from flows.results.history import History
 from flows.training.data.table import seed_of
 from flows.training.density.modes import Modes
 from flows.training.density.start import Beginning
@@ -334,9 +333,3 @@ def log_normalizer_of_mixture(log_w: np.ndarray, points: Points) -> Estimate:
     if not z > 0:  # a few large weights
         return log_normalizer(log_w)
     return Estimate(float(top + math.log(z)), float(np.sqrt(np.square(rest).sum() / (n * (n - len(b)))) / z))
-
-
-def history_of_start(loss: float) -> History:
-    """Return the history of a fit that needed no epoch."""
-    losses = {"train_loss": np.zeros(0), "validation_loss": np.zeros(0), "skipped": np.zeros(0, int)}
-    return History({**losses, "best_epoch": -1, "start_loss": np.array(loss), "error": np.array(math.nan)})

@@ -17,7 +17,6 @@ from flows.core import (
     as_array,
     bijection_part,
     functions_of,
-    grown,
     initialize,
     on_device,
     positive_int,
@@ -25,6 +24,7 @@ from flows.core import (
 from flows.distributions.flow import Flow
 from flows.objectives import reverse_kl
 from flows.results.density import Parameters
+from flows.results.pieces import by_pieces
 from flows.training.data.region import box_layer, ends_of
 
 TOGETHER = 1_024  # points of one call, and so of one program
@@ -50,12 +50,9 @@ class Target:
 
     def raw(self, x: np.ndarray) -> np.ndarray:
         """The log-density of points (..., *event), not corrected."""
-        flat = x.reshape(-1, *self.event)
-        values = np.empty(len(flat))
-        for i in range(0, len(flat), TOGETHER):
-            piece = on_device(flat[i : i + TOGETHER], self.dtype)
-            values[i : i + len(piece)] = np.asarray(self._values(grown(piece, TOGETHER)))[: len(piece)]
-        return values.reshape(x.shape[: x.ndim - len(self.event)])
+        points = x.reshape(-1, *self.event)
+        values = by_pieces(lambda piece: self._values(on_device(piece, self.dtype)), points, sizes=(TOGETHER,))
+        return values.astype(float).reshape(x.shape[: x.ndim - len(self.event)])
 
     def climbed(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The ends of L-BFGS from each of the points, and the log-density there."""

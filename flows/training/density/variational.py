@@ -36,7 +36,7 @@ from flows.results.density import DensityFitResult, Parameters
 from flows.results.history import History
 from flows.training.data.table import seed_of
 from flows.training.density.divergences import Draws, ReverseKL, polish, scores_by_formula
-from flows.training.density.figures import Figures, history_of_start
+from flows.training.density.figures import Figures
 from flows.training.density.start import begin
 from flows.training.density.target import Target, box_of, check_density, starts_of
 from flows.training.devices import devices, devices_of
@@ -247,7 +247,8 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
             lost = "the training lost modes that its start had, so the result is the start; give a larger model"
             outcome.messages.insert(0, lost)
     else:
-        history = history_of_start(outcome.loss)
+        losses = {"train_loss": np.zeros(0), "validation_loss": np.zeros(0), "skipped": np.zeros(0, int)}
+        history = History({**losses, "best_epoch": -1, "start_loss": np.array(outcome.loss), "error": np.array(np.nan)})
     for message in outcome.messages:
         warn_user(f"fit_to_density: {message}")
     fields = {"diagnostics": outcome.diagnostics, "log_weights": outcome.log_weights}
