@@ -29,6 +29,7 @@ DAY = 24 * 3600 * 1000  # milliseconds to wait for another, which may be compili
 MARK = "fit.flows.shared"
 SOON = 6  # attempts to see a file, half a second apart
 EVERY_PROCESS = "every process makes the same call, with the same data and settings"
+ONE_FOLDER = "give {} as a folder that all processes share, or none"
 _meetings = itertools.count()  # the numbers of meetings, equal in all processes
 
 
@@ -270,9 +271,6 @@ class Placement(NamedTuple):
             return tree
         sharding = over(self.mesh, 0 if by_member and self.members else None)
         return jax.tree.map(lambda array: _placed(array, sharding), tree)
-
-    def order(self, order: np.ndarray) -> Any:
-        return order if self.mesh is None else _placed(order, self.order_sharding(0 if order.ndim == 4 else None))
 
     def fetched(self, tree: Any) -> Any:
         """Return the arrays in the memory of each process."""

@@ -35,14 +35,7 @@ from flows.training.data.table import Rows, take
 from flows.training.loop.checkpoint import settings_of
 from flows.training.loop.driver import drive
 from flows.training.loop.epochs import Epochs, StreamEpochs
-from flows.training.loop.losses import (
-    Likelihood,
-    Objective,
-    RowsProblem,
-    check_keywords,
-    has_running_statistics,
-    key_of,
-)
+from flows.training.loop.losses import Likelihood, Objective, RowsProblem, check_keywords, has_running_statistics, key_of
 from flows.training.loop.trainer import trainer
 from flows.training.options import Options
 

@@ -205,7 +205,7 @@ def of_small_arrays():
     calls = {
         "mean and variance": lambda: jax.numpy.stack(jax.jit(moments)(placed)),
         "rows of numbers": lambda: jax.jit(rows_of_numbers)(placed, numbers),
-        "order": lambda: Placement(over).order(order),
+        "order": lambda: jax.device_put(order, Placement(over).order_sharding(None)),
         "swapped": lambda: swapped(jax.device_put(placed, jax.sharding.NamedSharding(explicit, by_row))),
     }
     return {name: [np.asarray(shard.data).tolist() for shard in call().addressable_shards] for name, call in calls.items()}

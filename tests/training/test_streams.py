@@ -54,12 +54,12 @@ class Batches:
             yield x if self.context is None else (x, self.context[i : i + 137])
 
 
-IN_ONE = SimpleNamespace(parts=lambda size: (1, size), shares=1, placement=Placement())
+IN_ONE = SimpleNamespace(parts=lambda size: (1, size), shares=1, placement=Placement(), member=lambda order, i: order[i])
 
 
 def in_batches_of(size):
     split = SimpleNamespace(batch_size=size, steps=1, stream=SimpleNamespace(restore=None))
-    return SimpleNamespace(split=split, ready=lambda rows: rows, yardstick=None, event=(2,))
+    return SimpleNamespace(split=split, ready=lambda rows: rows, yardstick=None, event=(2,), train=None, held_out=None)
 
 
 def odd_batches(batches):

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from operator import itemgetter
 from typing import Any, Protocol
 
 import jax
@@ -22,7 +21,7 @@ from flows.persistence.programs import advice, seconds_of_compiling
 from flows.results.history import Epoch, History
 from flows.training.data.gaussian import Yardstick
 from flows.training.data.read import DataFailed
-from flows.training.devices import devices
+from flows.training.devices import ONE_FOLDER, devices
 from flows.training.loop.checkpoint import Checkpoint
 from flows.training.loop.progress import TOLD, Progress, after, compare, error_of, error_of_stream, history_of
 from flows.training.loop.step import Report, State
@@ -91,8 +90,7 @@ class Loop:
         self.members = [Progress() for _ in range(options.members or 1)]
         saved = None if checkpoint is None else checkpoint.load(self.state)
         if saved is not None:
-            state, record, states = saved
-            self.state = self.placement.copied(state, by_member=True)
+            self.state, record, states = saved
             self.members = [Progress(**fields) for fields in record]
             if source.restore is not None and states is not None:
                 source.restore(self.devices.state_of(states))
@@ -100,7 +98,7 @@ class Loop:
         done, quiet = len(self.members[0].train), not (options.verbose and self.devices.first)
         folder = f"checkpoint={os.fsdecode(options.checkpoint)!r}" if options.checkpoint else "no checkpoint"
         # All begin at the epoch of the first.
-        self.devices.same(lambda: {"epoch to go on from": done}, f"give {folder} as a folder that all processes share, or none")
+        self.devices.same(lambda: {"epoch to go on from": done}, ONE_FOLDER.format(folder))
         self.calls_back = self.devices.any(bool(options.callbacks or options.run.callback))
         self.bar = tqdm(total=options.max_epochs, initial=done, desc="compiling", unit="epoch", disable=quiet)
         self.compiled = 0.0 if quiet else seconds_of_compiling()
@@ -209,8 +207,7 @@ class Loop:
 
     def _cause(self, i: int, step: int | None = None) -> str:
         """Return what is not finite in a step of member i in the last epoch, or in its validation."""
-        params = self.trainer.params(self.state.params)
-        params = params if self.options.members is None else jax.tree.map(itemgetter(i), params)
+        params = self.trainer.member(self.trainer.params(self.state.params), i)
         return self.source.cause(params, len(self.members[0].train) - 1, step, i)
 
     def _published(self, state: State) -> Distribution:
@@ -224,8 +221,7 @@ class Loop:
         mean, rest = (loss.astype(float) - held_out_log_det for loss in (held_out.mean, held_out.rest))
         losses = losses.astype(float) - np.asarray(train_log_det)[..., None]
         arrays = Report(losses, taken, held_out._replace(mean=mean, rest=rest), better)
-        members = self.options.members
-        return [arrays] if members is None else [jax.tree.map(itemgetter(i), arrays) for i in range(members)]
+        return [self.trainer.member(arrays, i) for i in range(len(self.members))]
 
     def _show(self) -> None:
         options, gaussian = self.options, self.source.yardstick.gaussian

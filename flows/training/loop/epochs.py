@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.compose import first_nonfinite_layer
-from flows.core import Array, DistributionPart, on_device, pieces_of, stop_fixed
+from flows.core import Array, on_device, pieces_of, stop_fixed
 from flows.training.data.prepare import Prepared
 from flows.training.data.read import DataFailed
 from flows.training.data.table import Chunk, Rows, Stream, Table, floating, take
@@ -40,48 +40,39 @@ class RowEpochs(Source):
         raise NotImplementedError
 
     def cause(self, params: Any, number: int, step: int | None, member: int) -> str:
+        """Return where log_pdf is not finite among held-out rows, or among the rows of a step, or where its gradient is not."""
         if self.options.objective is not None:
             return f"the {self.options.measure}, or its gradient, is not finite there"
-        rows, key = self.rows.member(member), self.keys if self.keys.ndim == 0 else self.keys[member]
-        table = rows.split.held_out if step is None else self.suspects(number, step, member)
-        return nonfinite(self.compiled.program.problem.part, params, table, step is not None, key, rows.deviations)
+        part, train, prepared = self.compiled.program.problem.part, step is not None, self.rows.member(member)
+        table = prepared.split.held_out if step is None else self.suspects(number, step, member)
+        rows, rng = floating(table.rows), self.compiled.member(self.keys, member) if "rng" in part.keywords else None
 
+        def log_pdf(params: Any, rows: Rows) -> Array:
+            return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, train)
 
-def nonfinite(
-    part: DistributionPart, params: Any, table: Table, train: bool, key: Array, deviations: Callable[[Array], Any]
-) -> str:
-    """Return where log_pdf, or its gradient in training, is not finite among rows; `deviations` gives the columns of rows in
-    standard deviations from the means."""
-    rows, rng = floating(table.rows), key if "rng" in part.keywords else None
-
-    def log_pdf(params: Any, rows: Rows) -> Array:
-        return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, train)
-
-    pieces = [take(rows, piece) for piece in pieces_of(len(rows.x), rows.x.shape[1:])]
-    values = np.concatenate([np.asarray(log_pdf(params, piece), float) for piece in pieces])
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        one = take(rows, bad[:1])
-        layer = first_nonfinite_layer(lambda: log_pdf(params, one))
-        flat = deviations(one.x).reshape(-1, one.x.shape[-1])
-        far = np.unravel_index(np.abs(flat).argmax(), flat.shape)
-        where = f", which {layer} is the first to return" if layer else ""
-        return (
-            f"log_pdf is {values[bad[0]]} at row {table.numbers[bad[0]]} of {table.source}{where}; of the row's columns, "
-            f"{far[1]} is farthest out: {flat[far]:.3g} standard deviations from the mean"
-        )
-    if not train:
-        return TOO_LARGE
-    gradient = jax.grad(lambda params: -log_pdf(params, rows).mean())(params)
-    leaves = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
-        if not bool(jnp.isfinite(leaf).all())
-    ]
-    if leaves:
+        pieces = [take(rows, piece) for piece in pieces_of(len(rows.x), rows.x.shape[1:])]
+        values = np.concatenate([np.asarray(log_pdf(params, piece), float) for piece in pieces])
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            one = take(rows, bad[:1])
+            layer = first_nonfinite_layer(lambda: log_pdf(params, one))
+            flat = prepared.deviations(one.x).reshape(-1, one.x.shape[-1])
+            far = np.unravel_index(np.abs(flat).argmax(), flat.shape)
+            where = f", which {layer} is the first to return" if layer else ""
+            return (
+                f"log_pdf is {values[bad[0]]} at row {table.numbers[bad[0]]} of {table.source}{where}; of the row's columns, "
+                f"{far[1]} is farthest out: {flat[far]:.3g} standard deviations from the mean"
+            )
+        if not train:
+            return TOO_LARGE
+        gradient = jax.grad(lambda params: -log_pdf(params, rows).mean())(params)
+        leaves = [
+            jax.tree_util.keystr(path, simple=True, separator="/")
+            for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+            if not bool(jnp.isfinite(leaf).all())
+        ]
         more = f" and {len(leaves) - SHOWN} more" if len(leaves) > SHOWN else ""
-        return f"the gradient is not finite in {', '.join(leaves[:SHOWN])}{more}"
-    return TOO_LARGE
+        return f"the gradient is not finite in {', '.join(leaves[:SHOWN])}{more}" if leaves else TOO_LARGE
 
 
 class Epochs(RowEpochs):
@@ -109,12 +100,12 @@ class Epochs(RowEpochs):
         return self._run(state, 0, 0)
 
     def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
-        order, steps = self.compiled.placement.order(self.order(number)), self.rows.split.steps
-        return self.compiled.run(state, self.keys, taken, order, self.schedule(number * steps, steps), *self.on_devices)
+        order, schedule = self.order(number), self.schedule(number * self.rows.split.steps, self.rows.split.steps)
+        return self.compiled.run(state, self.keys, taken, order, schedule, *self.on_devices)
 
     def suspects(self, number: int, step: int, member: int) -> Table:
         order = self.order(number)
-        index = (order if self.keys.ndim == 0 else order[member])[step]
+        index = self.compiled.member(order, member)[step]
         if self.numbers is not None:  # the order is within each share
             index = self.numbers[np.repeat(np.arange(len(self.numbers)), index.shape[1] // len(self.numbers)), index]
         return self.rows.member(member).split.train.take(index.ravel())
@@ -160,11 +151,8 @@ class StreamEpochs(RowEpochs):
         self.stream = cast(Stream, rows.split.stream)
         self.seed, self.restore = np.asarray(jax.random.key_data(keys)).ravel().tolist(), self.stream.restore
         self.refused: dict[int, Callable[[], Table]] = {}  # by member: reads the rows of this step
-
-    @cached_property
-    def looked_at(self) -> tuple[Rows, Rows]:
-        """The first look at the rows, and the held-out rows, on all devices."""
-        return self.compiled.placement.copied((self.rows.train, self.rows.held_out))
+        # The first look at the rows, and the held-out rows, on all devices.
+        self.looked_at = compiled.placement.copied((rows.train, rows.held_out))
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
         losses, taken, first = [], [], number * self.rows.split.steps
@@ -174,10 +162,8 @@ class StreamEpochs(RowEpochs):
                 for piece, ready in enumerate(chunks):
                     schedule = self.schedule(first, ready.order.shape[-3])
                     # Placed here, as the thread that reads has separate settings of JAX.
-                    split = self.compiled.shares > 1
-                    rows = placement.spread(ready.rows) if split else placement.copied(jax.tree.map(on_device, ready.rows))
-                    order = placement.order(ready.order)
-                    state, loss, was_taken = self.compiled.advance(state, self.keys, piece, order, schedule, rows)
+                    rows = placement.spread(ready.rows) if self.compiled.shares > 1 else jax.tree.map(on_device, ready.rows)
+                    state, loss, was_taken = self.compiled.advance(state, self.keys, piece, ready.order, schedule, rows)
                     first += len(schedule)
                     losses.append(placement.fetched(loss))
                     taken.append(placement.fetched(was_taken))
@@ -199,7 +185,7 @@ class StreamEpochs(RowEpochs):
     def _note(self, ready: Ready, taken: np.ndarray) -> None:
         for member, was_taken in enumerate(np.atleast_2d(taken)):
             if not was_taken.all() and member not in self.refused:
-                order = ready.chunk_order if self.keys.ndim == 0 else ready.chunk_order[member]
+                order = self.compiled.member(ready.chunk_order, member)
                 self.refused[member] = partial(self._as_model_has, ready.chunk, order[np.argmin(was_taken)].ravel())
 
     def suspects(self, number: int, step: int, member: int) -> Table:

@@ -77,23 +77,20 @@ class Progress:
         self.train.append(float(finite.mean()) if len(finite) else math.nan)
         self.skipped.append(int((~report.taken).sum()))
         self.taken += int(report.taken.sum())
+        self.validation.append(float(report.validation.mean) if judged else math.nan)
         if not judged:
-            for record in (self.validation, self.effective, self.tails):
-                record.append(math.nan)
-            self.usable += bool(report.taken.any())
             self.start = min(self.start, self.initial)  # the training losses are of another density
-            return not report.taken.any()
-        self.validation.append(float(report.validation.mean))
-        if len(finite) and self.start == math.inf:
+        elif len(finite) and self.start == math.inf:
             self.start = float(finite[0])
-        lost = self._is_lost(report, margin)
+        lost = self._is_lost(report, margin) if judged else not report.taken.any()
+        known = judged and not lost
         self.usable += not lost
-        self.effective.append(math.nan if lost else float(report.validation.effective))
-        self.tails.append(math.nan if lost else float(report.validation.tail))
-        if report.better and not lost:
+        self.effective.append(float(report.validation.effective) if known else math.nan)
+        self.tails.append(float(report.validation.tail) if known else math.nan)
+        if report.better and known:
             self.best_epoch, self.waited = len(self.validation) - 1, 0
             self._carry(report.validation)
-        elif not lost:
+        elif known:
             self.waited += 1
         return lost
 

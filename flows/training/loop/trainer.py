@@ -73,10 +73,12 @@ class Trainer:
             return self.program.layout.join(self.program.layout.leaves(moved), still)
 
         parts = self.placement.fetched(parts)
-        if self.members is None:
-            return jax.tree.map(on_device, joined(*parts))
-        params_by_member = [joined(*jax.tree.map(itemgetter(i), parts)) for i in range(self.members)]
-        return jax.tree.map(lambda *leaves: on_device(np.stack(leaves)), *params_by_member)
+        by_member = [joined(*self.member(parts, i)) for i in range(self.members or 1)]
+        return jax.tree.map(lambda *leaves: on_device(leaves[0] if self.members is None else np.stack(leaves)), *by_member)
+
+    def member(self, tree: Any, i: int) -> Any:
+        """The arrays of one member; without members all arrays."""
+        return tree if self.members is None else jax.tree.map(itemgetter(i), tree)
 
     def parts(self, batch_size: int) -> tuple[int, int]:
         """The numbers of parts of a step, and of rows in a part."""
