@@ -156,8 +156,8 @@ class Comparison:
                 why.append(f"given up after {epoch.number + 1} epochs, {nats:.3g} nats behind")
             return bool(why)
 
-        result = fit_prepared(rows, replace(options, run=SELECT_RUN._replace(callback=given_up)), self.key)
-        return result, "".join(why)
+        result = fit_prepared(rows, replace(options, callbacks=(given_up,)), self.key)
+        return result, devices().meet(why="".join(why))[0]["why"]  # callbacks are called in the first alone
 
     def _prepared(self, init_fun: Any) -> Prepared:
         view = ModelView(init_fun, self.split.whole.event, self.split.whole.context_event, self.options.standardize)

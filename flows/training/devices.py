@@ -42,15 +42,7 @@ class Devices:
         self.caller, self.processes, self.size, self.over, self.within = caller, processes, size, False, within
         self.depth: int = 0 if within is None else within.depth + 1
         self.here = jax.process_index() if processes > 1 else 0
-
-    @property
-    def first(self) -> bool:
-        """Tell whether this process has the bar, the callbacks, the warnings and the files."""
-        return self.here == 0
-
-    @property
-    def alone(self) -> bool:
-        return self.processes == 1
+        self.alone, self.first = processes == 1, self.here == 0  # the first has the bar, the callbacks, the warnings, the files
 
     def meet(self, error: BaseException | None = None, **message: Any) -> list[dict[str, Any]]:
         """Exchange messages; if one of them has an error, the others raise it."""
@@ -242,7 +234,7 @@ class Placement(NamedTuple):
         else:
             whole, traced_on = [by_member if i in rows else copies for i in range(len(axes))], self.mesh
             if order is not None:
-                whole[order] = self.order_sharding(axes[order])
+                whole[order] = over(self.mesh, 2 if axes[order] is None else 3)  # ([members,] steps, parts, rows)
 
         def placed(*arguments: Any) -> Any:
             with rows_on(traced_on):
@@ -250,10 +242,6 @@ class Placement(NamedTuple):
 
         results = by_member if self.members else copies
         return OnMesh(jax.jit(placed, in_shardings=tuple(whole), out_shardings=results, **keywords), whole)
-
-    def order_sharding(self, axis: int | None) -> NamedSharding:
-        """Return the sharding of the order of rows, ([members,] steps, parts, rows)."""
-        return over(cast(Mesh, self.mesh), 0 if self.members else 2 if axis is None else 3)
 
     def spread(self, rows: Any) -> Any:
         """Return rows of this process, equally many on each of its devices, as a part of the rows of all processes."""

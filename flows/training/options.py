@@ -175,7 +175,6 @@ class Run(NamedTuple):
     judged: bool = True  # whether it warns when it ends behind its start, or behind the closed-form Gaussian
     tempered: int = 0  # the first epochs, whose validation loss says nothing
     stands: Callable[[list[float], list[float]], bool] | None = None  # whether it is over, by importance weights
-    callback: Callable[[Any], Any] | None = None  # called after each epoch like the callbacks of a user, but in every process
 
 
 FIT_RUN = Run()

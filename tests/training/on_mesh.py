@@ -141,7 +141,7 @@ def counted(**settings):
     found, call = [], OnMesh.__call__
 
     def noted(self, *arguments):
-        compiled = self.function.lower(*self._placed(arguments)).compile()
+        compiled = self.function.lower(*arguments).compile()
         text = compiled.as_text()
         ops = {op: text.count(f" {op}(") for op in ("all-reduce", "all-gather", "all-to-all", "collective-permute")}
         arrays = sum([each.split(")")[0].count("%") for each in text.split(" all-reduce(")[1:]])
@@ -205,7 +205,7 @@ def of_small_arrays():
     calls = {
         "mean and variance": lambda: jax.numpy.stack(jax.jit(moments)(placed)),
         "rows of numbers": lambda: jax.jit(rows_of_numbers)(placed, numbers),
-        "order": lambda: jax.device_put(order, Placement(over).order_sharding(None)),
+        "order": lambda: jax.device_put(order, Placement(over).compiled(jax.numpy.copy, (None,), 0).shardings[0]),
         "swapped": lambda: swapped(jax.device_put(placed, jax.sharding.NamedSharding(explicit, by_row))),
     }
     return {name: [np.asarray(shard.data).tolist() for shard in call().addressable_shards] for name, call in calls.items()}

@@ -260,7 +260,7 @@ def test_each_row_is_scored_by_the_member_that_has_not_seen_it():
 def test_what_is_five_standard_errors_behind_after_a_third_of_its_epochs_is_hopeless(number, behind, hopeless, monkeypatch):
     def fitted(scores, options, key):
         triple = flows.core.Distribution({}, lambda params, x, **_: scores, None)
-        options.run.callback(flows.training.Epoch(number, 12, *[None] * 7, lambda: triple))
+        options.callbacks[0](flows.training.Epoch(number, 12, *[None] * 7, lambda: triple))
         return flows.FitResult(*triple)
 
     alternating = np.resize([1.0, -1.0], 60)  # of a mean with standard error 0.13

@@ -99,7 +99,7 @@ class Loop:
         folder = f"checkpoint={os.fsdecode(options.checkpoint)!r}" if options.checkpoint else "no checkpoint"
         # All begin at the epoch of the first.
         self.devices.same(lambda: {"epoch to go on from": done}, ONE_FOLDER.format(folder))
-        self.calls_back = self.devices.any(bool(options.callbacks or options.run.callback))
+        self.calls_back = self.devices.any(bool(options.callbacks))
         self.bar = tqdm(total=options.max_epochs, initial=done, desc="compiling", unit="epoch", disable=quiet)
         self.compiled = 0.0 if quiet else seconds_of_compiling()
 
@@ -200,8 +200,7 @@ class Loop:
             best=triple,
             **{name: by_member[0] if one else np.array(by_member) for name, by_member in values.items()},
         )
-        callbacks = [*self.options.callbacks] if self.devices.first else []
-        callbacks += [] if self.options.run.callback is None else [self.options.run.callback]
+        callbacks = self.options.callbacks if self.devices.first else ()
         answers = [np.asarray(callback(epoch)) for callback in callbacks]
         self.stopped = any(answer.dtype == bool and answer.ndim == 0 and bool(answer) for answer in answers)
 
@@ -225,18 +224,13 @@ class Loop:
 
     def _show(self) -> None:
         options, gaussian = self.options, self.source.yardstick.gaussian
-        train, validation = (
-            np.mean([getattr(member, name)[-1] for member in self.members]) for name in ("train", "validation")
-        )
+        names = ("train_loss", "validation_loss")
+        losses = {name: np.mean([getattr(member, TOLD[name])[-1] for member in self.members]) for name in names}
+        losses |= {} if gaussian is None else {"gaussian_loss": gaussian}
         best = sorted({member.best_epoch for member in self.members})
-        reference = {} if gaussian is None else {"gaussian_loss": f"{gaussian:.3f}"}
         self.bar.set_description("fit" if options.objective is None else f"fit by {options.objective_name}", refresh=False)
-        self.bar.set_postfix(
-            train_loss=f"{train:.3f}",
-            validation_loss=f"{validation:.3f}",
-            best_epoch="-".join(map(str, best[:1] + best[1:][-1:])),
-            **reference,
-        )
+        texts = {name: f"{loss:.3f}" for name, loss in losses.items()}
+        self.bar.set_postfix(best_epoch="-".join(map(str, best[:1] + best[1:][-1:])), **texts)
         self.bar.update()
         message = advice(seconds_of_compiling() - self.compiled) if options.verbose else None
         if message is not None:
