@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import expm, solve_triangular
 
-from flows.bijections.householder import pairs_that_cancel, reflections
-from flows.bijections.linear import triangle
+from flows.bijections.linear import pairs_that_cancel, reflections, triangle
 from flows.core import HIGHEST, Array, FlowsError, along, bijection, positive_int, size
 
 product = partial(jnp.matmul, precision=HIGHEST)

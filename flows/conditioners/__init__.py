@@ -2,12 +2,11 @@
 
 from flows.conditioners.adapters import FromEquinox, FromLinen, FromNNX, FromStax
 from flows.conditioners.base import conditioner
-from flows.conditioners.concat_squash import ConcatSquash
 from flows.conditioners.conv_networks import ConvNet, Convolution, ConvResidual
 from flows.conditioners.convolution import conv
+from flows.conditioners.dense import MLP, ConcatSquash
 from flows.conditioners.lipschitz import Lipschitz
 from flows.conditioners.masked import MaskedMLP
-from flows.conditioners.mlp import MLP
 from flows.conditioners.residual import MaskedResidual, Residual
 
 __all__ = [

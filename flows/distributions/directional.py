@@ -27,7 +27,7 @@ from flows.core import (
     soft_clip,
     soft_clip_inverse,
 )
-from flows.distributions.conditional import conditional
+from flows.distributions.location_scale import conditional
 from flows.distributions.polar import draw_angle, log_area, log_mass
 
 BOUND = 14.0  # nats: trained concentrations lie between e^-14 and e^14

@@ -1,7 +1,6 @@
 """Location-scale bases: a family is the log-density and the sampler of its standard form; the rest is shared here.
 
-Parameters are constants, trained, or made by a network from a context. Family: Numbers.
-"""
+Parameters are constants, trained, or made by a network from a context. Family: Numbers."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +12,9 @@ import numpy as np
 from jax.scipy.special import logit
 from scipy.special import stdtrit
 
+from flows.bijections.engine import conditioned
 from flows.conditioners.base import check_conditioner
+from flows.conditioners.network import running
 from flows.core import (
     Array,
     Cdf,
@@ -22,16 +23,44 @@ from flows.core import (
     Shape,
     as_context,
     distribution,
+    naming,
     positive,
     size,
     soft_clip,
     soft_clip_inverse,
 )
-from flows.distributions.conditional import conditional
 
 BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
 TAIL_BOUND = 5.0
 ROWS_A_SLOPE = 5  # rows for each entry of a context, from which a regression starts at least squares; with fewer at 0
+
+
+def conditional(
+    name: str, net: Any, outputs: Callable[[Shape], int], as_theta: Callable, log_density: Callable, draw: Callable
+) -> Callable:
+    """The init_fun of a base whose parameters a network makes from the context alone. `outputs(shape)` is the number of outputs
+    of the network, `as_theta(raw, shape)` makes theta of outputs (rows, outputs), `log_density(theta, x)` is (rows,), and
+    `draw(theta, rng, n, shape)` is (n, *shape)."""
+
+    def make(key, shape, context, args):
+        if context is None:
+            raise FlowsError(f"{name}: its conditioner makes parameters of a context; give init_fun context_dim=")
+        args = args._replace(init_inputs=args.init_context)  # the context is all that the network sees
+        start, network = running(net, key, (0,), (outputs(shape),), context, args)
+
+        def theta_of(params, context, **call):
+            nothing = jnp.zeros((0, context.shape[0]), context.dtype)
+            return as_theta(network.run(params, nothing, context, **call).T, shape)
+
+        def log_pdf(params, x, **call):
+            return log_density(theta_of(params, **call), x)
+
+        def sample(rng, params, num_samples, context):
+            return draw(theta_of(params, context), rng, num_samples, shape)
+
+        return start, naming(log_pdf, {"context", *network.keywords}), sample
+
+    return conditioned(net, make)
 
 
 class Family(NamedTuple):

@@ -40,9 +40,8 @@ from flows.core import (
     stacked,
     unstacked,
 )
-from flows.distributions.blocks import in_blocks, size_of_blocks
 from flows.distributions.cdf import mixture_cdf
-from flows.distributions.infinities import logsumexp
+from flows.distributions.draws import in_blocks, size_of_blocks
 from flows.distributions.seeding import spread_rows
 
 JITTER = 0.01  # of the data's standard deviation: two components that start at equal rows would stay equal
@@ -199,6 +198,12 @@ def _part(
     region = _around(parts)
     cdf = partial(mixture_cdf, parts, copies) if event == COLUMN else None
     return DistributionPart("Mixture", init, event, context, **common, log_pdf=log_pdf, sample=sample, region=region, cdf=cdf)
+
+
+def logsumexp(x: Array) -> Array:
+    """log(sum(exp(x))) over the first axis, with gradients 0 instead of NaN where all terms are -inf."""
+    nothing = (x == -jnp.inf).all(0)
+    return jnp.where(nothing, -jnp.inf, jax.nn.logsumexp(jnp.where(nothing[None], 0.0, x), axis=0))
 
 
 def _around(parts: list[DistributionPart]) -> Region | None:

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from flows.bijections.autoregressive import Autoregressive, InverseAutoregressive
-from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.permutation import Reverse
+from flows.bijections.scaling import BatchNorm
 from flows.conditioners import MaskedMLP
 from flows.conditioners.network import Squash, running
 from flows.core import LOG_2PI, Array, FlowsError, Traits, as_context, bijection, distribution, positive_int, soft_clip
-from flows.distributions.infinities import honest_far_out, logsumexp
+from flows.distributions.mixture import logsumexp
+from flows.distributions.normal import honest_far_out
 from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Affine, Gated, Inverse
 from flows.transformers.mixture import along, apart

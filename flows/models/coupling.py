@@ -1,9 +1,8 @@
 """Coupling flows with additive and affine transformers: NICE, RealNVP, Glow. Family: Couplings."""
 
-from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.coupling import Coupling
 from flows.bijections.linear import InvertibleLinear
-from flows.bijections.scaling import ActNorm, Scale
+from flows.bijections.scaling import ActNorm, BatchNorm, Scale
 from flows.conditioners import MLP
 from flows.conditioners.network import Squash
 from flows.core import bijection

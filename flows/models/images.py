@@ -3,13 +3,12 @@ Family: Images."""
 
 from collections.abc import Callable, Sequence
 
-from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.coupling import Coupling
 from flows.bijections.elementwise import Elementwise
 from flows.bijections.layouts import Reshape
 from flows.bijections.linear import InvertibleLinear
 from flows.bijections.permutation import Squeeze
-from flows.bijections.scaling import ActNorm, Scale
+from flows.bijections.scaling import ActNorm, BatchNorm, Scale
 from flows.compose import FactorOut, Serial
 from flows.conditioners import MLP, ConvNet, Convolution, ConvResidual
 from flows.conditioners.network import Squash

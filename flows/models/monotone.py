@@ -4,7 +4,7 @@ Family: Monotone networks, polynomials and mixtures."""
 from flows.bijections.autoregressive import Autoregressive
 from flows.bijections.block_autoregressive import BlockAutoregressive
 from flows.bijections.elementwise import Elementwise
-from flows.bijections.householder import Householder
+from flows.bijections.linear import Householder
 from flows.bijections.permutation import Reverse
 from flows.conditioners import MaskedMLP
 from flows.core import FlowsError, bijection

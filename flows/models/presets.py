@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import optax
 
-from flows.bijections.augmentation import RandomFlip
-from flows.bijections.dequantize import Dequantize
-from flows.bijections.scalar_maps import FixedAffine
-from flows.bijections.unit_interval import Logit
+from flows.bijections.bounds import Logit
+from flows.bijections.elementwise import FixedAffine
+from flows.bijections.noise import Dequantize, RandomFlip
 from flows.compose import Serial
 from flows.core import BijectionInit, DistributionInit, FlowsError, Shape
 from flows.distributions.flow import Flow

@@ -1,6 +1,6 @@
 """Flows on the sphere. Family: Spheres."""
 
-from flows.bijections.householder import Householder
+from flows.bijections.linear import Householder
 from flows.bijections.sphere import SphereCoupling
 from flows.conditioners import MLP
 from flows.core import bijection

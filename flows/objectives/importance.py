@@ -11,7 +11,7 @@ from jax.lax import stop_gradient
 
 from flows.core import Array, FlowsError, as_array, as_key, check_function, named_by, positive_int, select
 from flows.distributions.draws import functions, sample_with_log_pdf
-from flows.distributions.infinities import logsumexp
+from flows.distributions.mixture import logsumexp
 
 LEAST_FOR_TAIL = 25  # weights, of which the 5 largest are then the tail
 ROUNDING = float(np.sqrt(np.finfo(np.float32).eps))

@@ -13,10 +13,9 @@ import numpy as np
 from flows.bijections.autoregressive import Autoregressive
 from flows.core import DistributionInit, DistributionLike, FlowsError, explained_call, warn_user
 from flows.distributions.categorical import Categorical
-from flows.distributions.chain_rule import ChainRule
 from flows.distributions.directional import CircularUniform
 from flows.distributions.flow import Flow
-from flows.distributions.joint import Joint
+from flows.distributions.joint import ChainRule, Joint
 from flows.results.frames import Frame, frame_of, less_offsets, library_of, listed, looked_at, numbers_of
 from flows.tables.infer import infer_schema
 from flows.tables.result import TableResult, steps_of

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from flows.bijections.composition import layers_of, support_of
-from flows.bijections.dequantize import Dequantize
+from flows.bijections.noise import Dequantize
 from flows.bijections.whiten import MOST_COLUMNS
 from flows.compose import joined
 from flows.core import (

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from flows.bijections.normal_scores import NormalScores
+from flows.bijections.quantile_maps import NormalScores
 from flows.compose import Serial
 from flows.conditioners import MLP
 from flows.core import DistributionInit, DistributionLike, FlowsError, Shape, as_key, explained_call
 from flows.distributions.flow import Flow
-from flows.distributions.gmm import GMM
 from flows.distributions.normal import Normal
+from flows.distributions.normal_mixtures import GMM
 from flows.models.autoregressive import MAF
 from flows.models.monotone import BNAF
 from flows.models.splines import NSF

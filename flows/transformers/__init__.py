@@ -10,18 +10,18 @@ from flows.transformers.affine import Affine as Affine
 from flows.transformers.affine import Gated as Gated
 from flows.transformers.affine import Inverse as Inverse
 from flows.transformers.base import transformer as transformer
-from flows.transformers.bernstein import Bernstein as Bernstein
-from flows.transformers.circular import CircularRationalQuadratic as CircularRationalQuadratic
-from flows.transformers.cubic import CubicSpline as CubicSpline
+from flows.transformers.circles import CircularRationalQuadratic as CircularRationalQuadratic
+from flows.transformers.circles import Moebius as Moebius
 from flows.transformers.gaussianization import Gaussianization as Gaussianization
-from flows.transformers.linear import LinearSpline as LinearSpline
 from flows.transformers.linear_rational import LinearRational as LinearRational
 from flows.transformers.mixture import DeepSigmoidal as DeepSigmoidal
 from flows.transformers.mixture import MixtureCDF as MixtureCDF
-from flows.transformers.moebius import Moebius as Moebius
 from flows.transformers.monotonic_network import MonotonicNetwork as MonotonicNetwork
-from flows.transformers.quadratic import QuadraticSpline as QuadraticSpline
+from flows.transformers.polynomial_splines import CubicSpline as CubicSpline
+from flows.transformers.polynomial_splines import LinearSpline as LinearSpline
+from flows.transformers.polynomial_splines import QuadraticSpline as QuadraticSpline
+from flows.transformers.polynomials import Bernstein as Bernstein
+from flows.transformers.polynomials import SumOfSquares as SumOfSquares
 from flows.transformers.rational_quadratic import RationalQuadratic as RationalQuadratic
-from flows.transformers.sum_of_squares import SumOfSquares as SumOfSquares
 
 __all__ = [name for name in globals() if name[0] != "_" and not isinstance(globals()[name], _Module)]

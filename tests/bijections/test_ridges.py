@@ -7,7 +7,7 @@ import pytest
 from common import close, error_of, stirred
 
 import flows
-from flows.bijections.amortised import slope_of
+from flows.bijections.planar import slope_of
 from flows.diagnostics import enable_x64
 from flows.transformers import solve
 

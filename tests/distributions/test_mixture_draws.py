@@ -8,7 +8,7 @@ from scipy import stats
 
 import flows
 from flows.diagnostics import enable_x64
-from flows.distributions.blocks import in_blocks, size_of_blocks
+from flows.distributions.draws import in_blocks, size_of_blocks
 
 FLOAT = jax.ShapeDtypeStruct((2,), np.dtype(np.float32))
 

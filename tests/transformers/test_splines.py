@@ -338,7 +338,7 @@ def test_second_derivatives_of_the_inverse(name):
 
 
 def test_a_cubic_is_solved_at_all_slopes_up_to_twice_the_mean():
-    from flows.transformers.cubic import odds, solve
+    from flows.transformers.polynomial_splines import odds, solve
 
     rng, n = np.random.default_rng(5), 100_000
     with enable_x64():

@@ -10,7 +10,7 @@ import numpy as np
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
-from flows.bijections.unconstrain import Unconstrain
+from flows.bijections.bounds import Unconstrain
 from flows.compose import Invert
 from flows.core import (
     CIRCLE,

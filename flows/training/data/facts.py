@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from flows.bijections.dequantize import Dequantize
+from flows.bijections.noise import Dequantize
 from flows.core import Array, FlowsError, Given, Region, refuse_closures, warn_user
 from flows.training.data.copies import COARSE, check_copies, check_dependence
 from flows.training.data.gaussian import Scale, check_spread, moments

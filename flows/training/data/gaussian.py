@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from flows.bijections.arcsinh import QUARTILES
+from flows.bijections.quantile_maps import QUARTILES
 from flows.bijections.whiten import LEAST, correlation_factor
 from flows.core import LOG_2PI, FlowsError, Region, pieces_of, seen
 from flows.training.data.table import Rows, Table, take

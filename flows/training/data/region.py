@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from flows.bijections.bounds import Unconstrain
 from flows.bijections.composition import layers_of, support_of
 from flows.bijections.degrees import told_of_degrees
-from flows.bijections.unconstrain import Unconstrain
 from flows.core import OFF_SPHERE, BijectionInit, FlowsError, Region, Shape, blocks_of, traits_by, warn_user
 from flows.training.data.copies import COARSE
 from flows.training.data.gaussian import moments

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from flows.bijections.arcsinh import Arcsinh, drawn_in, drawn_out
 from flows.bijections.composition import unit_of
+from flows.bijections.quantile_maps import Arcsinh, drawn_in, drawn_out
 from flows.bijections.scaling import Standardize, scaled, unscaled
 from flows.bijections.whiten import MOST_COLUMNS, Whiten, correlation_factor, left_unmixed, unwhitened, whitened
 from flows.core import BijectionInit, pieces_of

@@ -14,7 +14,7 @@ from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import joined
 from flows.core import Array, FlowsError, Shape, bijection_part, distribution_part, is_flow, leading, on_device
 from flows.distributions.flow import Flow
-from flows.distributions.gmm import GMM
+from flows.distributions.normal_mixtures import GMM
 from flows.objectives import log_normalizer
 from flows.training.density.modes import Gaussian, Modes, cholesky_of, log_normal, modes_of, wide_normal_is_better
 from flows.training.density.target import Box, Target, check_rows_apart
