@@ -40,7 +40,7 @@ FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "scipy", "safetensors", "tqdm", "flows", "ml_dtypes"}
 # Inside functions only, so that importing flows stays light.
 EXTRAS = {
-    "bijections/solvers.py": {"diffrax"},
+    "bijections/continuous.py": {"diffrax"},
     "conditioners/adapters.py": {"equinox", "flax"},
     "results/frames.py": {"narwhals"},
     "results/history.py": {"tensorboardX"},

@@ -12,7 +12,7 @@ from scipy.special import ndtr, ndtri
 
 from flows.bijections.scaling import check_features, named
 from flows.core import Array, FlowsError, Support, Traits, bijection, positive_int
-from flows.transformers.rational_quadratic import backward, forward
+from flows.transformers.rational_splines import backward, forward
 
 QUARTILES = 1.3489795  # between the quartiles of a standard normal
 REACH = 2.4  # standard deviations of a normal, up to which quantiles are taken: 0.8% of it lies beyond, on each side

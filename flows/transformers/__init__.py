@@ -12,9 +12,8 @@ from flows.transformers.affine import Inverse as Inverse
 from flows.transformers.base import transformer as transformer
 from flows.transformers.circles import CircularRationalQuadratic as CircularRationalQuadratic
 from flows.transformers.circles import Moebius as Moebius
-from flows.transformers.gaussianization import Gaussianization as Gaussianization
-from flows.transformers.linear_rational import LinearRational as LinearRational
 from flows.transformers.mixture import DeepSigmoidal as DeepSigmoidal
+from flows.transformers.mixture import Gaussianization as Gaussianization
 from flows.transformers.mixture import MixtureCDF as MixtureCDF
 from flows.transformers.monotonic_network import MonotonicNetwork as MonotonicNetwork
 from flows.transformers.polynomial_splines import CubicSpline as CubicSpline
@@ -22,6 +21,7 @@ from flows.transformers.polynomial_splines import LinearSpline as LinearSpline
 from flows.transformers.polynomial_splines import QuadraticSpline as QuadraticSpline
 from flows.transformers.polynomials import Bernstein as Bernstein
 from flows.transformers.polynomials import SumOfSquares as SumOfSquares
-from flows.transformers.rational_quadratic import RationalQuadratic as RationalQuadratic
+from flows.transformers.rational_splines import LinearRational as LinearRational
+from flows.transformers.rational_splines import RationalQuadratic as RationalQuadratic
 
 __all__ = [name for name in globals() if name[0] != "_" and not isinstance(globals()[name], _Module)]

@@ -9,7 +9,7 @@ from jax import lax
 from flows.core import Array, positive_int
 from flows.transformers import bins
 from flows.transformers.base import transformer
-from flows.transformers.rational_quadratic import backward, forward
+from flows.transformers.rational_splines import backward, forward
 from flows.transformers.solve import solve
 
 LARGEST = 0.99  # norm of a centre: slopes lie between 1 / 199 and 199

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from flows.core import Array, FlowsError
-from flows.transformers import bins, rational_quadratic
+from flows.transformers import bins, rational_splines
 from flows.transformers.base import transformer
 
 
@@ -124,7 +124,7 @@ def QuadraticSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3
     def backward(y: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1: Array) -> Array:
         """x in the bin from (x0, y0) to (x1, y1), with slopes d0 and d1."""
         # A rational quadratic whose mean slope is the mean of its end slopes has a constant denominator: it is this quadratic.
-        return bins.divide(x0, x1, *rational_quadratic.odds(*bins.fractions(y, y0, y1), (d0 + d1) / 2, d0, d1))
+        return bins.divide(x0, x1, *rational_splines.odds(*bins.fractions(y, y0, y1), (d0 + d1) / 2, d0, d1))
 
     return 2 * num_bins - 1, *bins.spline(bound, find, forward, backward)
 
@@ -220,7 +220,7 @@ def excess(xi: Array, up: Array, down: Array, s: Array, d0: Array, d1: Array) ->
 @jax.custom_jvp
 def solve(*equation: Array) -> Array:
     """The xi of the point whose y divides its bin as `up` to `down`."""
-    m, n = rational_quadratic.odds(*equation)
+    m, n = rational_splines.odds(*equation)
     xi = m / (m + n)
     # The rational quadratic with these slopes is so close that five steps reach double precision at any slopes up to 2 s.
     for _ in range(5):

@@ -11,7 +11,7 @@ import pytest
 from common import close, error_of, facts, stirred
 
 import flows
-from flows.bijections.solvers import TABLEAUX, fixed
+from flows.bijections.continuous import TABLEAUX, fixed
 from flows.conditioners import ConcatSquash
 from flows.diagnostics import enable_x64
 

@@ -15,7 +15,7 @@ from common import weights_of
 import flows
 from flows import transformers as t
 from flows.diagnostics import enable_x64
-from flows.transformers.gaussianization import excess, logistic_of_normal, normal_of_logistic
+from flows.transformers.mixture import excess, logistic_of_normal, normal_of_logistic
 
 mp.mp.dps = 50
 EPS = float(np.finfo(np.float32).eps)
