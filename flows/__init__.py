@@ -42,6 +42,7 @@ from flows.bijections.from_function import FromFunction as FromFunction
 from flows.bijections.layouts import Checkerboard as Checkerboard
 from flows.bijections.layouts import Patchify as Patchify
 from flows.bijections.layouts import Reshape as Reshape
+from flows.bijections.layouts import Squeeze as Squeeze
 from flows.bijections.layouts import Stripes as Stripes
 from flows.bijections.linear import FixedInvertibleLinear as FixedInvertibleLinear
 from flows.bijections.linear import Householder as Householder
@@ -62,7 +63,6 @@ from flows.bijections.original import NeuralSplineCoupling as NeuralSplineCoupli
 from flows.bijections.permutation import Permute as Permute
 from flows.bijections.permutation import Reverse as Reverse
 from flows.bijections.permutation import Shuffle as Shuffle
-from flows.bijections.permutation import Squeeze as Squeeze
 from flows.bijections.planar import Planar as Planar
 from flows.bijections.planar import Radial as Radial
 from flows.bijections.planar import Sylvester as Sylvester

@@ -88,7 +88,7 @@ def Autoregressive(
             transformer = columns.init(keys[1]) if columns.has_weights else ()
             layer_params = {"conditioner": None, "transformer": transformer, "fixed": ranks}
         pairs = bool(network_inputs.angles.any())
-        if pairs and d > 1 and has_order(net):
+        if pairs and d > 1 and isinstance(net, ConditionerInit) and net.arguments.get("order") is not None:
             raise FlowsError(f"Autoregressive: {net!r:.60} has an order that does not fit angles; put Permute in front instead")
         see, width = (network_inputs.in_pairs, 2 * d) if pairs else (lambda x: x, d)
         data = None if args.init_inputs is None else see(ordered(layer_params, args.init_inputs.T)).T
@@ -189,11 +189,6 @@ def InverseAutoregressive(
     """
     transformer = Gated() if transformer is None else transformer
     return Invert(Autoregressive(conditioner, transformer, random_order, squash))
-
-
-def has_order(net):
-    """True for a masked network with `order=`."""
-    return isinstance(net, ConditionerInit) and net.arguments.get("order") is not None
 
 
 class TwoArguments:

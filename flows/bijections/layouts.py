@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, Shape, Support, as_event, bijection, positive_int, size
+from flows.core import Array, FlowsError, Shape, Support, as_event, bijection, blocks_to_channels, positive_int, size
 
 
 @bijection(support=Support(moves_entries=True))
@@ -96,6 +96,49 @@ def Stripes(axis: int):
             return jnp.moveaxis(y.reshape(*halved, 2, shape[2]), 2, axis + 1).reshape(shape)
 
         return moving(there, back)
+
+    return init_fun
+
+
+@bijection(support=Support(moves_entries=True))
+def Squeeze(factor: int = 2):
+    """Blocks of `factor` x `factor` pixels to channels: (H, W, C) to (H / factor, W / factor, C factor^2), log|det J| = 0.
+
+    y[i, j, (c f + a) f + b] = x[i f + a, j f + b, c]: the pixels of a block of one channel stay together.
+
+    Args:
+        factor: the side of a block, at least 2.
+
+    Params:
+        None.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
+    Errors:
+        FlowsError: an event that is not (H, W, C), or whose sides are not multiples of `factor`.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, section 3.6.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Squeeze()(0, (4, 4, 3))
+        >>> direct_fun(params, jnp.ones((1, 4, 4, 3)))[0].shape
+        (1, 2, 2, 12)
+    """
+    if positive_int(factor, "Squeeze: factor") < 2:
+        raise FlowsError("Squeeze: factor is 1, which changes nothing; expected at least 2")
+
+    def init_fun(rng, shape):
+        if len(shape) != 3 or shape[0] % factor or shape[1] % factor:
+            raise FlowsError(f"Squeeze: the event is {shape}; expected (H, W, C) with H and W multiples of factor={factor}")
+        return moving(lambda x: blocks_to_channels(x, factor), back)
+
+    def back(y: Array) -> Array:
+        h, w, c = y.shape
+        blocks = y.reshape(h, w, c // factor**2, factor, factor).transpose(0, 3, 1, 4, 2)
+        return blocks.reshape(h * factor, w * factor, c // factor**2)
 
     return init_fun
 

@@ -153,23 +153,22 @@ def Pair(first, second):
     def net(rng, input_dim, output_dim):
         half = output_dim // 2 if isinstance(output_dim, int) else (*output_dim[:-1], output_dim[-1] // 2)
         keys = jax.random.split(rng)
-        pairs = [net(key, input_dim, half) for net, key in zip((first, second), keys, strict=True)]
-        params, applies = tuple(params for params, _ in pairs), [apply for _, apply in pairs]
-
-        return params, side_by_side(applies)
+        return side_by_side([net(key, input_dim, half) for net, key in zip((first, second), keys, strict=True)])
 
     return net
 
 
-def side_by_side(applies):
-    """The outputs of several networks, one after the other; their params are a tuple."""
+def side_by_side(pairs):
+    """Several networks, pairs (params, apply_fun), as one: outputs come one after the other, and params are a tuple."""
+    applies = [apply for _, apply in pairs]
 
     def apply_fun(params, inputs, context=None, rng=None, train=False):
         calls = [select(named_by(apply, CALL), context=context, rng=rng, train=train) for apply in applies]
         outputs = [apply(net_params, inputs, **call) for apply, net_params, call in zip(applies, params, calls, strict=True)]
         return jnp.concatenate(outputs, axis=-1)
 
-    return naming(apply_fun, frozenset().union(*[named_by(apply, CALL) for apply in applies]))
+    names = frozenset().union(*[named_by(apply, CALL) for apply in applies])
+    return tuple(params for params, _ in pairs), naming(apply_fun, names)
 
 
 @conditioner
@@ -241,9 +240,7 @@ def MaskedPair(first, second):
                 raise FlowsError(
                     f"MADE: {net!r:.60} has another order than 0, 1, 2, ..., which two networks need; put Permute in front"
                 )
-        params, applies = tuple(params for params, _ in pairs), [apply for _, apply in pairs]
-
-        return params, side_by_side(applies)
+        return side_by_side(pairs)
 
     return net
 

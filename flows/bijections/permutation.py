@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import FlowsError, Support, bijection, blocks_to_channels, numbers, positive_int
+from flows.core import FlowsError, Support, bijection, numbers
 
 
 @bijection(batched=True, support=Support(moves_entries=True))
@@ -126,49 +126,3 @@ def unpermute(params, y):
 def moved(function, x, axis=-1):
     """Apply the function with this axis in front: next to an engine, whose features lead, both moves cancel."""
     return jnp.moveaxis(function(jnp.moveaxis(x, axis, 0)), 0, axis)
-
-
-@bijection(support=Support(moves_entries=True))
-def Squeeze(factor: int = 2):
-    """Blocks of `factor` x `factor` pixels to channels: (H, W, C) to (H / factor, W / factor, C factor^2), log|det J| = 0.
-
-    y[i, j, (c f + a) f + b] = x[i f + a, j f + b, c]: the pixels of a block of one channel stay together.
-
-    Args:
-        factor: the side of a block, at least 2.
-
-    Params:
-        None.
-
-    Cost:
-        Direct: O(d). Inverse: O(d).
-
-    Errors:
-        FlowsError: an event that is not (H, W, C), or whose sides are not multiples of `factor`.
-
-    Source:
-        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, section 3.6.
-
-    Example:
-        >>> import flows, jax.numpy as jnp
-        >>> params, direct_fun, inverse_fun = flows.Squeeze()(0, (4, 4, 3))
-        >>> direct_fun(params, jnp.ones((1, 4, 4, 3)))[0].shape
-        (1, 2, 2, 12)
-    """
-    if positive_int(factor, "Squeeze: factor") < 2:
-        raise FlowsError("Squeeze: factor is 1, which changes nothing; expected at least 2")
-
-    def init_fun(rng, shape):
-        if len(shape) != 3 or shape[0] % factor or shape[1] % factor:
-            raise FlowsError(f"Squeeze: the event is {shape}; expected (H, W, C) with H and W multiples of factor={factor}")
-        return {}, direct_fun, inverse_fun
-
-    def direct_fun(params, x):
-        return blocks_to_channels(x, factor), jnp.zeros((), x.dtype)
-
-    def inverse_fun(params, y):
-        h, w, c = y.shape
-        blocks = y.reshape(h, w, c // factor**2, factor, factor).transpose(0, 3, 1, 4, 2)
-        return blocks.reshape(h * factor, w * factor, c // factor**2)
-
-    return init_fun

@@ -25,6 +25,12 @@ def touching(features: Sequence[int] | None, **_: Any) -> Support:
     return Support(touches=None if features is None else tuple(features))
 
 
+def chooser(features: Sequence[int] | None, name: str) -> Callable[[int], np.ndarray]:
+    """Return a function that makes a mask of `count` features, True for the chosen ones; None stands for all."""
+    checked = () if features is None else check_features(features, name, "features")
+    return lambda count: np.full(count, True) if features is None else named(checked, count, name, "features")
+
+
 UNIT = Traits(unit=lambda params: (params["fixed"]["shift"], params["fixed"]["scale"]))
 
 
@@ -67,10 +73,7 @@ def Arcsinh(features: Sequence[int] | None = None, together: bool = False):
         >>> outputs.tolist(), log_det.tolist()
         ([[9.90..., 5.0]], [-9.21...])
     """
-    checked = () if features is None else check_features(features, "Arcsinh", "features")
-
-    def chosen(count: int) -> np.ndarray:
-        return np.full(count, True) if features is None else named(checked, count, "Arcsinh", "features")
+    chosen = chooser(features, "Arcsinh")
 
     def init_fun(rng, shape, init_inputs=None):
         if len(shape) != 1:
@@ -179,10 +182,7 @@ def NormalScores(num_knots: int = 16, features: Sequence[int] | None = None):
     """
     if positive_int(num_knots, "NormalScores: num_knots", most=1_000) < 2:
         raise FlowsError(f"NormalScores: num_knots is {num_knots}; expected 2 or more")
-    checked = () if features is None else check_features(features, "NormalScores", "features")
-
-    def chosen(count: int) -> np.ndarray:
-        return np.full(count, True) if features is None else named(checked, count, "NormalScores", "features")
+    chosen = chooser(features, "NormalScores")
 
     def init_fun(rng, shape, init_inputs=None):
         if len(shape) != 1:

@@ -70,13 +70,7 @@ def running(
 
 
 def build_leading(
-    net: Callable,
-    key: Array,
-    input_dim: int,
-    output_dim: int,
-    context: Shape | None = None,
-    args: Given = NOTHING,
-    squash: Squash = None,
+    net: Callable, key: Array, input_dim: int, output_dim: int, context: Shape | None, args: Given, squash: Squash
 ) -> tuple[Any, Running]:
     """A conditioner on vectors: `run` maps (input_dim, batch) to (output_dim, batch).
 
@@ -121,13 +115,7 @@ def build_leading(
 
 
 def build_events(
-    net: Callable,
-    key: Array,
-    input_dim: Shape,
-    output_dim: Shape,
-    context: Shape | None = None,
-    args: Given = NOTHING,
-    squash: Squash = None,
+    net: Callable, key: Array, input_dim: Shape, output_dim: Shape, context: Shape | None, args: Given, squash: Squash
 ) -> tuple[Any, Running]:
     """A conditioner on events of several axes: `run` maps (channels, batch, *space) to (outputs, batch, *space).
 

@@ -126,11 +126,11 @@ def on_circles(log_p: Array, x: Array) -> Array:
     return jnp.where(jnp.isnan(x).any(axes), jnp.nan, jnp.where(jnp.isinf(x).any(axes), -jnp.inf, log_p))
 
 
-def directions(v: Array, instead: Array | None = None) -> Array:
-    """v / |v| along the last axis; `instead`, by default the last unit vector, where v is 0."""
+def directions(v: Array) -> Array:
+    """v / |v| along the last axis; the last unit vector where v is 0."""
     squared = jnp.square(v).sum(-1, keepdims=True)
     there = squared > 0
-    pole = jnp.zeros_like(v).at[..., -1].set(1.0) if instead is None else instead
+    pole = jnp.zeros_like(v).at[..., -1].set(1.0)
     return jnp.where(there, v / jnp.sqrt(jnp.where(there, squared, 1.0)), pole)
 
 
@@ -154,30 +154,23 @@ def directional(name: str, form: Form, trainable: bool, conditioner: Any) -> Cal
     """The init_fun of a form: with constants, with trained params, or with a network of the context."""
     net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
-    def fixed(rng, shape):
-        theta = form.constants(shape)
-
+    def functions(theta_of, shape):
         def log_pdf(params, x):
-            return form.log_density(jax.tree.map(partial(jnp.asarray, dtype=x.dtype), theta), x)
+            return form.log_density(theta_of(params, x.dtype), x)
 
         def sample(rng, params, num_samples):
-            return form.draw(jax.tree.map(partial(jnp.asarray, dtype=float), theta), rng, num_samples, shape)
+            return form.draw(theta_of(params, float), rng, num_samples, shape)
 
-        return {}, log_pdf, sample
+        return log_pdf, sample
+
+    def fixed(rng, shape):
+        theta = form.constants(shape)
+        return {}, *functions(lambda params, dtype: jax.tree.map(partial(jnp.asarray, dtype=dtype), theta), shape)
 
     def trained(rng, shape, init_inputs=None):
         theta = form.constants(shape) if init_inputs is None else form.measured(init_inputs)
-
-        def rows(params):
-            return {leaf: value[None] for leaf, value in params.items()}
-
-        def log_pdf(params, x):
-            return form.log_density(rows(params), x)
-
-        def sample(rng, params, num_samples):
-            return form.draw(rows(params), rng, num_samples, shape)
-
-        return {leaf: jnp.asarray(value, float)[0] for leaf, value in theta.items()}, log_pdf, sample
+        params = {leaf: jnp.asarray(value, float)[0] for leaf, value in theta.items()}
+        return params, *functions(lambda params, dtype: {leaf: value[None] for leaf, value in params.items()}, shape)
 
     def outputs(shape: Shape) -> int:
         form.constants(shape)  # refuses an event that does not fit

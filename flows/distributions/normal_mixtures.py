@@ -108,7 +108,9 @@ def GMM(
     count = 0 if num_components is None else positive_int(num_components, "GMM: num_components", most=10_000)
 
     def fitted(rng, shape, init_inputs=None):
-        (d,) = _vector(shape)
+        if len(shape) != 1:
+            raise FlowsError(f"GMM: the event is {shape}; expected a vector, such as input_dim=5")
+        (d,) = shape
         if init_inputs is None:
             mean, factors, logits = jax.random.normal(rng, (count, d)), jnp.zeros((count, d, d)), jnp.zeros(count)
         else:
@@ -156,12 +158,6 @@ def GMM(
         return leaves["mean"], factors if diagonal else factors + jnp.tril(leaves["tril"], -1), leaves["logits"]
 
     return init_fun if num_components is None else fitted
-
-
-def _vector(shape: Shape) -> Shape:
-    if len(shape) != 1:
-        raise FlowsError(f"GMM: the event is {shape}; expected a vector, such as input_dim=5")
-    return shape
 
 
 def _mixture_params(means: np.ndarray, covariances: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 
 from flows.bijections.coupling import Coupling
 from flows.bijections.elementwise import Elementwise
-from flows.bijections.layouts import Reshape
+from flows.bijections.layouts import Reshape, Squeeze
 from flows.bijections.linear import InvertibleLinear
-from flows.bijections.permutation import Squeeze
 from flows.bijections.scaling import ActNorm, BatchNorm, Scale
 from flows.compose import FactorOut, Serial
 from flows.conditioners import MLP, ConvNet, Convolution, ConvResidual

@@ -10,7 +10,7 @@ import flows
 from flows import transformers as t
 from flows.bijections.autoregressive import one_by_one
 from flows.conditioners import MaskedMLP, MaskedResidual, masked
-from flows.conditioners.network import build_leading
+from flows.conditioners.network import running as running_of
 from flows.diagnostics import enable_x64
 
 D, BATCH, CONTEXT = 5, 11, 3
@@ -30,7 +30,7 @@ def solved(net, transformer, with_context, rows=BATCH):
     """Both inverses as functions of (params, y, context), with arguments for them."""
     with enable_x64():
         context = (CONTEXT,) if with_context else None
-        params, running = build_leading(net, jax.random.key(0), D, transformer.num_params * D, context, squash=4.0)
+        params, running = running_of(net, jax.random.key(0), (D,), (transformer.num_params * D,), context, squash=4.0)
         params = stirred(params, 0.2)
         y = jnp.asarray(np.random.default_rng(1).normal(size=(D, rows)))
         context = jnp.asarray(np.random.default_rng(2).normal(size=(rows, CONTEXT))) if with_context else None
