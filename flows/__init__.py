@@ -132,6 +132,7 @@ from flows.models.autoregressive import MixtureMADE as MixtureMADE
 from flows.models.coupling import NICE as NICE
 from flows.models.coupling import Glow as Glow
 from flows.models.coupling import RealNVP as RealNVP
+from flows.models.coupling import SphereFlow as SphereFlow
 from flows.models.images import GlowImage as GlowImage
 from flows.models.images import NICEImage as NICEImage
 from flows.models.images import NSFImage as NSFImage
@@ -145,7 +146,6 @@ from flows.models.residual import FFJORD as FFJORD
 from flows.models.residual import RNODE as RNODE
 from flows.models.residual import IResNet as IResNet
 from flows.models.residual import ResidualFlow as ResidualFlow
-from flows.models.sphere import SphereFlow as SphereFlow
 from flows.models.splines import NSF as NSF
 from flows.persistence import describe as describe
 from flows.persistence import save as save

@@ -10,6 +10,8 @@ from jax.scipy.linalg import solve_triangular
 
 from flows.core import HIGHEST, Array, FlowsError, Support, bijection, positive_int, size, spend
 
+product = partial(jnp.matmul, precision=HIGHEST)
+
 
 @bijection(support=Support(rotates=True))
 def FixedInvertibleLinear():
@@ -119,8 +121,6 @@ def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
 
     def dense_inverse(params, y):
         return product(y, jnp.linalg.inv(params["weight"]))
-
-    product = partial(jnp.matmul, precision=HIGHEST)
 
     def triangles(params) -> tuple[Array, Array]:
         s = params["fixed"]["sign"] * jnp.exp(params["log_s"])

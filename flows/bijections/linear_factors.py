@@ -4,16 +4,12 @@ The axis holds features of a vector, or channels of an image; `places` entries o
 Family: Linear maps.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import expm, solve_triangular
 
-from flows.bijections.linear import pairs_that_cancel, reflections, triangle
-from flows.core import HIGHEST, Array, FlowsError, along, bijection, positive_int, size
-
-product = partial(jnp.matmul, precision=HIGHEST)
+from flows.bijections.linear import pairs_that_cancel, product, reflections, triangle
+from flows.core import Array, FlowsError, along, bijection, positive_int, size
 
 
 @bijection

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.engine import conditioned
-from flows.bijections.linear import reflections, triangle
+from flows.bijections.linear import product, reflections, triangle
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import running
-from flows.core import HIGHEST, Array, ConditionerLike, FlowsError, Layer, bijection, positive_int, soft_clip
+from flows.core import Array, ConditionerLike, FlowsError, Layer, bijection, positive_int, soft_clip
 from flows.transformers.solve import solve
 
 FLOOR = 1e-3  # of a slope
@@ -117,21 +117,21 @@ def Planar(conditioner: ConditionerLike | None = None):
     def ridge(theta) -> tuple[Array, Array, Array]:
         """w, u' and 1 + w.u'."""
         w, u = theta["w"], theta["u"]
-        along, size = dot(w, u), jax.lax.stop_gradient(jnp.abs(w).max())
+        along, size = product(w, u), jax.lax.stop_gradient(jnp.abs(w).max())
         size = jnp.where(size > 0, size, 1.0)  # a w of 0 points nowhere
         unit = w / size
-        square = dot(unit, unit)
+        square = product(unit, unit)
         more = (bend_of(along) - along) / size / jnp.where(square > 0, square, 1.0)
         return w, u + more * unit, slope_of(along)
 
     def direct(theta, x):
         w, u, slope = ridge(theta)
-        h = jnp.tanh(dot(w, x) + theta["b"])
+        h = jnp.tanh(product(w, x) + theta["b"])
         return x + u * h, log_slope(h, slope)
 
     def inverse(theta, y):
         w, u, slope = ridge(theta)
-        target, b = dot(w, y), theta["b"]
+        target, b = product(w, y), theta["b"]
 
         def along(a):
             h = jnp.tanh(a + b)
@@ -212,10 +212,6 @@ def log_slope(h: Array, slope: Array) -> Array:
     return jnp.log(h * h + slope * (1 - h) * (1 + h))
 
 
-def dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=HIGHEST)
-
-
 def length(x: Array) -> Array:
     """|x|, with a gradient of 0 at 0, and without squares that over- or underflow."""
     largest = jnp.abs(x).max()
@@ -289,8 +285,8 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
 
     def direct(theta, x):
         q, r, s, slope = factors(theta, x.size)
-        h = jnp.tanh(dot(s, projected(q, x)) + theta["b"])
-        return x + dot(dot(r, h), q), log_slope(h, slope).sum()
+        h = jnp.tanh(product(s, projected(q, x)) + theta["b"])
+        return x + product(product(r, h), q), log_slope(h, slope).sum()
 
     def inverse(theta, y):
         q, r, s, slope = factors(theta, y.size)
@@ -299,7 +295,7 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
             """One entry of v = Q'x and of h; the entries after it are known, the others are 0."""
             v, h = known
             i, target, r_i, s_i, b, steep = at
-            r_ii, s_ii, shift, target = r_i[i], s_i[i], dot(s_i, v) + b, target - dot(r_i, h)
+            r_ii, s_ii, shift, target = r_i[i], s_i[i], product(s_i, v) + b, target - product(r_i, h)
 
             def along(entry):
                 h_i = jnp.tanh(s_ii * entry + shift)
@@ -313,7 +309,7 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
         (_, h), _ = jax.lax.scan(
             step, (nothing, nothing), (jnp.arange(rank), projected(q, y), r, s, theta["b"], slope), reverse=True
         )
-        return y - dot(dot(r, h), q), -log_slope(h, slope).sum()
+        return y - product(product(r, h), q), -log_slope(h, slope).sum()
 
     return amortised("Sylvester", conditioner, start, direct, inverse)
 
@@ -321,4 +317,4 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
 def projected(q: Array, x: Array) -> Array:
     """Q'x, at most 1e33, as sums of huge terms would be inf - inf; tanh is 1 from far less on."""
     far = jax.lax.stop_gradient(jnp.clip(jnp.abs(x).max(), 1.0, 1e30))
-    return jnp.clip(dot(q, x / far), -1e3, 1e3) * far
+    return jnp.clip(product(q, x / far), -1e3, 1e3) * far

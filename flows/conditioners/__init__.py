@@ -1,28 +1,21 @@
-"""Networks that make the parameters of a transformer."""
+"""Networks that make the parameters of a transformer. This is the one list of their names."""
 
-from flows.conditioners.adapters import FromEquinox, FromLinen, FromNNX, FromStax
-from flows.conditioners.base import conditioner
-from flows.conditioners.conv_networks import ConvNet, Convolution, ConvResidual
-from flows.conditioners.convolution import conv
-from flows.conditioners.dense import MLP, ConcatSquash
-from flows.conditioners.lipschitz import Lipschitz
-from flows.conditioners.masked import MaskedMLP
-from flows.conditioners.residual import MaskedResidual, Residual
+from types import ModuleType as _Module
 
-__all__ = [
-    "ConcatSquash",
-    "ConvNet",
-    "ConvResidual",
-    "Convolution",
-    "FromEquinox",
-    "FromLinen",
-    "FromNNX",
-    "FromStax",
-    "Lipschitz",
-    "MLP",
-    "MaskedMLP",
-    "MaskedResidual",
-    "Residual",
-    "conditioner",
-    "conv",
-]
+from flows.conditioners.adapters import FromEquinox as FromEquinox
+from flows.conditioners.adapters import FromLinen as FromLinen
+from flows.conditioners.adapters import FromNNX as FromNNX
+from flows.conditioners.adapters import FromStax as FromStax
+from flows.conditioners.base import conditioner as conditioner
+from flows.conditioners.conv_networks import ConvNet as ConvNet
+from flows.conditioners.conv_networks import Convolution as Convolution
+from flows.conditioners.conv_networks import ConvResidual as ConvResidual
+from flows.conditioners.convolution import conv as conv
+from flows.conditioners.dense import MLP as MLP
+from flows.conditioners.dense import ConcatSquash as ConcatSquash
+from flows.conditioners.lipschitz import Lipschitz as Lipschitz
+from flows.conditioners.masked import MaskedMLP as MaskedMLP
+from flows.conditioners.residual import MaskedResidual as MaskedResidual
+from flows.conditioners.residual import Residual as Residual
+
+__all__ = [name for name in globals() if name[0] != "_" and not isinstance(globals()[name], _Module)]

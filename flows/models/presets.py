@@ -57,11 +57,11 @@ def _trained(optimizer: Any, batch_size: int, epochs: int, ema: float | None = N
     return {**settings, "optimizer": optimizer, "batch_size": batch_size, "max_epochs": epochs}
 
 
-def _glow(num_layers: int, num_scales: int, side: int, additive: bool = False, colours: int = 256) -> Preset:
+def _glow(num_layers: int, num_scales: int, side: int, additive: bool = False) -> Preset:
     """Batches of 64 images of 32 x 32 on each of 8 devices, and fewer that are larger."""
     average = 1 - 10 / WARM_UP  # of params, and what is left of the largest gradient
     optimizer = optax.adamax(optax.linear_schedule(0.0, 1e-3, WARM_UP), b2=average)
-    model = _pixels(colours, GlowImage(num_layers, 512, num_scales, additive, squash=None))
+    model = _pixels(256, GlowImage(num_layers, 512, num_scales, additive, squash=None))
     return Preset(model, (side, side, 3), _trained(optimizer, 512 * 32**2 // side**2, 1_000, average), GLOW)
 
 
@@ -79,9 +79,9 @@ def _realnvp(side: int, num_scales: int, width: int, num_blocks: int, epochs: in
     return Preset(_pixels(256, *layers, low=0.05, width=0.9), (side, side, 3), _trained(optimizer, 64, epochs), REALNVP)
 
 
-def _nice(event: Shape, hidden: tuple[int, ...], batch: int, low: float, width: float) -> Preset:
+def _nice(event: Shape, hidden: tuple[int, ...], low: float, width: float) -> Preset:
     model = _pixels(256, NICEImage(hidden=hidden), low=low, width=width, prior=Logistic())
-    return Preset(model, event, _trained(optax.adam(1e-3, b1=0.9, b2=0.99, eps=1e-4), batch, 1_500), NICE)
+    return Preset(model, event, _trained(optax.adam(1e-3, b1=0.9, b2=0.99, eps=1e-4), 200, 1_500), NICE)
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {
@@ -89,8 +89,8 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "glow-cifar10-additive": lambda: _glow(32, 3, 32, additive=True),
     "glow-imagenet32": lambda: _glow(48, 3, 32),
     "glow-imagenet64": lambda: _glow(48, 4, 64),
-    "nice-cifar10": lambda: _nice((32, 32, 3), (2000,) * 4, 200, -1.0, 2.0),
-    "nice-mnist": lambda: _nice((28, 28, 1), (1000,) * 5, 200, 0.0, 1.0),
+    "nice-cifar10": lambda: _nice((32, 32, 3), (2000,) * 4, -1.0, 2.0),
+    "nice-mnist": lambda: _nice((28, 28, 1), (1000,) * 5, 0.0, 1.0),
     "nsf-cifar10": lambda: _nsf(3, 32, CIFAR, 200_000, 512, 256, width=96, num_bins=4, dropout=0.2, multi_scale=False),
     "nsf-cifar10-5bit": lambda: _nsf(3, 32, CIFAR, 100_000, 512, 32, width=64, num_bins=2, dropout=0.2, multi_scale=False),
     "nsf-cifar10-affine": lambda: _nsf(3, 32, CIFAR, 200_000, 512, 256, width=96, affine=True, dropout=0.2, multi_scale=False),
