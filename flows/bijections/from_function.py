@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.core import TRACING_ERRORS, Array, FlowsError, Shape, bijection, check_function
+from flows.core import TRACING_ERRORS, Array, FlowsError, Shape, bijection, check_function, naming
 
 MAX_STEPS = 100
 HALVINGS = 24
@@ -76,13 +76,11 @@ def FromFunction(fun: Callable, init: Callable | None = None, inverse: Callable 
             return newton(evaluate, params, y, context, shape, plain=not vectorize)
 
         lift = _by_vmap if vectorize else _row_by_row
-        functions = [lift(direct), lift(inverse_of)]
-        if not needs_context:
-            functions = [_without_context(function) for function in functions]
+        functions = [naming(lift(function), {"context"} if needs_context else ()) for function in (direct, inverse_of)]
         return {} if init is None else init(rng, shape), *functions
 
     # The layer takes a context only if one of its functions does.
-    return init_fun if needs_context else lambda rng, shape: init_fun(rng, shape)
+    return naming(init_fun, {"context_dim"} if needs_context else ())
 
 
 def newton(evaluate: Callable, params: Any, y: Array, context: Any, shape: Shape, plain: bool) -> Array:
@@ -162,10 +160,6 @@ def _row_by_row(function: Callable) -> Callable:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
     return batched
-
-
-def _without_context(function: Callable) -> Callable:
-    return lambda params, x: function(params, x)
 
 
 def _takes_context(name: str, fun: Any) -> bool:
