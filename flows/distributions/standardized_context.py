@@ -105,9 +105,6 @@ def StandardizedContext(distribution: DistributionLike):
                 params["distribution"], x, standardized(params["fixed"], context), *others
             )
 
-        def path(params: Any, x: Array, context: Any, rng: Array) -> tuple:
-            return part.path(params["distribution"], x, standardized(params["fixed"], context), rng)  # type: ignore[misc]
-
         return replace(
             part,
             name="StandardizedContext",
@@ -115,7 +112,7 @@ def StandardizedContext(distribution: DistributionLike):
             log_pdf=log_pdf,
             sample=sample,
             joint_draw=joint_draw,
-            path=None if part.path is None else path,
+            path=part.path and on_raw(part.path),
             cdf=None if part.cdf is None else cdf,
             keywords=part.keywords | OWN_KEYWORDS,
         )
