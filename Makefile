@@ -105,7 +105,8 @@ format: .venv/.stamp-test
 SHORT := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 test test-full test-slow test-mutants test-dist costs: export XLA_FLAGS := $(SHORT)
 docs: export XLA_FLAGS := $(SHORT) --xla_backend_optimization_level=1
-docs: export PYTHONWARNINGS := ignore:IProgress not found
+# Pages are dealt to forks of a process in which JAX runs (BlackJAX starts it when it is imported); nothing in them computes with JAX.
+docs: export PYTHONWARNINGS := ignore:IProgress not found,ignore:os.fork() was called
 test test-full test-slow test-mutants test-dist docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
 test test-full test-slow test-mutants test-dist docs costs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 test test-full test-slow test-mutants test-dist docs costs: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
