@@ -32,6 +32,7 @@ WORDS = (  # what people bring from statistics, machine learning and astronomy, 
     *("quantile", "interval", "anomaly", "outlier", "bounds", "constraint", "category", "count", "cluster", "missing values"),
     *("imputation", "calibration", "coverage", "posterior", "MCMC", "NUTS", "simulator", "ensemble", "uncertainty", "GPU"),
     *("time series", "likelihood", "nats", "bits", "base", "tutorial", "quickstart"),
+    *("deploy", "impute", "getting started", "normalize data"),
 )
 ANSWERED = {  # questions of newcomers, the clicks from the first page, and what the last page has to say
     "I have a CSV with bounds, what do I call?": (("A table", "What columns hold"), "tables.Integer(low=0)"),

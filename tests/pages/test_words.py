@@ -17,6 +17,7 @@ SEARCHED = (
     *("imputation", "calibration", "coverage", "posterior", "MCMC", "NUTS", "simulator", "ensemble", "uncertainty", "GPU"),
     *("time series", "likelihood", "nats", "bits", "base", "coupling", "tutorial", "quickstart"),
     *("SBC", "TARP", "C2ST", "PIT", "goodness of fit"),
+    *("deploy", "impute", "getting started", "normalize data"),
 )
 ASKED = (
     *("loss go up", "outside the data", "density be above 1", "NaN", "first call slow", "Which model", "How many rows"),
@@ -92,7 +93,7 @@ def test_the_commands_have_all_their_options():
             names = [name for name in (info.default, *(info.param_decls or ())) if name is not ...] or [info.metavar]
             assert all(f"`{name}`" in part for name in names) and info.help in part, f"flows {command.name}: {parameter.name}"
     assert "| `-o`, `--output` TEXT | The file of the model. It is needed. |  |" in page
-    assert r"| `--model` auto \| NSF \| MAF \| RealNVP \| Gaussian | Of the numbers; auto compares several. | `auto` |" in page
+    assert r"| `--model` auto \| NSF \| MAF \| RealNVP \| Gaussian | Model of numbers; auto keeps the best of several. | `auto` |" in page
     assert "It may be given several times." in page
 
 
