@@ -1,4 +1,4 @@
-"""Every family of flows on six shapes in the plane: one page of densities, with what each one costs.
+"""Every family of flows on six shapes in the plane: sheets of densities, with what each one costs.
 
     python examples/gallery.py [--models NSF MAF ...] [--shapes Rings ...] [--rows 20000] [--seconds 8] [--cells]
 
@@ -6,13 +6,18 @@ The true densities are known, so each cell has a figure that needs no other mode
 truth on 10,000 new rows. Beside each model stand its trained numbers and the processor seconds of a fit, compiling included.
 Models are the library's defaults where nothing else is said at their names. A fit may take --seconds of a processor, and three
 times as long where a density is slow (residual and continuous flows, IAF, UMNN); as many epochs are planned as go into that, so
-that the learning rate reaches its end in time. The whole page takes some 30 minutes of one core with 8 seconds, 20 with 4. What
+that the learning rate reaches its end in time. All of them take some 30 minutes of one core with 8 seconds, 20 with 4. What
 is fitted is kept in gallery/*.npz: a run that is interrupted, called again, goes on, and fits nothing twice. Prints the table,
-writes gallery.png; with --cells a picture of each model and of the truth, gallery/*.png, and all figures, gallery.json.
+writes gallery-1.png, gallery-2.png, ..., one sheet for a slide each; with --cells a picture of each model and of the truth,
+gallery/*.png, and all figures, gallery.json.
 
 Pictures:
-    gallery.png: A page of small pictures, a row for each of 25 models and a column for each of six shapes: the densities that
-        were fitted, beneath each how far it is behind the truth, beside each row what a fit costs.
+    gallery-1.png: A sheet of small pictures, a row for each coupling, residual and determinant-lemma model and a column for
+        each of six shapes: the densities that were fitted, beneath each how far it is behind the truth.
+    gallery-2.png: A sheet of the same for eight autoregressive models and Gaussianization: their densities of six shapes,
+        beneath each how far it is behind the truth.
+    gallery-3.png: A sheet of the same for continuous models and three references, a kernel density, a mixture and a normal:
+        their densities of six shapes, beneath each how far it is behind the truth.
 """
 
 import argparse
@@ -27,7 +32,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from gallery_pictures import draw_page, draw_panels, first_fit, number
+from gallery_pictures import draw_panels, draw_sheets, first_fit, number
 
 import flows
 from flows import Flow
@@ -253,7 +258,7 @@ def main():
     if off:
         print("\nmass of what integrates to more than 1.01: " + "; ".join(off))
     limits = f"{options.seconds:g} s of training, {LONG * options.seconds:g} s where a density is slow"
-    draw_page(options.out / "gallery.png", shapes, figures, densities, f"{options.rows:,} rows in {limits}", REFERENCE)
+    sheets = draw_sheets(options.out, shapes, figures, densities, f"{options.rows:,} rows in {limits}", REFERENCE)
     if options.cells:
         truth = f"The true densities of {', '.join(SHAPES[each] for each in shapes)}, with their mean log-densities."
         means = {title: shape.truth.mean() for title, shape in shapes.items()}
@@ -266,7 +271,7 @@ def main():
             "truth": {title: round(float(mean), 4) for title, mean in means.items()},
         }
         (options.out / "gallery.json").write_text(json.dumps(told | {"models": figures}, indent=1) + "\n")
-    print(f"\nwrote gallery.png{' and those of its models' if options.cells else ''} to {options.out}/")
+    print(f"\nwrote {', '.join(sheets)}{' and pictures of the models' if options.cells else ''} to {options.out}/")
 
 
 if __name__ == "__main__":

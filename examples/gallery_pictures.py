@@ -1,6 +1,4 @@
-"""How `gallery.py` draws: one page of all models and shapes, and panels of one model's."""
-
-import itertools
+"""How `gallery.py` draws: sheets of all models and shapes, each for a slide, and panels of one model."""
 
 import matplotlib
 
@@ -15,9 +13,11 @@ TEXT, (BLUE, ORANGE, *_) = plt.rcParams["text.color"], plt.rcParams["axes.prop_c
 DENSITY = LinearSegmentedColormap.from_list("density", [(0, (BLUE, 0)), (0.4, (BLUE, 0.9)), (0.7, "#a9619f"), (1, ORANGE)])
 PIXELS = 160  # an inch
 
-# Lengths on the page are inches, from its top left corner.
-CELL, GAP, BELOW, NAMES, HEADING, BETWEEN, EDGE, HEAD = 1.0, 0.1, 0.31, 2.35, 0.55, 0.5, 0.2, 1.75
-SMALL, MIDDLE, LARGE, LINE = 12, 15, 17, 0.22  # points, and inches from line to line
+# Lengths on a sheet are inches, from its top left corner. A sheet is 20 inches wide: on a slide of 1,920 pixels the smallest
+# letters, of 15 points, are 20 pixels high.
+CELL, GAP, BELOW, NAMES, HEADING, BETWEEN, EDGE, HEAD = 1.0, 0.1, 0.36, 3.2, 0.6, 0.5, 0.2, 1.5
+TINY, SMALL, MIDDLE, LARGE, LINE = 15, 18, 18, 23, 0.28  # points, and inches from line to line
+TALL = 5  # models below each other
 
 
 def in_words(title):
@@ -48,34 +48,43 @@ def draw_panels(path, shapes, densities, nats, alt):
     plt.close(figure)
 
 
-def blocks_of(families, across):
-    """Families in columns of the page, in their order, and the size of the page, which is to be about 16:9."""
-    names, layouts = list(families), []
-
-    def height(block):
-        return sum(HEADING + len(families[name]) * (CELL + BELOW) for name in block)
-
-    for columns in range(1, min(3, len(names)) + 1):
-        width = max(9.0, 2 * EDGE + columns * across + (columns - 1) * BETWEEN)
-        for cut in itertools.combinations(range(1, len(names)), columns - 1):
-            blocks = [names[a:b] for a, b in itertools.pairwise((0, *cut, len(names)))]
-            tall = HEAD + HEADING + CELL + BELOW + max(map(height, blocks)) + EDGE
-            layouts.append((abs(np.log(width / tall * 9 / 16)), blocks, width, tall))
-    return min(layouts)[1:]
+def sheets_of(families):
+    """Blocks of (family, model), two on each sheet. A family of more than TALL models goes on in the next block."""
+    blocks = [[]]
+    for family, names in families.items():
+        pieces = -(-len(names) // TALL)
+        for i in range(pieces):
+            piece = names[len(names) * i // pieces : len(names) * (i + 1) // pieces]
+            if len(blocks[-1]) + len(piece) > TALL:
+                blocks.append([])
+            blocks[-1] += [(family, name) for name in piece]
+    return [blocks[i : i + 2] for i in range(0, len(blocks), 2)]
 
 
-def draw_page(path, shapes, figures, densities, what, reference):
-    pitch = CELL + GAP
-    across = NAMES + len(shapes) * pitch
+def draw_sheets(folder, shapes, figures, densities, what, reference):
+    """Draw gallery-1.png, gallery-2.png, ... and return their names."""
     families = {}
     for name, of in figures.items():
         families.setdefault(of["family"], []).append(name)
-    blocks, width, tall = blocks_of(families, across)
+    contest = [of["behind"] for of in figures.values() if of["family"] != reference]
+    best = {title: min((behind[title] for behind in contest), default=np.nan) for title in shapes}
+    sheets = sheets_of(families)
+    names = [f"gallery-{i + 1}.png" for i in range(len(sheets))]
+    for i, blocks in enumerate(sheets):
+        title = "Six shapes, every family" + (f" ({i + 1} of {len(sheets)})" if len(sheets) > 1 else "")
+        draw_sheet(folder / names[i], title, shapes, blocks, figures, densities, what, best, reference)
+    return names
+
+
+def draw_sheet(path, heading, shapes, blocks, figures, densities, what, best, reference):
+    pitch = CELL + GAP
+    across = NAMES + len(shapes) * pitch
+    width = max(9.0, 2 * EDGE + len(blocks) * across + (len(blocks) - 1) * BETWEEN)
+    rows = max(len(block) * (CELL + BELOW) + len({family for family, _ in block}) * HEADING for block in blocks)
+    tall = max(HEAD + HEADING + CELL + BELOW + rows + EDGE, width * 9 / 16)
     figure = plt.figure(figsize=(width, tall), layout="none")
     page = figure.add_axes((0, 0, 1, 1))
     page.axis("off")
-    contest = [of["behind"] for of in figures.values() if of["family"] != reference]
-    best = {title: min((behind[title] for behind in contest), default=np.nan) for title in shapes}
 
     def write(x, y, text, size, **more):
         page.text(x, y, text, fontsize=size, **{"va": "center", **more})
@@ -90,38 +99,37 @@ def draw_page(path, shapes, figures, densities, what, reference):
             extent = (left, left + CELL, y + CELL, y)
             page.imshow(shaded(images[title], shapes[title]), extent=extent, origin="lower", interpolation="bilinear", zorder=2)
             style = {"color": ORANGE, "weight": "bold"} if title in strong else {}
-            write(left + CELL / 2, y + CELL + 0.13, texts[title], SMALL, ha="center", **style)
+            write(left + CELL / 2, y + CELL + 0.15, texts[title], SMALL, ha="center", **style)
 
-    write(EDGE, 0.4, "Six shapes, every family", 36, weight="bold")
-    write(EDGE, 0.97, f"Densities fitted to {what}; beside each the processor seconds of a first fit.", MIDDLE)
-    told = "Below: nats a row behind the truth, on 10,000 new rows; the best of a shape in colour, references aside."
+    write(EDGE, 0.4, heading, 36, weight="bold")
+    write(EDGE, 0.95, f"Densities fitted to {what}. Left: the processor seconds of a first fit.", MIDDLE)
+    told = "Below: nats a row behind the truth, on 10,000 new rows. The best of a shape is in colour, references aside."
     write(EDGE, 1.27, told, MIDDLE)
     bar = width - EDGE - GAP - 3
     if width > 15:
         page.imshow(DENSITY(np.linspace(0, 1, 256))[None], extent=(bar, bar + 3, 0.6, 0.4), zorder=2)
-        write(bar, 0.22, "density, by its square root", SMALL)
-        write(bar, 0.78, "0", SMALL)
-        write(bar + 3, 0.78, "the truth's highest", SMALL, ha="right")
+        write(bar + 3, 0.2, "square root of the density", SMALL, ha="right")
+        write(bar, 0.8, "0", SMALL)
+        write(bar + 3, 0.8, "the truth's highest", SMALL, ha="right")
     for i, block in enumerate(blocks):
         x, y = EDGE + i * (across + BETWEEN), HEAD + HEADING
         for j, title in enumerate(shapes):
-            write(
-                x + NAMES + j * pitch + CELL / 2, y - 0.08, in_words(title).replace(" ", "\n"), SMALL, ha="center", va="bottom"
-            )
+            name = in_words(title).replace(" ", "\n").replace("kerb", "ker-\nb")
+            write(x + NAMES + j * pitch + CELL / 2, y - 0.08, name, TINY, ha="center", va="bottom")
         truth = {title: number(shape.truth.mean()) for title, shape in shapes.items()}
         row(x, y, "The truth", ("below: its mean", "log-density, nats"), {t: s.image for t, s in shapes.items()}, truth)
         y += CELL + BELOW
-        for family in block:
-            page.plot([x, x + across - GAP], [y + 0.1] * 2, color=TEXT, alpha=0.4, linewidth=0.8)
-            write(x, y + 0.31, family.upper(), SMALL, color=ORANGE)
-            y += HEADING
-            for name in families[family]:
-                of = figures[name]
-                numbers = f"{of['numbers']:,} parameters" if of["numbers"] else "nothing trained"
-                lines = [*([of["note"]] if of["note"] else []), numbers, f"{first_fit(of):.0f} s"]
-                strong = [title for title in shapes if family != reference and of["behind"][title] == best[title]]
-                row(x, y, of["title"], lines, densities[name], {t: number(n) for t, n in of["behind"].items()}, strong)
-                y += CELL + BELOW
+        for k, (family, name) in enumerate(block):
+            if not k or block[k - 1][0] != family:
+                page.plot([x, x + across - GAP], [y + 0.1] * 2, color=TEXT, alpha=0.4, linewidth=0.8)
+                write(x, y + 0.34, family.upper(), SMALL, color=ORANGE)
+                y += HEADING
+            of = figures[name]
+            numbers = f"{of['numbers']:,} parameters" if of["numbers"] else "nothing trained"
+            lines = [*([of["note"]] if of["note"] else []), numbers, f"{first_fit(of):.0f} s"]
+            strong = [title for title in shapes if family != reference and of["behind"][title] == best[title]]
+            row(x, y, of["title"], lines, densities[name], {t: number(n) for t, n in of["behind"].items()}, strong)
+            y += CELL + BELOW
     page.set(xlim=(0, width), ylim=(tall, 0), aspect="auto")
     figure.savefig(path, dpi=100)
     plt.close(figure)
