@@ -88,8 +88,12 @@ def quality_told(seeds: list[Records]) -> str:
 
 def printed(found: Records, name: str) -> str:
     """What `print(checks)` shows of a real fit."""
+    return repr(checks_of(found, name))
+
+
+def checks_of(found: Records, name: str) -> Checks:
     figures = found["fits"][name]["figures"]
-    return repr(Checks({each: Check(**of) for each, of in figures["checks"].items()}, None, figures, {}))
+    return Checks({each: Check(**of) for each, of in figures["checks"].items()}, None, figures, {})
 
 
 def any_of(one: Records, *verdicts: str) -> bool:

@@ -1,6 +1,7 @@
 """Findings of checks, their verdicts in view of all checks of the call, and the table that `flows.check` returns."""
 
 from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +67,12 @@ class Checks(Mapping[str, Check]):
     def __repr__(self) -> str:
         return "\n".join([*self._head(), "", *self._table()])
 
+    def _repr_html_(self) -> str:
+        """Return the same as HTML, for a notebook: long details wrap."""
+        rows = ["".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in cells) for cells in self._cells()]
+        table = f"<table><tr>{'</tr><tr>'.join(rows)}</tr></table>"
+        return f'<div class="flows-checks">{"<br>".join(map(escape, self._head()))}{table}</div>'
+
     def _head(self) -> list[str]:
         figures = self.figures
         likelihood = f"{figures['without_density']:,} of them without a density"
@@ -78,12 +85,16 @@ class Checks(Mapping[str, Check]):
         more = f" and {len(scores) - SHOWN} more" if len(scores) > SHOWN else ""
         return [*lines, f"CRPS {', '.join(scores[:SHOWN])}{more}"] if scores else lines
 
-    def _table(self) -> list[str]:
+    def _cells(self) -> list[tuple[str, str, str, str, str, str]]:
         cells = [("check", "verdict", "p", "size", "up to", "")]
         for check in self._checks.values():
             p = "" if check.p is None else "< 1e-4" if check.p < 1e-4 else f"{check.p:.2g}"
             size = "" if check.size is None else f"{check.size:.4f}"
             cells.append((check.name, check.verdict, p, size, f"{check.tolerance:g}" if size else "", check.detail))
+        return cells
+
+    def _table(self) -> list[str]:
+        cells = self._cells()
         widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:5]]
         sides = str.ljust, str.ljust, str.rjust, str.rjust, str.rjust
         padded = ((*map(lambda side, cell, width: side(cell, width), sides, row, widths), row[5]) for row in cells)
