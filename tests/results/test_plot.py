@@ -190,6 +190,20 @@ def test_ticks_of_a_narrow_axis_are_told_from_an_offset():
         assert figure.axes[0].xaxis.get_offset_text().get_text() == offset
 
 
+def test_labels_of_ticks_do_not_touch():
+    """Neither in a panel, nor those at the ends of two panels."""
+    rows = np.linspace([-1234.45, 1e5, 1e5], [-1233.55, 5e5, 5e5], 400)
+    figure = pairs([Column(name) for name in NAMES], Compared(rows, rows[::2], "rows", "draws", []))
+    figure.draw_without_rendering()
+    labels = list[tuple[float, float]]()
+    for axes in figure.axes[3:]:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high and tick.label1.get_text()]
+        assert len(ticks) > 1, "a scale has two ticks"
+        labels += [tuple(tick.label1.get_window_extent().intervalx) for tick in ticks]
+    assert all(one[1] + 2 < other[0] for one, other in zip(sorted(labels), sorted(labels)[1:], strict=False))
+
+
 def test_angles_are_on_one_turn():
     rows = np.linspace(-9.0, 9.0, 40)[:, None]
     figure = result_of(1, Kept(rows), flows.VonMises(), turn=np.zeros(1)).plot(n=100)

@@ -28,6 +28,8 @@ SHORT = 14  # characters of the name of a category
 LONG = 22  # characters of the name of a column
 NARROW = 1e-4  # of its values, below which the ticks of an axis would have many equal digits: they get an offset
 NAMED = 12  # categories on an axis that are named
+LETTER = 5.4  # points, of a digit of a tick
+PANEL = 65  # points of an inch of a figure that its panels have, across
 
 
 class Colours(NamedTuple):
@@ -173,10 +175,24 @@ def set_ticks(axis: Any, column: Column, named: bool) -> None:
         axis.get_major_locator().set_params(nbins=4, integer=column.step == 1)
         low, high = axis.get_view_interval()
         axis.get_major_formatter().set_useOffset(bool(high - low < NARROW * max(abs(low), abs(high))))
+        if axis.axis_name == "x":
+            thin_out(axis, low, high)
     axis.set_tick_params(**{"labelbottom" if axis.axis_name == "x" else "labelleft": named})
     axis.get_offset_text().set_visible(named)
     if named:
         axis.set_label_text(shortened_name(column.name, LONG), **({"fontsize": 8.5} if len(column.name) > SHORT else {}))
+
+
+def thin_out(axis: Any, low: float, high: float) -> None:
+    """Remove ticks of numbers whose labels would touch each other or labels of the next panel."""
+    ticks = np.array([tick for tick in axis.get_majorticklocs() if low <= tick <= high])
+    across = axis.axes.get_subplotspec().get_gridspec().ncols
+    unit = PANEL * axis.get_figure().get_figwidth() / across / (high - low)  # in points
+    label = LETTER * (1 + max(map(len, axis.get_major_formatter().format_ticks(ticks)), default=0))
+    inner = ticks[np.minimum(ticks - low, high - ticks) * unit >= (label / 2 - LETTER) * (across > 1)]
+    thinned = (inner if len(inner) > 1 else ticks)[:: int(np.ceil(label / unit / np.diff(ticks).min(initial=high - low)))]
+    if len(thinned) < len(ticks):
+        axis.set_ticks(thinned if len(thinned) > 1 else ticks[[0, -1]])
 
 
 def set_heights(axes: Any, log_ends: tuple[float, float] | None) -> None:
