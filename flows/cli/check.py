@@ -36,7 +36,7 @@ def check(
         Optional[list[str]],
         typer.Option("--only", metavar="NAME", help="A check to run; give it again for more. By default all."),
     ] = None,
-    level: Annotated[float, typer.Option("--level", help="Of right models, the share that has a FAIL.")] = 0.01,
+    level: Annotated[float, typer.Option("--level", help="Share of right models that get a FAIL.")] = 0.01,
     n: Annotated[int, typer.Option("-n", help="Draws; with a condition 99 for each of 2,000 rows.")] = 10_000,
 ) -> int:
     """Is the density right? A verdict for each question, by rows that the model was not fitted to; exit status 3 for a FAIL."""
@@ -68,19 +68,19 @@ def plot(
     model: Model,
     output: Annotated[str, typer.Option("-o", "--output", help="The file of the picture: .png, .svg or .pdf.")],
     data: Annotated[
-        Optional[str], typer.Argument(metavar="DATA", help="Rows beside the draws; CSV, Parquet or npy, - is stdin.")
+        Optional[str], typer.Argument(metavar="DATA", help="Rows to draw next to the draws; CSV, Parquet or npy, - is stdin.")
     ] = None,
     columns: Annotated[
         Optional[list[str]],
         typer.Option(
             "--columns",
             metavar="COL",
-            help="A column to draw; give it again for more. By default all, of more than 6 the first.",
+            help="A column to draw; give it again for more. By default all, at most 6.",
         ),
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Draws, and rows at most.")] = 2_000,
+    n: Annotated[int, typer.Option("-n", help="Number of draws, and at most as many rows.")] = 2_000,
 ) -> None:
-    """Draw margins and pairs of columns, of draws beside rows; of one number given one column its median and 90%."""
+    """Draw margins and pairs of columns, of draws next to rows; for one number given one column, its median and central 90%."""
     if (ending := Path(output).suffix.lower()) not in DATES:
         raise Mistake(f"{output}: the ending does not name a format of pictures; expected .png, .svg or .pdf")
     if n < 1:

@@ -34,23 +34,23 @@ class Shared:
     """Options that several commands have, in the order in which help shows them; a command lacks some."""
 
     drop_gaps: Annotated[bool, typer.Option("--drop-gaps", help="Leave out rows without a number or a date.")] = False
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of all that is random.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of all random numbers.")] = 0
     force: Annotated[bool, typer.Option("--force", help="Replace an output that exists.")] = False
     format: Annotated[Optional[str], reading("--format", help="csv, parquet or npy; by default that of the ending.")] = None
     separator: Annotated[
         Optional[str],
-        reading("--separator", help="Of CSV, such as ';' or '\\t'; by default a comma, or what the model was fitted to."),
+        reading("--separator", help="Separator of CSV, such as ';' or '\\t'; by default ',' or what the model was fitted to."),
     ] = None
     encoding: Annotated[
-        Optional[str], reading("--encoding", help="Of CSV; by default utf-8, or what the model was fitted to.")
+        Optional[str], reading("--encoding", help="Encoding of CSV; by default utf-8, or what the model was fitted to.")
     ] = None
     gaps: Annotated[
         Optional[str],
-        reading("--gaps", help="Texts of missing values beside empty cells, by default NA,N/A,NaN,nan,NULL,null,None."),
+        reading("--gaps", help="Texts that mean a missing value, as empty cells do; by default NA,N/A,NaN,nan,NULL,null,None."),
     ] = None
     no_header: Annotated[
         Optional[bool],
-        reading("--no-header/--header", help="Of CSV whose first row is one of data: columns are 0, 1, ..."),
+        reading("--no-header/--header", help="CSV without a header: columns are 0, 1, ..."),
     ] = None
     json: Annotated[bool, typer.Option("--json", help="Print one object of JSON.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and results.")] = False

@@ -37,10 +37,10 @@ def fit(
     condition: Condition = None,
     ignore: Ignore = None,
     weights: Annotated[Optional[str], typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
-    model: Annotated[Models, typer.Option("--model", help="Of the numbers; auto compares several.")] = Models.auto,
-    minutes: Annotated[float, typer.Option("--minutes", help="After which the model at hand ends with its epoch.")] = 5.0,
-    max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Of each model.")] = None,
-    rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="So many rows, at random.")] = None,
+    model: Annotated[Models, typer.Option("--model", help="Model of numbers; auto keeps the best of several.")] = Models.auto,
+    minutes: Annotated[float, typer.Option("--minutes", help="Minutes after which the fit ends with its epoch.")] = 5.0,
+    max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Limit of epochs for each model.")] = None,
+    rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="Fit this many rows, drawn at random.")] = None,
 ) -> None:
     """Fit one exact density to the rows of a file: numbers, counts, categories, dates, whatever its columns hold."""
     if not 0 < minutes < float("inf"):

@@ -16,9 +16,10 @@ from flows.results.pictures.axes import colours, styled
 GREY = "#a0a0a0"  # of losses by which a fit is not judged
 # summary
 OF_LABELS = {
-    "unbiased": "unbiased: exact without rng, with it an estimate",
-    "lower bound": "lower bound with rng; without, the density at the recorded value",
+    "unbiased": "exact without rng, an unbiased estimate with rng",
+    "lower bound": "a lower bound with rng, the density at the recorded value without rng",
 }
+REGRESSED = "a linear regression on earlier columns is subtracted from"
 SHOWN = 6  # columns that are named
 WIDTH = 420  # of the picture, in pixels
 HEIGHT = 160  # of the picture, in pixels
@@ -206,20 +207,15 @@ def judged(history: Any) -> str:
 
 
 def freed_columns(init_fun: Any, event: Shape, names: Sequence[str] | None) -> str:
-    """Return in words the columns that a model frees of their dependence on the columns before, or ""."""
+    """Return in words the columns from which a model subtracts their regression on earlier columns, or ""."""
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
     layers = [value.arguments for value in within if value.constructor is Whiten]
     if not layers or len(event) != 1:
         return ""
     stay = {0}.union(set.intersection(*({*arguments["unmixed"], *arguments["as_is"]} for arguments in layers)))
     freed = [repr(names[j]) if names else str(j) for j in range(event[0]) if j not in stay]
-    if 0 < len(freed) == event[0] - 1:
-        return "each is freed of those before it"
-    if len(freed) > SHOWN:
-        return f"{len(freed)} are freed of those before them, which tell nearly all of each"
-    if len(freed) == 1:
-        return f"column {freed[0]} is freed of those before it"
-    return f"columns {', '.join(freed)} are freed of those before them" if freed else ""
+    few = f"column{'s' * (len(freed) > 1)} {', '.join(freed)}" if len(freed) <= SHOWN else f"{len(freed)} columns"
+    return f"{REGRESSED} {'each' if len(freed) == event[0] - 1 else few}" if freed else ""
 
 
 def page_of(lines: Sequence[tuple[str, str]], history: Any) -> str:

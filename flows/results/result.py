@@ -199,7 +199,7 @@ class FitResult(Plot, Distribution):
     def anomaly(self, x: Any, *, context: Any = None) -> np.ndarray:
         """Rank each row among held-out scores, (rows,): (1 + held-out scores not above the score of x) / (1 + their number).
 
-        Among rows like the training rows, a share a has at most the value a, whatever the model; small values are anomalies.
+        Of rows like the training rows, at most 5% have a value of 0.05 or less, whatever the model; small values are anomalies.
         The score is log_prob, and the least value 1 / (1 + number of scores). After folds each member ranks x among the rows
         that it has not seen.
 

@@ -104,7 +104,7 @@ def test_ensembles_and_folds_of_estimates():
     result = flows.fit_ensemble(0, estimated, ROWS, members=2, **QUICK)
     close(result.log_pdf(result.params, ROWS, rng=1), result.log_pdf(result.params, ROWS), 1e-6)
     assert result.init_fun.likelihood == "exact" and "  likelihood" not in repr(result)
-    assert "unbiased: exact without rng" in repr(flows.fit(0, estimated, ROWS, folds=1, **QUICK))
+    assert "exact without rng, an unbiased estimate with rng" in repr(flows.fit(0, estimated, ROWS, folds=1, **QUICK))
     calls: list = []
     with pytest.raises(flows.FlowsError, match="Put Dequantize before the mixture"):
         flows.fit(0, estimated, np.round(8 * ROWS), dequantize=1.0, folds=2, callbacks=[calls.append], **QUICK)
@@ -124,7 +124,7 @@ def test_labels_are_shown(tmp_path):
     found = flows.select(0, {"noisy": estimated, "plain": flows.Flow(flows.ActNorm())}, ROWS, validation=ROWS, **QUICK)
     assert "Log-likelihood of noisy: unbiased" in str(found)
     rounded = flows.fit(0, flows.Flow(flows.ActNorm()), np.round(4 * ROWS), dequantize=1.0, **QUICK)
-    assert "lower bound with rng; without, the density at the recorded value" in repr(rounded)
+    assert "a lower bound with rng, the density at the recorded value without rng" in repr(rounded)
     assert "  likelihood" not in repr(flows.fit(0, flows.Flow(flows.ActNorm()), ROWS, **QUICK))
     rounded.save(tmp_path / "rounded")
     flows.save(tmp_path / "own", Doubled(), Doubled()(0, 2).params, 2)

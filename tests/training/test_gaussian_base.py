@@ -58,7 +58,7 @@ def test_a_column_that_others_all_but_tell_is_freed_of_them():
     result = fit(0, flows.Flow(ACT), rows[:300], validation=rows[300:], **QUICK)
     assert result.init_fun == flows.Flow(flows.Whiten(unmixed=(0, 1, 2)), flows.Flow(ACT, FULL))
     assert -result.history["start_loss"] == pytest.approx(gaussian(rows[:300], rows[300:]), abs=1e-3)
-    assert "column 3 is freed of those before it" in repr(result)
+    assert "a linear regression on earlier columns is subtracted from column 3" in repr(result)
     folds = fit(0, flows.Flow(ACT), rows, folds=2, **QUICK)
     assert folds.member.arguments["bijection"] == flows.Whiten(unmixed=(0, 1, 2))
 
@@ -67,7 +67,7 @@ def test_many_rows_free_a_column_of_which_more_is_left():
     less = np.column_stack([NORMAL, NORMAL.sum(1) + 0.46 * DRAW.normal(size=400)])  # 0.26 is left
     many = fit(0, flows.Flow(ACT), less, **QUICK)
     few = fit(0, flows.Flow(ACT), less[:150], **QUICK)  # fewer than 50 rows for each column
-    assert many.init_fun.arguments["bijection"].arguments["unmixed"] == (0, 1, 2) and "freed" in repr(many)
+    assert many.init_fun.arguments["bijection"].arguments["unmixed"] == (0, 1, 2) and "is subtracted from" in repr(many)
     assert few.init_fun.arguments["bijection"] == flows.Standardize() and "freed" not in repr(few)
 
 
