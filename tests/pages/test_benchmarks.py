@@ -123,7 +123,7 @@ def test_tables_of_checks_tell_shares_of_seeds():
     other = {"FAIL": [], "small": ["columns"], "meant": [["columns", 0.02], ["pairs", None]], "seconds": 1.0}
     well = {"FAIL": [], "small": ["energy"], "meant": [], "seconds": 1.0}
     score = {"wrong": [0.9, 0.9, None], "right": [0.95, 0.95, None]}
-    check = {"name": "columns", "verdict": "FAIL", "p": 0.001, "size": 0.05, "tolerance": 0.03, "detail": "of column 1"}
+    check = {"name": "columns", "verdict": "FAIL", "p": 0.001, "size": 0.05, "tolerance": 0.03, "detail": "of column <1>"}
     figures = {
         "rows": 9,
         "draws": 10_000,
@@ -157,7 +157,7 @@ def test_tables_of_checks_tell_shares_of_seeds():
     lines = checked("galaxies", found).splitlines()
     assert lines[0] == "```{raw} html" and lines[-1] == "```"
     assert "9 rows, 10,000 draws, log-likelihood -1.500 +- 0.100" in lines[1]
-    assert re.findall(r">([^<>]+)</td>", lines[1])[-6:] == ["columns", "FAIL", "0.001", "0.0500", "0.03", "of column 1"]
+    assert re.findall(r">([^<>]+)</td>", lines[1])[-6:] == ["columns", "FAIL", "0.001", "0.0500", "0.03", "of column &lt;1&gt;"]
 
 
 def test_recorded_rows_are_those_of_a_set_without_its_noise(made):
