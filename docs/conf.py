@@ -250,6 +250,15 @@ def on_before_read_docs(app, env, docnames):
     docnames[:] = [name for start in range(4) for name in docnames[start::4]]
 
 
+def on_html_page_context(app, pagename, templatename, context, doctree):
+    """Sources lead back to the entries of their names: viewcode takes all names of a file for those of one module."""
+    home = pagename.removeprefix("_modules/").replace("/", ".")
+    entries = {full.rpartition(".")[2]: full for full, (module, _) in PUBLIC.items() if module == home}
+    if pagename.startswith("_modules/") and entries:
+        names = rf"#[\w.]*?\b({'|'.join(entries)})\b(?=[\w.]*\">\[docs\])"
+        context["body"] = re.sub(names, lambda match: f"#{entries[match[1]]}", context["body"])
+
+
 # How docstrings are read: as plain text. Backticks are the only markup, indented lines are formulas, `>>>` begins code, and a
 # word with a colon, alone on its line, is the title of a section.
 
@@ -330,3 +339,4 @@ def setup(app):
     app.connect("source-read", on_source_read)
     app.connect("autodoc-process-docstring", on_docstring)
     app.connect("env-check-consistency", on_check_consistency)
+    app.connect("html-page-context", on_html_page_context)

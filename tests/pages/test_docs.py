@@ -202,6 +202,15 @@ def test_the_table_of_bijections_needs_no_library_of_the_tests():
     subprocess.run([sys.executable, "-c", code, str(DOCS.parent / "tests")], check=True)
 
 
+def test_sources_lead_back_to_the_entries_of_their_names(conf):
+    """Of names of a package and of names of one of its rooms, in one file."""
+    names = "flows.Bits", "flows.bits_per_dim", "flows.typicality.x"
+    context = {"body": " ".join(f'<a href="../d.html#{name}">[docs]</a>' for name in names)}
+    conf["on_html_page_context"](None, "_modules/flows/diagnostics/images", "page.html", context, None)
+    found = re.findall(r'#([\w.]+)"', context["body"])
+    assert found == ["flows.diagnostics.Bits", "flows.bits_per_dim", "flows.diagnostics.typicality.x"]
+
+
 def test_pages_are_run_again_where_what_they_read_has_changed(conf, tmp_path, monkeypatch):
     monkeypatch.setitem(conf["digest"].__globals__, "ROOT", tmp_path)
     seen = {conf["digest"]()}

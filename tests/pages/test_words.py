@@ -93,7 +93,10 @@ def test_the_commands_have_all_their_options():
             names = [name for name in (info.default, *(info.param_decls or ())) if name is not ...] or [info.metavar]
             assert all(f"`{name}`" in part for name in names) and info.help in part, f"flows {command.name}: {parameter.name}"
     assert "| `-o`, `--output` TEXT | The file of the model. It is needed. |  |" in page
-    assert r"| `--model` auto \| NSF \| MAF \| RealNVP \| Gaussian | Model of numbers; auto keeps the best of several. | `auto` |" in page
+    assert (
+        r"| `--model` auto \| NSF \| MAF \| RealNVP \| Gaussian | Model of numbers; auto keeps the best of several. | `auto` |"
+        in page
+    )
     assert "It may be given several times." in page
 
 
