@@ -188,9 +188,10 @@ def thin_out(axis: Any, low: float, high: float) -> None:
     ticks = np.array([tick for tick in axis.get_majorticklocs() if low <= tick <= high])
     across = axis.axes.get_subplotspec().get_gridspec().ncols
     unit = PANEL * axis.get_figure().get_figwidth() / across / (high - low)  # in points
-    label = LETTER * (1 + max(map(len, axis.get_major_formatter().format_ticks(ticks)), default=0))
-    inner = ticks[np.minimum(ticks - low, high - ticks) * unit >= (label / 2 - LETTER) * (across > 1)]
-    thinned = (inner if len(inner) > 1 else ticks)[:: int(np.ceil(label / unit / np.diff(ticks).min(initial=high - low)))]
+    labels = LETTER * np.array([len(label) for label in axis.get_major_formatter().format_ticks(ticks)])
+    inner = ticks[np.minimum(ticks - low, high - ticks) * unit >= (labels / 2 - 0.8 * LETTER) * (across > 1)]
+    room = (labels.max(initial=0) + LETTER) / unit
+    thinned = (inner if len(inner) > 1 else ticks)[:: int(np.ceil(room / np.diff(ticks).min(initial=high - low)))]
     if len(thinned) < len(ticks):
         axis.set_ticks(thinned if len(thinned) > 1 else ticks[[0, -1]])
 
