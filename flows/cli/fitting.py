@@ -11,6 +11,7 @@ from flows.cli.command import Mistake
 from flows.cli.models import asked, parsed, with_columns, without_gaps
 from flows.cli.source import Block, Source
 from flows.results.frames import listed
+from flows.tables.kinds.notation import numbers_in
 
 ODD = 0.01  # of a column of numbers: the share of values that may be mistyped
 LEAST_NUMBERS = 20  # values up to which a column of numbers may be one of codes
@@ -61,7 +62,7 @@ def _typed(column: pl.Series, schema: "flows.tables.Schema | None", block: Block
     if not block.is_text:
         return column
     text = without_gaps(column, block)
-    values = flows.tables.kinds.base.guessed(text.str.strip_chars())
+    values = flows.tables.kinds.notation.guessed(text.str.strip_chars())
     return text if values is None else values
 
 
@@ -71,19 +72,18 @@ def _suggested(block: Block, columns: Columns) -> "flows.tables.Schema":
         raise Mistake(
             f"{block.name} has no column that is left to model; expected one or more that --ignore and --weights leave"
         )
-    schema: flows.tables.Schema = asked(
-        lambda rows: flows.tables.infer_schema(rows, columns.condition),
-        block._replace(frame=frame),
-        "Correct it, or name it in --gaps",
-    )
     for column in frame.get_columns():
-        kind = schema[column.name]
-        place = text_among_numbers(column) if kind.block == "codes" or not kind.is_read else None
+        place = text_among_numbers(column)
         if place is not None:
             raise Mistake(
                 f"{block.cell(place, column.name)} is {column[place]!r:.60}, in a column of numbers. "
                 f"Correct it, name it in --gaps, give --ignore {column.name}, or a --schema where it is a category"
             )
+    schema: flows.tables.Schema = asked(
+        lambda rows: flows.tables.infer_schema(rows, columns.condition),
+        block._replace(frame=frame),
+        "Correct it, or name it in --gaps",
+    )
     return schema
 
 
@@ -129,13 +129,14 @@ def _schema_of(path: str, columns: Columns) -> "flows.tables.Schema":
 
 def text_among_numbers(column: pl.Series) -> int | None:
     """The place of the first value that is not a number in a column of text where all values are numbers but one, or
-    a hundredth; None in other columns, and in columns of codes."""
-    if column.dtype != pl.String or flows.tables.kinds.base.holds_codes(text := column.str.strip_chars()):
+    a hundredth, however they are written; None in other columns, and in columns of codes."""
+    if column.dtype != pl.String or flows.tables.kinds.notation.holds_codes(text := column.str.strip_chars()):
         return None
-    numbers = flows.tables.kinds.base.numbers(text)
+    numbers = flows.tables.kinds.notation.numbers(text)
     odd = column.count() - numbers.count()
     if not 0 < odd <= max(1, ODD * column.count()) or numbers.n_unique() <= LEAST_NUMBERS:
-        return None
+        mistyped = numbers_in(text.drop_nulls().unique(maintain_order=True).to_list()).odd
+        return None if mistyped is None else int((text == mistyped).arg_max() or 0)
     return int((numbers.is_null() & column.is_not_null()).arg_max() or 0)
 
 

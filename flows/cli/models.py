@@ -10,6 +10,7 @@ import flows
 from flows.cli.command import Mistake
 from flows.cli.source import Block
 from flows.results.frames import listed
+from flows.tables.kinds.notation import dates_in, numbers_in
 
 ROWS = 8_192  # of a block: scores and draws are made in these, so that they do not depend on how a file is read
 
@@ -78,10 +79,11 @@ def parsed(column: pl.Series, schema: "flows.tables.Schema", block: Block) -> pl
     values = column if sort == "text" else kind.parse(column.str.strip_chars(), dtype)
     wrong = column.is_not_null() & values.is_null()
     if wrong.any():
-        place = int(wrong.arg_max() or 0)
-        raise Mistake(
-            f"{block.cell(place, column.name)} is {column[place]!r:.60}; expected {sort}. Correct it, or name it in --gaps"
-        )
+        place, texts = int(wrong.arg_max() or 0), column.str.strip_chars().drop_nulls().unique(maintain_order=True).to_list()
+        ways = (numbers_in(texts) if sort == "numbers" else dates_in(texts)).ways
+        argument = "text" if sort == "numbers" else "format"
+        remedy = f'Write "{argument}": "{ways[0]}" for it in the schema' if ways else "Correct it, or name it in --gaps"
+        raise Mistake(f"{block.cell(place, column.name)} is {column[place]!r:.60}; expected {sort}. {remedy}")
     return _in_zone(values, dtype, block) if sort == "times" else values
 
 

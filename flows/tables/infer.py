@@ -13,6 +13,7 @@ from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, K
 from flows.tables.kinds.base import as_plain
 from flows.tables.kinds.category import PLAIN
 from flows.tables.kinds.dtypes import described, factorized, is_date, names_among, values_of
+from flows.tables.kinds.notation import Notation, dates_in, numbers_in
 from flows.tables.schema import Schema, names_of
 from flows.training.data.rounding import ATOM, LEAST_TIES, step_of
 from flows.training.data.table import DataWarning
@@ -32,6 +33,8 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
 
     - Text, booleans and categorical dtypes are a `Category`, in which a gap is a value like others; text of more than 500
       values, or of more than half as many as there are rows, is `Ignored`. An ordered dtype of pandas is an `Ordinal`.
+    - Text that is numbers, such as "$1,234" or "180,3", is `Real` or `Integer` with `text=`, and text that is dates `DateTime`
+      with `format=`; draws are text again. Text that can be read in two ways, such as 01/02/2024 alone, is `Ignored`.
     - Whole numbers that span 2^60 or more, or reach 2^63, as identifiers and hashes do, are names: `Ignored`, or a `Category`
       where there are at most 20.
     - Numbers of at most 20 values, each in 5 rows or more, are a `Category` too. Other whole numbers are `Integer`, other
@@ -40,7 +43,8 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
       there is a step. No other bound is guessed, and never an angle: `schema.replace({name: tables.Circular(360)})`.
     - Dates and times are `DateTime`. A column of one value is a `Constant`; any other column is `Ignored`.
 
-    A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, brings a warning (`DataWarning`).
+    A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, brings a warning (`DataWarning`), and so
+    does a column that is left out.
 
     Args:
         frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected.
@@ -88,16 +92,30 @@ def _fitted(table: Frame, guesses: Mapping[str, "Guess"], condition: Sequence[An
             "schema.replace({name: tables.Real(step=...)})",
             DataWarning,
         )
+    left_out = {name: guess for name, guess in guesses.items() if guess.unread or not guess.kind.is_read}
+    if unread := [f"{name!r} ({guess.unread or guess.why})" for name, guess in left_out.items()]:
+        more = f"; and {len(unread) - SHOWN} columns more" if len(unread) > SHOWN else ""
+        warn_user(
+            f"{what}: not read as numbers, dates or categories: {'; '.join(unread[:SHOWN])}{more}. Drop such columns, or say "
+            "what they hold: schema.replace({name: kind})",
+            DataWarning,
+        )
     fields = {name: Field(guess.kind, name, why=guess.why) for name, guess in guesses.items()}
     return Schema.made(fields, names_of(condition), None).fitted(table)
 
 
 class Guess(NamedTuple):
-    """A kind, the reason, and what a warning says of a value that repeats in it."""
+    """A kind and the reason.
+
+    Attributes:
+        spike: what a warning says of a value that repeats.
+        unread: what a warning says of texts that cannot be read; of a column that is left out it says the reason.
+    """
 
     kind: Kind
     why: str
     spike: str = ""
+    unread: str = ""
 
 
 def _guessed(name: str, column: Any) -> Guess:
@@ -149,9 +167,37 @@ def _guessed_by_values(name: str, column: Any, ordered: bool, places: np.ndarray
             f"infer_schema: column {name!r}, row {row}, is {values[places[row]]!r:.60}, in a column with numbers; expected "
             "numbers, or text. Make it a gap (None), or turn all of them into text"
         )
-    if len(values) > min(MOST_TEXTS, MOST_OF_ROWS * len(places)):
-        return Guess(Ignored(), f"{len(values):,} texts in {len(places):,} rows")
-    return Guess(Category(), f"{count} of text")
+    return _written(places, values) or Guess(Category(), f"{count} of text")
+
+
+def _written(places: np.ndarray, texts: list[str]) -> Guess | None:
+    """Guess what texts are: numbers or dates as people write them, or more than there are categories; None for categories."""
+    present = places[places >= 0]
+    if len(texts) <= MOST_LEVELS and np.bincount(present).min() >= ROWS_OF_LEVEL:
+        return None
+    known, texts = texts, [texts[place] for place in present[np.sort(np.unique(present, return_index=True)[1])]]
+    count, is_long = f"{len(texts):,} texts in {len(places):,} rows", len(texts) > min(MOST_TEXTS, MOST_OF_ROWS * len(places))
+    for reading, kind in ((numbers_in(texts), "Real(text={!r})"), (dates_in(texts), "DateTime(format={!r})")):
+        if len(reading.ways) > 1:
+            ways = " or ".join(map(kind.format, reading.ways))
+            return Guess(Ignored(), f"{count}, {ways}", unread=f"texts such as {texts[0]!r} that can be read as {ways}")
+        if reading.odd is not None:
+            row = int((places == known.index(reading.odd)).argmax())
+            unread = f"numbers but for {reading.odd!r:.60} in row {row}, which is to be corrected, or to be a gap"
+            return Guess(Ignored() if is_long else Category(), count, unread=unread)
+        if reading.ways and kind.startswith("Date"):
+            return Guess(DateTime(format=reading.ways[0]), f"dates such as {texts[0]!r}")
+        if reading.ways:
+            values = np.append(Notation.of(reading.ways[0]).numbers(known), np.nan)[places]
+            guess = _number_of("", values, places < 0, False, reading.ways[0])
+            return guess._replace(why=f"text such as {texts[0]!r:.30}, {guess.why}")
+    if not is_long:
+        return None
+    digits = [text for text in texts if any(character.isdigit() for character in text)]
+    if any(" " in text.strip() for text in texts) and 2 * len(digits) < len(texts):
+        return Guess(Ignored(), count, unread=f"{count}, such as free text has")
+    shown = ", ".join(f"{text!r:.30}" for text in (digits or texts)[:3])
+    return Guess(Ignored(), count, unread=f"{count}, such as {shown}: identifiers, or numbers that cannot be read")
 
 
 def _number(name: str, column: Any) -> Guess:
@@ -161,6 +207,11 @@ def _number(name: str, column: Any) -> Guess:
     if distinct > 1:
         return Guess(Category(), f"{distinct} whole numbers that are names, not counts")
     values, missing = values_of(name, column, "infer_schema")
+    return _number_of(name, values, missing, str(column.dtype).startswith("Duration"))
+
+
+def _number_of(name: str, values: np.ndarray, missing: np.ndarray, is_duration: bool, text: str | None = None) -> Guess:
+    """Guess what these values are, which people may have written as text."""
     there = values[~missing]
     infinite = np.isinf(there)
     if infinite.any():
@@ -170,8 +221,7 @@ def _number(name: str, column: Any) -> Guess:
     levels, counts = np.unique(there, return_counts=True)
     if len(levels) + missing.any() <= 1:
         return _constant(levels[0].item() if len(levels) else None)
-    is_duration = str(column.dtype).startswith("Duration")
-    if len(levels) <= MOST_LEVELS and counts.min() >= ROWS_OF_LEVEL and not is_duration:
+    if len(levels) <= MOST_LEVELS and counts.min() >= ROWS_OF_LEVEL and not is_duration and text is None:
         gaps = ", and gaps" if missing.any() else ""
         return Guess(Category(), f"{len(levels)} numbers, each in {ROWS_OF_LEVEL} rows or more{gaps}")
     step = _step(there, levels, is_duration)
@@ -182,9 +232,9 @@ def _number(name: str, column: Any) -> Guess:
         low = 0
         why += ", none is negative and some are near 0"
     if whole:
-        return Guess(Integer(low=low), why)
+        return Guess(Integer(low=low, text=text), why)
     spike = _spike(levels, counts) if step is None else ""
-    return Guess(Real(low=low, step=step), why + (f"; {spike}" if spike else ""), spike)
+    return Guess(Real(low=low, step=step, text=text), why + (f"; {spike}" if spike else ""), spike)
 
 
 def _are_whole(levels: np.ndarray) -> bool:

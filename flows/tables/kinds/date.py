@@ -1,6 +1,5 @@
 """Dates and times as seconds since the least of them, and as what repeats: the day, the week, the year."""
 
-import datetime as dt
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from flows.results.columns import Column
 from flows.tables.kinds.base import WHOLE, Entries, Kind, check_decodable, check_step, without_numpy
 from flows.tables.kinds.category import taken
 from flows.tables.kinds.dtypes import column_of, described, factorized, gaps_of, holds_times, whole_range, without_zone, zone_in
+from flows.tables.kinds.notation import date_text, fits, plain_format
 
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
 NAMES = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
@@ -31,7 +31,8 @@ class DateTime(Kind):
         step: in seconds, such as 60 or 86400, to which times are rounded; None for the coarsest of a second, a minute, an hour
             and a day that all values have, counted from the least one. Beyond 2^22 steps, the most that float32 can
             represent, a schema takes the next of these steps that fits, and says so.
-        format: the form of dates that are text or whole numbers, such as "%Y%m%d"; without a time zone.
+        format: the form of dates that are text or whole numbers, such as "%Y%m%d"; without a time zone. "%-d" and "%-m" are
+            written without a zero in front.
 
     Errors:
         FlowsError: a step that is not above 0, a format without a %, or one with a time zone.
@@ -111,7 +112,7 @@ class DateTime(Kind):
         if self.format is None:
             return column_of(library, dtype, times, name)
         few, places = np.unique(times, return_inverse=True)
-        text = [_written(time.item(), self.format) for time in few]
+        text = [date_text(time.item(), self.format) for time in few]
         return taken(column_of(library, dtype, text if whole_range(dtype) is None else list(map(int, text)), name), places)
 
     def parsed_as(self, dtype: Any) -> str:
@@ -186,16 +187,18 @@ def _parsed(name: str, kind: "DateTime", column: Any, what: str) -> np.ndarray:
             f"{what}: column {name!r} holds {column.dtype}, such as {values[0]!r:.60}; expected times. Say how they are "
             "written: DateTime(format='%Y-%m-%d')"
         )
-    text = [value if isinstance(value, str) else f"{value:.0f}" for value in values]
+    text = [value.strip() if isinstance(value, str) else f"{value:.0f}" for value in values]
     series = nw.new_series("", text, nw.String(), backend=column.implementation)
     try:
         # Polars takes %f for a whole number of nanoseconds, %6f for one of microseconds, and %.f for a fraction.
-        native = kind.format if column.implementation.is_pandas() else kind.format.replace(".%f", "%.f").replace("%f", "%6f")
+        native = plain_format(kind.format)
+        if not column.implementation.is_pandas():
+            native = native.replace(".%f", "%.f").replace("%f", "%6f")
         times = series.str.to_datetime(format=native)
         ticks = times.dt.timestamp("us").to_numpy()
     except Exception as error:
         for i, value in enumerate(text):
-            if not _fits(value, kind.format):
+            if not fits(value, kind.format):
                 raise FlowsError(
                     f"{what}: column {name!r}, row {int((places == i).argmax())}, is {values[i]!r:.60}; expected a date "
                     f"written as {kind.format!r}. Correct it, or make it a gap (None)"
@@ -207,14 +210,6 @@ def _parsed(name: str, kind: "DateTime", column: Any, what: str) -> np.ndarray:
 def _has_nanoseconds(least: str | None) -> bool:
     """Tell whether a time, if there is one, can be counted in nanoseconds since 1970, which reach 292 years."""
     return least is None or NANOSECONDS[0] < _from_text(least, "Y") + 1970 < NANOSECONDS[1]
-
-
-def _fits(text: str, written: str) -> bool:
-    try:
-        dt.datetime.strptime(text, written)
-    except ValueError:
-        return False
-    return True
 
 
 def _as_text(tick: int, unit: str, zoned: bool) -> str:
@@ -270,11 +265,6 @@ def _check_zone(name: str, field: Any, times: Ticks, what: str) -> None:
         f"{what}: column {name!r} holds times {has} a time zone; expected times {expected} one, as the schema was fitted to. "
         f"Turn them into such: dt.tz_localize({zone}) of pandas, dt.replace_time_zone({zone}) of polars"
     )
-
-
-def _written(time: dt.datetime, written: str) -> str:
-    """A time as `_parsed` reads it: years of four digits, which strftime does not write on all systems."""
-    return time.strftime(written.replace("%Y", f"{time.year:04d}"))
 
 
 def _span_of(field: Any) -> float:

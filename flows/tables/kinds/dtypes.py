@@ -73,6 +73,11 @@ def is_date(dtype: Dtype) -> bool:
     return isinstance(dtype, str) and dtype.lower().startswith(("date", "arrow[date", "arrow[timestamp"))
 
 
+def is_text(dtype: Dtype) -> bool:
+    """Tell whether a dtype holds text; one of objects may."""
+    return isinstance(dtype, str) and dtype.lower().startswith(("str", "object", "arrow[string", "arrow[large_string"))
+
+
 def is_duration(dtype: Dtype) -> bool:
     """Tell whether a dtype holds durations."""
     return isinstance(dtype, str) and dtype.lower().startswith(("timedelta", "duration", "arrow[duration"))
@@ -172,7 +177,7 @@ def _numbers_of_objects(name: str, column: Any, what: str) -> np.ndarray:
         value = values[places[row]]
         raise TypeError(
             f"{what}: column {name!r}, row {row}, is {value!r:.60}, a {type(value).__name__}; expected a number. Correct it, "
-            "make it a gap (None), or give the column the kind Category()"
+            "make it a gap (None), say how numbers are written, Real(text='1.234,5'), or give the column the kind Category()"
         )
     return np.array([*map(float, values), np.nan])[places]
 

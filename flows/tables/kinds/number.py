@@ -5,13 +5,25 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 from scipy.special import expit
 
 from flows.core import FlowsError
 from flows.results.columns import Column
 from flows.tables.kinds.base import WHOLE, Entries, Kind, check_box, check_decodable, check_number, check_step, without_numpy
-from flows.tables.kinds.dtypes import are_names, column_of, is_duration, is_single, values_of, whole_range
+from flows.tables.kinds.dtypes import (
+    are_names,
+    column_of,
+    factorized,
+    gaps_of,
+    is_duration,
+    is_single,
+    is_text,
+    values_of,
+    whole_range,
+)
+from flows.tables.kinds.notation import Notation
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
 FAR = 2**62  # beyond which no whole number is decoded
@@ -26,6 +38,7 @@ class Number(Kind):
     block, sort, whole = "numbers", "numbers", False
     low: Any
     high: Any
+    text: str | None = None
     _restored: Any  # (field, values) -> what was counted from the offset, on the steps and inside the bounds
 
     def is_learnt(self, field: Any) -> bool:
@@ -33,7 +46,7 @@ class Number(Kind):
 
     def learnt(self, name: str, field: Any, column: Any, what: str) -> Any:
         """A number with the least value, the digits and the steps of a column."""
-        values, gaps = values_of(name, column, what)
+        values, gaps = self._values(name, column, what)
         values = values[~gaps] if gaps.any() else values
         values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         if not len(values):
@@ -63,9 +76,9 @@ class Number(Kind):
 
     def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
         """Numbers less their offset, on their steps."""
-        values, gaps = values_of(name, column, what)
+        values, gaps = self._values(name, column, what)
         with np.errstate(invalid="ignore"):
-            outside = np.isinf(values)
+            outside = np.isinf(values) | (np.isnan(values) & ~gaps)
             if self.whole:
                 outside |= (values != np.rint(values)) & ~gaps
             strict, single = field.step == 0, str(column.dtype) == "Float32"
@@ -84,6 +97,9 @@ class Number(Kind):
         check_decodable(name, values, ~np.isfinite(values), "a finite number")
         dtype = field.dtype or "float64"
         numbers = self._restored(field, values)
+        if self.text is not None and is_text(dtype):
+            notation, digits = Notation.of(self.text), 0 if self.whole else field.digits
+            return column_of(library, dtype, [notation.text(number, digits) for number in numbers.tolist()], name)
         if is_duration(dtype):
             ticks = np.rint(numbers * 1e9).astype(np.int64)
             return column_of(library, dtype, ticks.astype("m8[ns]"), name)
@@ -95,6 +111,8 @@ class Number(Kind):
 
     def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
         number = "a whole number" if self.whole else "a finite number"
+        if isinstance(value, str):
+            return f"{number}, written as {self.text!r} is", "Correct it, or make it a gap (None)"
         if isinstance(value, float) and np.isinf(value):
             return number, "Drop such rows, or make it a gap (None) and drop those with gaps"
         if self.block == "angles" or (self.whole and value != np.rint(value)):
@@ -110,8 +128,15 @@ class Number(Kind):
         wider = f"{type(self).__name__}()" if self.high is None else f"{type(self).__name__}(low=..., high=...)"
         return expected, f"Correct it, or widen the bounds: schema.replace({{{name!r}: {wider}}})"
 
+    def _values(self, name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of a column, and which rows are gaps; text that is not a number is NaN and not a gap."""
+        if self.text is None or column.dtype != nw.String():
+            return values_of(name, column, what)
+        places, texts = factorized(column)
+        return np.append(Notation.of(self.text).numbers(texts), np.nan)[places], gaps_of(column)
+
     def parsed_as(self, dtype: Any) -> str:
-        return "numbers"
+        return "numbers" if self.text is None else "text"
 
     def ends(self, field: Any) -> tuple[float, float]:
         return -np.inf if self.low is None else 0.0, np.inf if self.high is None else float(self.high - field.offset)
@@ -143,9 +168,12 @@ class Real(Number):
             values lie between them; with a step values may equal them.
         step: the distance of neighbouring values, in the units of the column, to which values are rounded; None where they are
             continuous.
+        text: how numbers are written in a column of text: the number 1234.5, such as "1.234,5", "$1,234.50" or "(1 234,5 kr)",
+            with brackets around negative numbers. A 0 at the end says that all numbers have as many digits.
 
     Errors:
-        FlowsError: ends that are not in order, a step that is not above 0, or a value that is not a finite number.
+        FlowsError: ends that are not in order, a step that is not above 0, a value that is not a finite number, or a text that
+            is not 1234.5.
 
     Example:
         >>> from flows import tables
@@ -156,11 +184,13 @@ class Real(Number):
     low: float | None = None
     high: float | None = None
     step: float | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
         check_box("Real", self.low, self.high)
         without_numpy(self)
         check_step("Real", self.step)
+        check_text("Real", self.text)
 
     def _restored(self, field: Any, values: np.ndarray) -> np.ndarray:
         offset = float(field.offset)
@@ -181,9 +211,10 @@ class Integer(Number):
 
     Args:
         low, high: the least and the largest value; None where a side is open.
+        text: how numbers are written in a column of text, such as "1,234", as in `Real`.
 
     Errors:
-        FlowsError: ends that are not whole, or not in order.
+        FlowsError: ends that are not whole, or not in order; a text that is not 1234 or 1234.5.
 
     Example:
         >>> from flows import tables
@@ -193,10 +224,12 @@ class Integer(Number):
 
     low: int | None = None
     high: int | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
         check_box("Integer", self.low, self.high)
         without_numpy(self)
+        check_text("Integer", self.text)
         for name, end in (("low", self.low), ("high", self.high)):
             if end is not None and abs(end) >= MOST_BITS:
                 raise FlowsError(f"Integer: {name} is {end!r}; expected a whole number of 64 bits")
@@ -301,6 +334,11 @@ class Circular(Number):
         first = np.mod((self.low if field.origin is None else field.origin) - self.low, self.step)
         first = first if first < (1 - ON_GRID) * self.step else 0.0
         return first + np.mod(np.rint((angles - first) / self.step), turns) * self.step
+
+
+def check_text(kind: str, text: Any) -> None:
+    if text is not None:
+        Notation.of(text, kind)
 
 
 def _begin_at(values: np.ndarray, start: float, step: float) -> bool:
