@@ -1,7 +1,7 @@
 """How people write numbers and dates as text: 1.234,5 €, (1,234.50), 45%, 16.08.2023; read, guessed, and written again.
 
-A notation of numbers is the text of one number, 1234.5: its marks, its currency or unit, its brackets. Columns of files are text of
-polars, without spaces around it: they become values of a kind, or as they suggest, with null where text is not a value.
+A notation of numbers is the text of one number, 1234.5: its marks, its currency or unit, its brackets. Columns of files are
+text of polars, without spaces around it: they become values of a kind, or as they suggest, with null where text is not a value.
 """
 
 import datetime as dt
