@@ -227,7 +227,7 @@ def ensemble() -> Any:
     import flows
 
     result = flows.fit_ensemble(0, flows.Flow(flows.RealNVP(2)), rows_of(), members=2, max_epochs=2, verbose=0)
-    return told(result), result.log_pdfs(result.params, rows_of()[:7]), result.anomaly(rows_of()[:50])
+    return told(result), result.log_pdfs(result.params, rows_of()[:7]), result.p_value(rows_of()[:50])
 
 
 @a_call
@@ -270,7 +270,7 @@ def wells(x: dict[str, Any]) -> Any:
 def figures_of_a_result() -> Any:
     result = fitted()
     rows = rows_of()
-    return result.anomaly(rows[:50]), repr(result.verify(rows[:50])), result.scores
+    return result.p_value(rows[:50]), repr(result.verify(rows[:50])), result.scores
 
 
 @a_call

@@ -56,7 +56,7 @@ def table_of(*columns: str, condition: tuple[str, ...] = (), model: Any = None, 
 
 def said_of(result: Any, rows: Any, **given: Any) -> Any:
     text = re.sub(r"[\d.]+ (s|min)\b", "", repr(result))
-    return result.log_prob(rows), result.draw(1, 5, **given), result.anomaly(rows), text
+    return result.log_prob(rows), result.draw(1, 5, **given), result.p_value(rows), text
 
 
 def of_tables() -> dict[str, Callable[[], Any]]:
@@ -90,7 +90,7 @@ def of_tables() -> dict[str, Callable[[], Any]]:
         "out of bounds": lambda: table_of("share", "x").log_prob(frame(20)[["share", "x"]] * [2.0, 1.0], errors="coerce"),
         "weights": lambda: tables.fit(
             0, frame()[["x", "price"]], model=flows.Flow(flows.MAF(1)), weights="price", **QUICK
-        ).draw(1),
+        ).draw(1, 1),
         "gaps": lambda: tables.fit(0, _gaps(), model=flows.Flow(flows.MAF(1)), gaps="drop", **QUICK).draw(1, 3),
         "validation": lambda: (
             tables.fit(

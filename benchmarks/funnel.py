@@ -97,7 +97,7 @@ def accepted(result: Any, key: jax.Array) -> tuple[float, float]:
         state, info = kernel.step(key, state)
         return state, (state.position[0], info.acceptance_rate)
 
-    state = kernel.init(result.draw(key)[0])
+    state = kernel.init(result.draw(key, 1)[0])
     v, rate = jax.jit(lambda state, keys: jax.lax.scan(step, state, keys)[1])(state, jax.random.split(key, PROPOSALS))
     return float(rate.mean()), float(blackjax.diagnostics.effective_sample_size(v[None]))
 

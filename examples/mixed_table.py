@@ -92,7 +92,7 @@ def main():
     picture(options.out / "mixed_table.png", test, result.draw(1, 20_000))
 
     error = complete.filter(odd)
-    score, usual = result.log_prob(error)[0], result.anomaly(error)[0]
+    score, usual = result.log_prob(error)[0], result.p_value(error)[0]
     print(f"The wind of {error[SPEED][0]:,.0f} miles an hour that somebody recorded: {score:.2f} nats")
     print(f"Of hours like those fitted, at most {usual:.2%} are as unusual")
     result.save(options.out / "weather.flows")

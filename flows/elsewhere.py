@@ -2,6 +2,8 @@
 
 CALLED = {
     # distributions and their functions
+    "DiagNormal": "flows.Normal(trainable=True)",
+    "BoxUniform": "flows.Uniform(low, high)",
     "TransformedDistribution": "flows.Flow(bijection, base)",
     "Transformed": "flows.Flow(bijection, base)",
     "StandardNormal": "flows.Normal()",
@@ -14,6 +16,7 @@ CALLED = {
     "sample": "flows.FitResult.draw, of the result of flows.fit; for a model it is sample, the third of its triple",
     # combinators and plain maps
     "Chain": "flows.Serial",
+    "ComposedTransform": "flows.Serial",
     "CompositeTransform": "flows.Serial",
     "Scan": "flows.Repeat",
     "Inverse": "flows.Invert, or for a transformer flows.transformers.Inverse",
@@ -22,12 +25,16 @@ CALLED = {
     "Flip": "flows.Reverse",
     "ReversePermutation": "flows.Reverse",
     "LULinear": "flows.InvertibleLinear",
+    "Affine": "flows.FixedAffine, or trained flows.Elementwise(flows.transformers.Affine())",
     "ScalarAffine": "flows.FixedAffine, or trained flows.Elementwise(flows.transformers.Affine())",
+    "RationalQuadratic": "flows.transformers.RationalQuadratic, in a layer such as flows.Elementwise",
+    "RQSpline": "flows.transformers.RationalQuadratic, in a layer such as flows.Elementwise",
     "RationalQuadraticSpline": "flows.transformers.RationalQuadratic, in a layer such as flows.Elementwise",
     # layers with networks
     "MaskedCoupling": "flows.Coupling",
     "SplitCoupling": "flows.Coupling",
     "GeneralCouplingTransform": "flows.Coupling",
+    "AffineCouplingTransform": "flows.AffineCoupling",
     "PiecewiseRationalQuadraticCouplingTransform": "flows.Coupling(net, flows.transformers.RationalQuadratic())",
     "MaskedAutoregressive": "flows.Autoregressive",
     "MaskedAutoregressiveTransform": "flows.Autoregressive",
@@ -37,6 +44,8 @@ CALLED = {
     "masked_autoregressive_flow": "flows.Flow(flows.MAF())",
     "MaskedAutoregressiveFlow": "flows.MAF",
     "coupling_flow": "flows.Flow(flows.RealNVP()), or with splines flows.Flow(flows.NSF(autoregressive=False))",
+    "planar_flow": "flows.Flow(flows.Planar()), of several layers flows.Serial(...)",
+    "UNAF": "flows.UMNN",
     "block_neural_autoregressive_flow": "flows.Flow(flows.BNAF())",
     "CNF": "flows.FFJORD, or of any network flows.Continuous",
     "ContFlow": "flows.Continuous",
@@ -44,6 +53,10 @@ CALLED = {
     "GF": "flows.GaussianizationFlow",
     # training
     "fit_to_data": "flows.fit",
+    "train": "flows.fit(rng, model, rows)",
+    "elbo": "flows.fit_to_density, whose result has the evidence; the loss is flows.objectives.reverse_kl",
+    "non_trainable": 'flows.trainable(params), a mask that is False for params under the key "fixed"',
+    "Stack": "flows.FactorOut for images; flows.select stacks models",
     "fit_to_key_based_loss": "flows.fit_to_density",
     "NormalizingFlow": "flows.Flow(bijection, base), or for scikit-learn flows.sklearn.NormalizingFlow",
 }

@@ -222,7 +222,7 @@ FUNCTIONS = [
     (ONE.save, ("result",), {}),
     (TWO.log_prob, (np.zeros((3, 2)),), {"context": np.ones((3, 1))}),
     (TWO.draw, (0, 3), {"context": np.ones(1)}),
-    (TWO.anomaly, (np.zeros((3, 2)),), {"context": np.ones((3, 1))}),
+    (TWO.p_value, (np.zeros((3, 2)),), {"context": np.ones((3, 1))}),
     (flows.sample_with_log_pdf, (0, TRIPLE.params, TRIPLE, 3), {}),
     (flows.objectives.maximum_likelihood, (TRIPLE.params, TRIPLE, ROWS), {}),
     (flows.objectives.forward_kl, (TRIPLE.params, TRIPLE, lambda x: -(x**2).sum(1), 0, 5), {}),

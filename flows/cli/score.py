@@ -16,7 +16,7 @@ from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
 from flows.cli.output import check_rows_output, print_json, write_rows
 from flows.cli.source import Source, reading_of
 
-COLUMNS, ODD_COLUMNS = ("log_prob", "anomaly"), ("odd_column", "contribution")
+COLUMNS, ODD_COLUMNS = ("log_prob", "p_value"), ("odd_column", "contribution")
 USUAL = 256  # draws whose contributions are usual for a column
 
 
@@ -37,7 +37,7 @@ def score(
         Optional[float],
         typer.Option(
             "--oddest",
-            help="For rows whose anomaly is at most this: the column that makes them odd, and log p of it given the others.",
+            help="For rows whose p_value is at most this: the column that makes them odd, and log p of it given the others.",
         ),
     ] = None,
     prefix: Annotated[str, typer.Option("--prefix", help="In front of the names of the new columns.")] = "",
@@ -80,9 +80,9 @@ def scored(
         rows = typed(block, table.schema)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*have an unknown category|overflow")  # all blocks are counted
-            log_p, anomaly = asked(lambda frame: table.log_prob_and_anomaly(frame, errors=errors), rows, remedy)
-            odd_columns = [] if odd is None else odd.columns_of(rows.frame, anomaly)
-        columns = [*(pl.Series(values).fill_nan(None) for values in (log_p, anomaly)), *odd_columns]
+            log_p, p_values = asked(lambda frame: table.log_prob_and_p_value(frame, errors=errors), rows, remedy)
+            odd_columns = [] if odd is None else odd.columns_of(rows.frame, p_values)
+        columns = [*(pl.Series(values).fill_nan(None) for values in (log_p, p_values)), *odd_columns]
         finite, num_odd = np.isfinite(log_p), odd_columns[0].count() if odd_columns else 0
         sums.update(rows=len(log_p), scored=int(finite.sum()), outside=int(np.isneginf(log_p).sum()))
         sums.update(gaps=int(np.isnan(log_p).sum()), odd=num_odd, log_prob=float(log_p[finite].sum()))
@@ -93,7 +93,7 @@ class Odd:
     """The column whose contribution is furthest below what is usual for it, of rows that are odd enough.
 
     Args:
-        share: the largest `anomaly` of such rows.
+        share: the largest `p_value` of such rows.
         quiet: show no bar of progress.
     """
 
@@ -102,9 +102,9 @@ class Odd:
         self.verbose = int(sys.stderr.isatty() and not quiet)
         self.medians: np.ndarray | None = None
 
-    def columns_of(self, rows: pl.DataFrame, anomaly: np.ndarray) -> list[pl.Series]:
+    def columns_of(self, rows: pl.DataFrame, p_values: np.ndarray) -> list[pl.Series]:
         """The name of the column, and its contribution; null for the other rows, and where there is no contribution."""
-        places = np.flatnonzero(anomaly <= self.share)
+        places = np.flatnonzero(p_values <= self.share)
         names, values = np.full(len(rows), None, object), np.full(len(rows), np.nan)
         if len(places):
             columns, contributions = self._contributions(rows[places])

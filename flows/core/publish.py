@@ -82,8 +82,10 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
     draws = _draws_function(part, expected, part.sample, samples=part.event)
     draws_and_log_pdf = _draws_function(part, expected, part.draw, samples=part.event, log_pdf=())
 
-    def sample(rng, params, num_samples=1, *, context=None, train=False, **unknown):
+    def sample(rng, params=..., num_samples=1, *, context=None, train=False, **unknown):
         refuse_unknown(f"{part.name}: sample", unknown, ("context",))
+        if params is ...:
+            raise TypeError(f"{part.name}: sample lacks params; expected sample(rng, params, n), or of a result draw(rng, n)")
         if train:
             raise TypeError(f"{part.name}: sample takes no train=True; samples are drawn as at test time")
         return _drawn(part, draws, rng, params, num_samples, context)

@@ -37,6 +37,29 @@ KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
 
 
+MEANT = {  # names that other libraries have
+    "anomaly": "p_value(rows), which is small where a row is odd",
+    "fit": "flows.fit(rng, model, rows), which returns a new result",
+    "predict": "draw(rng, n) for new rows; flows.sklearn.FlowClassifier(...) predicts classes",
+    "score": "log_prob(rows), in nats; its mean is the score",
+}
+
+
+class Hints:
+    """An object whose missing attributes say what is meant, where other libraries have a name for it."""
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f"; what is meant may be {MEANT[name]}" if name in MEANT else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
+
+
+def number_of_draws(rng: Any, n: int | None) -> int:
+    """Return n, which is required: a seed alone would be taken for the number."""
+    if n is None:
+        raise TypeError(f"draw: n is missing; expected draw(rng, n), such as draw(0, {rng if isinstance(rng, int) else 1000})")
+    return positive_int(n, "draw: n")
+
+
 class Kept(NamedTuple):
     """Rows held out, (rows, *event), their context and their weights, (rows,), None where all count equally; after folds with
     a leading axis of members, which have different rows."""
@@ -59,7 +82,7 @@ class Scored(NamedTuple):
         return len(leaves) == len(others) and all(a is b or np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
 
 
-class FitResult(Plot, Distribution):
+class FitResult(Hints, Plot, Distribution):
     """A fitted distribution, `params, log_pdf, sample = result`, with methods for common questions.
 
     It is a pytree of its params: `jax.tree.map` and `jax.jit` take it, `_replace` gives it other params, and `pickle` makes
@@ -152,7 +175,7 @@ class FitResult(Plot, Distribution):
             return inputs.scored(self.log_pdf, self.params, inputs.rows(x), context)
         return self.log_pdf(self.params, inputs.rows(x), **inputs.context(context), rng=rng)
 
-    def draw(self, rng: Any, n: int = 1, *, context: Any = None) -> Any:
+    def draw(self, rng: Any, n: int | None = None, *, context: Any = None) -> Any:
         """Draws by the fitted params: (n, *event); a frame where the model was fitted to one, and a dict of arrays (n, *shape)
         where parameters have names.
 
@@ -161,10 +184,10 @@ class FitResult(Plot, Distribution):
 
         Args:
             rng: key or seed.
-            n: the number of draws.
+            n: the number of draws, which has to be given.
             context: (*context,) for all, (rows, *context), or a table.
         """
-        inputs, n = Inputs(self), positive_int(n, "draw: n")
+        inputs, n = Inputs(self), number_of_draws(rng, n)
         keywords = inputs.context(context)
         if not inputs.batched(keywords):
             return inputs.columns.natural(inputs.drawn(rng, n, keywords))
@@ -196,10 +219,11 @@ class FitResult(Plot, Distribution):
         """Return whether there are `scores`."""
         return self.kept is not None or (self.scored is not None and self.scored.by(self.params))
 
-    def anomaly(self, x: Any, *, context: Any = None) -> np.ndarray:
-        """Rank each row among held-out scores, (rows,): (1 + held-out scores not above the score of x) / (1 + their number).
+    def p_value(self, x: Any, *, context: Any = None) -> np.ndarray:
+        """Conformal p-value of each row, (rows,): (1 + held-out scores not above the score of x) / (1 + their number).
 
-        Of rows like the training rows, at most 5% have a value of 0.05 or less, whatever the model; small values are anomalies.
+        It is small where a row is odd: of rows like the training rows, at most 5% have a value of 0.05 or less, whatever the
+        model (Bates, Candes, Lei, Romano and Sesia 2023, arXiv:2104.08279).
         The score is log_prob, and the least value 1 / (1 + number of scores). After folds each member ranks x among the rows
         that it has not seen.
 
@@ -214,10 +238,10 @@ class FitResult(Plot, Distribution):
         Errors:
             FlowsError: there are no scores of rows held out.
         """
-        return self.anomaly_of(np.asarray(self.scores_of(x, context), float))
+        return self.p_values_of(np.asarray(self.scores_of(x, context), float))
 
-    def anomaly_of(self, scores_of_x: np.ndarray) -> np.ndarray:
-        """Rank scores, (rows,), or after folds (folds, rows), as in `anomaly`."""
+    def p_values_of(self, scores_of_x: np.ndarray) -> np.ndarray:
+        """Rank scores, (rows,), or after folds (folds, rows), as in `p_value`."""
         known, scores_of_x = np.atleast_2d(self.scores), np.atleast_2d(scores_of_x)
         weights = np.ones(known.shape) if self.score_weights is None else np.atleast_2d(self.score_weights)
         total, below = weights.sum(), np.zeros(scores_of_x.shape[1])
@@ -229,8 +253,8 @@ class FitResult(Plot, Distribution):
         weight = np.square(weights).sum() / total
         return np.where(unknown, np.nan, np.minimum((weight + below) / (weight + total), 1.0))
 
-    def log_prob_and_anomaly(self, x: Any, *, context: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """`log_prob` and `anomaly` of rows, both (rows,), for the cost of one of them.
+    def log_prob_and_p_value(self, x: Any, *, context: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """`log_prob` and `p_value` of rows, both (rows,), for the cost of one of them.
 
         Args:
             x, context: as in `log_prob`.
@@ -240,7 +264,7 @@ class FitResult(Plot, Distribution):
         """
         scores = np.asarray(self.scores_of(x, context), float)
         log_p = scores if scores.ndim == 1 else logsumexp(scores, axis=0) - np.log(len(scores))
-        return log_p, self.anomaly_of(scores)
+        return log_p, self.p_values_of(scores)
 
     def verify(self, data: Any, *, context: Any = None) -> RowReport:
         """Report the rows of data on which the model cannot be trusted: their round trip or log-det misses, or is not finite.

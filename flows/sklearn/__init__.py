@@ -1,7 +1,7 @@
 """Estimators for scikit-learn: densities, classes by Bayes' rule, and outliers at a rate of false alarms that is kept.
 
 estimator = flows.sklearn.NormalizingFlow().fit(X)        # a frame, or an array
-estimator.score_samples(X), estimator.sample(10), estimator.anomaly(X)
+estimator.score_samples(X), estimator.sample(10), estimator.p_value(X)
 
 flows.sklearn.FlowClassifier().fit(X, y).predict_proba(X)
 flows.sklearn.FlowOutlierDetector(alarm_rate=0.01).fit(X).predict(X)

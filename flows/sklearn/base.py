@@ -14,13 +14,14 @@ from flows.core import FlowsError, native, number, to_json, warn_user
 from flows.persistence.models import foreign_constructors, rows_held
 from flows.results.frames import SHOWN, collected, frame_of, header_of, looked_at, module_of
 from flows.results.pieces import by_pieces
+from flows.results.result import Hints
 from flows.tables.infer import schema_of_numbers
 
 ROWS = 256  # that are scored together: one program for any number of rows, so that scores do not depend on that number
 MOST_BYTES = 2**62  # of a pickled model, whose file is trusted
 
 
-class TableEstimator(BaseEstimator):
+class TableEstimator(Hints, BaseEstimator):
     """An estimator over `tables.fit`."""
 
     table_: tables.TableResult

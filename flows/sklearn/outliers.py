@@ -127,7 +127,7 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
 
 def offset(scores: np.ndarray, score_weights: np.ndarray | None, rate: float) -> float:
     """The largest of the scores held out, (rows,), below which new ones are at most as usual as `rate`, by the measure of
-    `FitResult.anomaly`; -inf, and a warning, where there is none."""
+    `FitResult.p_value`; -inf, and a warning, where there is none."""
     weights = np.ones(scores.shape) if score_weights is None else np.ravel(score_weights)
     order, total = np.argsort(scores), weights.sum()
     new_weight = np.square(weights).sum() / total

@@ -5,7 +5,7 @@ rows = schema.encode(frame)                    # float64, (rows, d): codes, angl
 frame = schema.decode(rows)                    # the same library, order and dtypes
 
 result = flows.tables.fit(0, frame)            # a TableResult
-result.log_prob(frame), result.draw(1, 10), result.anomaly(frame)
+result.log_prob(frame), result.draw(1, 10), result.p_value(frame)
 result.contributions(frame)                    # which column makes a row odd
 """
 

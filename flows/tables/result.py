@@ -13,7 +13,7 @@ from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
 from flows.results.frames import listed
-from flows.results.result import FitResult
+from flows.results.result import FitResult, Hints, number_of_draws
 from flows.tables.contributions import contributions
 from flows.tables.pictures import picture
 from flows.tables.schema import Schema
@@ -26,7 +26,7 @@ PIECE = 65_536  # rows whose condition is encoded together, as its codes are one
 
 
 @dataclass(frozen=True, eq=False)
-class TableResult:
+class TableResult(Hints):
     """A fitted table: a density of its rows, and draws of such rows.
 
     Attributes:
@@ -72,7 +72,7 @@ class TableResult:
 
         return self._scored(score, frame, errors, -np.inf)
 
-    def draw(self, rng: Any, n: int = 1, given: Any = None) -> Any:
+    def draw(self, rng: Any, n: int | None = None, given: Any = None) -> Any:
         """Draw rows: a frame with the library, columns, order and dtypes of the fitted one; no ignored columns.
 
         Values lie on their steps, within their bounds and among the known categories. A row with a value beyond the largest of
@@ -80,37 +80,37 @@ class TableResult:
 
         Args:
             rng: key or seed.
-            n: the number of draws; where `given` is a frame, for each of its rows.
+            n: the number of draws, which has to be given; where `given` is a frame, for each of its rows.
             given: the condition: a dict of values, for all draws, or a frame.
 
         Errors:
             FlowsError: a condition that is missing, or that the model does not have.
         """
-        key, n, condition = as_key(rng), positive_int(n, "draw: n"), self.condition_of(given)
+        key, n, condition = as_key(rng), number_of_draws(rng, n), self.condition_of(given)
         if condition is None:
             return self.schema.decode(self._finite(key, n))
         contexts = self.schema.context(condition)
         return self.schema.decode(self._finite(key, n, contexts), given=self.schema.given(condition, n))
 
-    def anomaly(self, frame: Any, *, errors: str = "raise") -> np.ndarray:
-        """Return how usual each row is, (rows,), as `FitResult.anomaly`: a share a of rows like the training rows has at most
-        the value a, whatever the model; small values are anomalies. With errors="coerce" a row without a density has the
+    def p_value(self, frame: Any, *, errors: str = "raise") -> np.ndarray:
+        """Return the p-value of each row, (rows,), as `FitResult.p_value`: a share a of rows like the training rows has at most
+        the value a, whatever the model. With errors="coerce" a row without a density has the
         least value, and a row with a gap NaN.
 
         Args:
             frame, errors: as in `log_prob`.
         """
-        return self._scored(self.result.anomaly, frame, errors, self._least())
+        return self._scored(self.result.p_value, frame, errors, self._least())
 
-    def log_prob_and_anomaly(self, frame: Any, *, errors: str = "raise") -> tuple[np.ndarray, np.ndarray]:
-        """`log_prob` and `anomaly` of rows, both (rows,), for the cost of one of them.
+    def log_prob_and_p_value(self, frame: Any, *, errors: str = "raise") -> tuple[np.ndarray, np.ndarray]:
+        """`log_prob` and `p_value` of rows, both (rows,), for the cost of one of them.
 
         Args:
             frame, errors: as in `log_prob`.
         """
 
         def both(x: np.ndarray, context: Any) -> np.ndarray:
-            return np.stack(self.result.log_prob_and_anomaly(x, context=context))
+            return np.stack(self.result.log_prob_and_p_value(x, context=context))
 
         log_p, usual = self._scored(both, frame, errors, np.array([[-np.inf], [self._least()]]))
         return log_p, usual
@@ -285,8 +285,8 @@ class TableResult:
         return drawn
 
     def _least(self) -> float:
-        """The least value that `anomaly` has."""
-        return float(self.result.anomaly_of(np.full((len(np.atleast_2d(self.result.scores)), 1), -np.inf))[0])
+        """The least value that `p_value` has."""
+        return float(self.result.p_values_of(np.full((len(np.atleast_2d(self.result.scores)), 1), -np.inf))[0])
 
     def _scored(self, function: Callable, frame: Any, errors: str, outside: Any) -> np.ndarray:
         """Values of a function of rows, (rows,) or several of these, with `outside` for rows that have no density, and NaN for

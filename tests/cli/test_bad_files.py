@@ -252,7 +252,7 @@ def test_texts_are_written_back_as_they_were_read(flows, tmp_path):
     assert [line.startswith(before) for line, before in zip(found.split("\n"), expected, strict=False)] == [True] * 42
     read = pl.read_csv(tmp_path / "odd.csv", separator=";", encoding="cp1252", infer_schema=False)
     scored = pl.read_csv(tmp_path / "scored.csv", separator=";", encoding="cp1252", infer_schema=False)
-    assert scored.select(read.columns).equals(read[:40]) and scored.columns[-2:] == ["log_prob", "anomaly"]
+    assert scored.select(read.columns).equals(read[:40]) and scored.columns[-2:] == ["log_prob", "p_value"]
 
 
 def test_marks_tabs_and_arrays(flows, tmp_path):

@@ -42,11 +42,11 @@ def test_a_scored_file_is_its_input_with_two_columns_more(model, shell, tmp_path
     status, out, err = shell(tmp_path, "score", model, POWER, "-o", "scored.csv")
     assert (status, err) == (0, "") and out.startswith("wrote 20,000 rows to scored.csv, log_prob -14.")
     before, after = POWER.read_text().splitlines(), (tmp_path / "scored.csv").read_text().splitlines()
-    assert [line.rsplit(",", 2)[0] for line in after] == before and after[0].endswith(",log_prob,anomaly")
+    assert [line.rsplit(",", 2)[0] for line in after] == before and after[0].endswith(",log_prob,p_value")
     frame, scored = pd.read_csv(POWER), pd.read_csv(tmp_path / "scored.csv")
     result = tables.load(model)
     np.testing.assert_allclose(scored["log_prob"], result.log_prob(frame), rtol=1e-5)
-    apart = np.abs(scored["anomaly"] - result.anomaly(frame))  # scores that differ by a rounding may change a rank among 50
+    apart = np.abs(scored["p_value"] - result.p_value(frame))  # scores that differ by a rounding may change a rank among 50
     assert (apart > 1e-3).mean() < 1e-3 and apart.max() < 1.01 / 51
     with POWER.open() as file:  # a pipe gives the same bytes
         assert shell(tmp_path, "score", model, "-", stdin=file) == (0, (tmp_path / "scored.csv").read_text(), "")
@@ -54,7 +54,7 @@ def test_a_scored_file_is_its_input_with_two_columns_more(model, shell, tmp_path
 
 def test_a_pipe_may_close(model, start, tmp_path):
     with start(tmp_path, "score", model, POWER) as process:
-        assert process.stdout.readline().endswith(b",log_prob,anomaly\n")
+        assert process.stdout.readline().endswith(b",log_prob,p_value\n")
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait(60) == 0
 
@@ -292,9 +292,9 @@ def test_odd_rows_name_their_column(model, flows, tmp_path, rows, monkeypatch):
     data = rows(cells=[(4, 3, "300.0")])
     assert flows("score", model, data, "-o", "scored.csv", "--oddest", 0.1)[0] == 0
     scored = pl.read_csv(tmp_path / "scored.csv")
-    assert scored.columns[-4:] == ["log_prob", "anomaly", "odd_column", "contribution"]
+    assert scored.columns[-4:] == ["log_prob", "p_value", "odd_column", "contribution"]
     assert scored["odd_column"][3] == "voltage_v" and scored["contribution"][3] < -20
-    usual = scored.filter(pl.col("anomaly") > 0.1)
+    usual = scored.filter(pl.col("p_value") > 0.1)
     assert len(usual) > 5 and usual["odd_column"].null_count() == usual["contribution"].null_count() == len(usual)
 
 
@@ -304,13 +304,13 @@ def test_rows_without_a_density_are_coerced(model, flows, tmp_path, rows):
     told = json.loads(out)
     assert (status, err) == (0, "") and [told[name] for name in ("rows", "scored", "outside", "gaps")] == [30, 28, 1, 1]
     scored = pl.read_csv(tmp_path / "scored.csv", null_values="NA")
-    assert scored["log_prob"][2] == -np.inf and scored["log_prob"][1] is scored["anomaly"][1] is None
+    assert scored["log_prob"][2] == -np.inf and scored["log_prob"][1] is scored["p_value"][1] is None
     assert (tmp_path / "scored.csv").read_text().splitlines()[2].endswith(",NA,0.158,233.22,0,1,17,,")
     assert told["log_prob"] == pytest.approx(scored["log_prob"].drop_nulls()[[0, *range(2, 29)]].mean())
     assert "1 of 30 rows have an unknown category" in flows("score", model, data, "-o", "b.csv", "--coerce")[2]
     assert flows("score", model, data, "-o", "c.csv", "--coerce", "--quiet") == (0, "", "")
     assert flows("score", model, "scored.csv", "-o", "d.csv", "--coerce", "--prefix", "new_", "--quiet")[0] == 0
-    assert pl.read_csv(tmp_path / "d.csv").columns[-4:] == ["log_prob", "anomaly", "new_log_prob", "new_anomaly"]
+    assert pl.read_csv(tmp_path / "d.csv").columns[-4:] == ["log_prob", "p_value", "new_log_prob", "new_p_value"]
 
 
 def test_models_of_python_are_used_in_a_shell(flows, tmp_path):

@@ -36,7 +36,7 @@ def test_an_empty_name_stays_empty(flows, rows, tmp_path):
     assert flows("fit", data, "-o", "m.flows", "--condition", "", *FIT)[0] == 0
     assert tables.load(tmp_path / "m.flows").schema.condition == ("",)
     assert flows("score", "m.flows", data, "-o", "scored.parquet", "--no-cache")[0] == 0
-    assert pl.read_parquet(tmp_path / "scored.parquet").columns == ["", "b", "log_prob", "anomaly"]
+    assert pl.read_parquet(tmp_path / "scored.parquet").columns == ["", "b", "log_prob", "p_value"]
     status, out, _ = flows("sample", "m.flows", "--where", "=3", "--no-cache")
     assert status == 0 and out.splitlines()[1].startswith("3,")
     mistake(flows("sample", "m.flows", "--where", "=3", "--where", "=4"), "--where names '' twice; expected each column once")

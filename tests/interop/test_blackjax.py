@@ -257,7 +257,7 @@ def test_nuts_sees_the_neck_of_a_funnel_ten_times_as_well():
     v, straight = neck(noise.log_density, noise.to_data, jnp.zeros(10))
     assert straight > 10 * plain
     np.testing.assert_allclose([v.mean(), v.std()], [0.0, 3.0], atol=0.25)
-    _, info = jax.jit(lambda key: chain(blackjax.irmh(of_one(funnel), *proposal(result)), result.draw(1)[0], key, 2_000))(
+    _, info = jax.jit(lambda key: chain(blackjax.irmh(of_one(funnel), *proposal(result)), result.draw(1, 1)[0], key, 2_000))(
         jax.random.key(1)
     )
     assert info.acceptance_rate.mean() > 0.8

@@ -134,7 +134,7 @@ def test_scores_held_out_are_those_of_fresh_rows(bad):
         result = fit(seed, model, rows, validation=0.4, **QUICK)
         assert result.scores.shape == (120,)
         small.append(stats.ks_2samp(result.scores, np.asarray(result.log_prob(fresh))).pvalue)
-        ranks.append(result.anomaly(fresh))
+        ranks.append(result.p_value(fresh))
     assert stats.kstest(small, "uniform").pvalue > 1e-3 and np.mean(np.array(small) < 0.05) <= 0.2
     for share in (0.05, 0.2, 0.5):
         assert abs((np.concatenate(ranks) <= share).mean() - share) < 0.03
@@ -145,21 +145,21 @@ def test_folds_rank_rows_among_those_that_they_have_not_seen(of_folds):
     for i, rows in enumerate(of_folds.kept.x):
         np.testing.assert_allclose(of_folds.scores[i], of_folds.log_pdfs(of_folds.params, rows)[i], rtol=1e-4, atol=1e-4)
     each = np.asarray(of_folds.log_pdfs(of_folds.params, TABLE))
-    ranks = of_folds.anomaly(TABLE)
+    ranks = of_folds.p_value(TABLE)
     below = sum((own[None] <= scores[:, None]).sum(1) for own, scores in zip(of_folds.scores, each, strict=True))
     np.testing.assert_allclose(ranks, (1 + below) / 301)
-    far, nan = of_folds.anomaly([[100.0, -100.0], [np.nan, 0.0]])
+    far, nan = of_folds.p_value([[100.0, -100.0], [np.nan, 0.0]])
     assert far == 1 / 301 and np.isnan(nan)
-    fresh = of_folds.anomaly(FRESH)
+    fresh = of_folds.p_value(FRESH)
     assert abs((fresh <= 0.2).mean() - 0.2) < 0.08
 
 
 @pytest.mark.parametrize("kind", ["of_table", "of_folds"])
 def test_scores_and_ranks_are_told_together(kind, request):
     result = request.getfixturevalue(kind)
-    log_p, usual = result.log_prob_and_anomaly(TABLE)
+    log_p, usual = result.log_prob_and_p_value(TABLE)
     np.testing.assert_allclose(log_p, result.log_prob(TABLE), rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(usual, result.anomaly(TABLE))
+    np.testing.assert_array_equal(usual, result.p_value(TABLE))
 
 
 def test_without_rows_held_out_there_are_no_scores(of_table):
@@ -167,7 +167,7 @@ def test_without_rows_held_out_there_are_no_scores(of_table):
                        num_weights=500, verbose=0)  # fmt: skip
     assert "  fit          loss -" in repr(q) and "effective sample size" in repr(q) and "likelihood" not in repr(q)
     for result in (q, flows.FitResult(*AFFINE(0, 2), AFFINE, 2)):
-        assert "no scores of rows held out" in error_of(lambda result=result: result.anomaly(ROWS))
+        assert "no scores of rows held out" in error_of(lambda result=result: result.p_value(ROWS))
     scores = of_table.scores
     other = jax.tree.map(lambda leaf: 2 * leaf, of_table)
     assert not np.allclose(other.scores, scores), "of the params that it has"
@@ -182,7 +182,7 @@ def test_all_of_it_comes_back_from_a_file(of_table, path):
     assert loaded.history.keys() == of_table.history.keys() and loaded.history["best_epoch"] == of_table.history["best_epoch"]
     jax.tree.map(np.testing.assert_array_equal, dict(loaded.history), dict(of_table.history))
     swapped = TABLE[["weight", "height"]]
-    for name in ("log_prob", "anomaly"):
+    for name in ("log_prob", "p_value"):
         np.testing.assert_array_equal(getattr(loaded, name)(swapped), getattr(of_table, name)(TABLE))
     pandas.testing.assert_frame_equal(loaded.draw(1, 3), of_table.draw(1, 3))
     assert repr(loaded) == repr(of_table).rpartition(",")[0], "but for the seconds"
@@ -213,7 +213,7 @@ def test_ensembles_come_back_from_a_file(of_folds, path):
         loaded = saved_and_loaded(result, path)
         assert (loaded.members, loaded.member, loaded.path) == (result.members, result.member, result.path)
         np.testing.assert_array_equal(loaded.log_pdfs(loaded.params, TABLE[:9]), result.log_pdfs(result.params, TABLE[:9]))
-        np.testing.assert_array_equal(loaded.anomaly(TABLE[:9]), result.anomaly(TABLE[:9]))
+        np.testing.assert_array_equal(loaded.p_value(TABLE[:9]), result.p_value(TABLE[:9]))
         np.testing.assert_array_equal(loaded.history["best_epoch"], result.history["best_epoch"])
         assert loaded.folds == result.folds
 
@@ -310,7 +310,7 @@ def test_rows_that_are_not_to_be_trusted_are_named():
     rows = np.concatenate([ROWS[:3], 1e6 * ROWS[3:5], [[np.nan, 0.0]]])
     report = result.verify(rows)
     assert [each.row for each in report.rows] == [3, 4, 5] and not report.passed
-    assert result.verify(ROWS[:0]).passed and result.anomaly(ROWS[:0]).shape == (0,)
+    assert result.verify(ROWS[:0]).passed and result.p_value(ROWS[:0]).shape == (0,)
     assert report.rows[2].reason == "its log-density is nan"
     assert "row 3: " in str(report)
 

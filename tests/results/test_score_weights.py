@@ -28,10 +28,10 @@ def test_scores_count_by_the_weights_of_their_rows(weighted):
     own, total = np.asarray(weighted.log_prob(x), float), w.sum()
     of_x = np.square(w).sum() / total
     expected = [(of_x + w[scores <= score].sum()) / (of_x + total) for score in own]
-    np.testing.assert_allclose(weighted.anomaly(x), expected, rtol=1e-9)
+    np.testing.assert_allclose(weighted.p_value(x), expected, rtol=1e-9)
     effective = total**2 / np.square(w).sum()
     assert weighted.history["effective"] == pytest.approx(effective) and 350 < effective < 550  # 7 / 16 of 1,000
-    np.testing.assert_allclose(weighted.anomaly([[90.0, 0.0]]), 1 / (1 + effective))
+    np.testing.assert_allclose(weighted.p_value([[90.0, 0.0]]), 1 / (1 + effective))
     assert f"of 1,000 rows held out, as good as {effective:.0f} of equal weight" in repr(weighted)
 
 
@@ -41,7 +41,7 @@ def test_shares_of_rows_drawn_by_weight_are_those_that_are_asked_for():
         rng = np.random.default_rng(seed)
         rows = 2 * rng.normal(size=(600, 2))
         result = fit(seed, AFFINE, rows, weights=np.exp(-0.375 * np.square(rows).sum(1)), validation=0.5, folds=1, **QUICK)
-        found.append(result.anomaly(rng.normal(size=(300, 2))))
+        found.append(result.p_value(rng.normal(size=(300, 2))))
     for share in (0.05, 0.1, 0.5):
         assert abs((np.concatenate(found) <= share).mean() - share) < 0.02
 
@@ -74,7 +74,7 @@ def test_weights_of_scores_come_back_from_a_file(weighted, path):
     assert of_folds.score_weights.shape == of_folds.scores.shape == (3, 100)
     for result in (weighted, of_folds):
         loaded = flows.load(saved(result, path))
-        np.testing.assert_array_equal(loaded.anomaly(FRESH), result.anomaly(FRESH))
+        np.testing.assert_array_equal(loaded.p_value(FRESH), result.p_value(FRESH))
         assert repr(loaded).splitlines()[2] == repr(result).splitlines()[2]
         moved = jax.tree.map(lambda leaf: leaf + 0.1, result)
         np.testing.assert_array_equal(moved.score_weights, result.score_weights)
@@ -85,4 +85,4 @@ def test_weights_of_scores_come_back_from_a_file(weighted, path):
     w, scores = of_folds.score_weights, of_folds.scores
     of_x = np.square(w).sum() / w.sum()
     below = sum((own[:, None] <= score[None]).T @ weight for own, score, weight in zip(scores, each, w, strict=True))
-    np.testing.assert_allclose(of_folds.anomaly(FRESH), (of_x + below) / (of_x + w.sum()), rtol=1e-9)
+    np.testing.assert_allclose(of_folds.p_value(FRESH), (of_x + below) / (of_x + w.sum()), rtol=1e-9)

@@ -46,7 +46,7 @@ def test_frames_are_scored_and_drawn_as_tables_are(library, weighted):
     scores = estimator.score_samples(frame)
     np.testing.assert_allclose(scores, estimator.table_.log_prob(frame), rtol=1e-5, atol=1e-5)
     assert scores.dtype == np.float64 and estimator.score(frame) == scores.mean()
-    np.testing.assert_array_equal(estimator.anomaly(frame), estimator.table_.anomaly(frame))
+    np.testing.assert_array_equal(estimator.p_value(frame), estimator.table_.p_value(frame))
     drawn = estimator.sample(5, random_state=3)
     assert (
         isinstance(drawn, library) and list(drawn.columns) == ["town", "guests", "x", "unit"] and set(drawn["unit"]) == {"kg"}
@@ -111,7 +111,7 @@ def test_pickles_clones_and_files_have_no_rows(library, tmp_path):
     text = pickle.dumps(estimator)
     again = pickle.loads(text)
     np.testing.assert_array_equal(again.score_samples(frame), estimator.score_samples(frame))
-    np.testing.assert_array_equal(again.anomaly(frame), estimator.anomaly(frame))
+    np.testing.assert_array_equal(again.p_value(frame), estimator.p_value(frame))
     estimator.save(tmp_path / "model")
     loaded = NormalizingFlow.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.score_samples(frame), estimator.score_samples(frame))

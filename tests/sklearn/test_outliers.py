@@ -61,7 +61,7 @@ def test_offsets_are_conformal_quantiles_by_weights():
     for weights in (np.ones(400), np.random.default_rng(0).integers(1, 4, 400).astype(float)):
         weighted = FlowOutlierDetector(0.1, GIVEN, **QUICK).fit(frame, sample_weight=weights).table_.result
         some = np.linspace(weighted.scores.min() - 1, weighted.scores.max(), 500)
-        usual = weighted.anomaly_of(np.stack([some] * len(np.atleast_2d(weighted.scores))))
+        usual = weighted.p_values_of(np.stack([some] * len(np.atleast_2d(weighted.scores))))
         found = flows.sklearn.outliers.offset(np.ravel(weighted.scores), weighted.score_weights, 0.1)
         np.testing.assert_array_equal(some < found, usual <= 0.1)
 

@@ -133,7 +133,7 @@ def test_files_have_no_rows_and_give_the_same_scores(tmp_path):
     result.save(tmp_path / "model", {"by": "me"})
     loaded = tables.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.log_prob(frame), result.log_prob(frame))
-    np.testing.assert_array_equal(loaded.anomaly(frame), result.anomaly(frame))
+    np.testing.assert_array_equal(loaded.p_value(frame), result.p_value(frame))
     assert loaded.metadata == {"by": "me"} and loaded.schema == result.schema and loaded.likelihood == "exact"
     pd.testing.assert_frame_equal(loaded.draw(1, 3, given={"kind": "a"}), result.draw(1, 3, given={"kind": "a"}))
     assert isinstance(flows.load(tmp_path / "model"), flows.training.FitResult)
@@ -183,7 +183,7 @@ def test_rows_without_a_density_are_coerced_where_that_is_asked_for():
         scores = result.log_prob(frame, errors="coerce")
     assert np.isneginf(scores[[1, 2]]).all() and np.isnan(scores[3]) and np.isfinite(scores[[0, 4, 5]]).all()
     with pytest.warns(UserWarning, match="no density"):
-        usual = result.anomaly(frame, errors="coerce")
+        usual = result.p_value(frame, errors="coerce")
     assert (usual[[1, 2]] == 1 / (1 + len(result.result.scores))).all() and np.isnan(usual[3]) and (usual[[0, 4, 5]] > 0).all()
     np.testing.assert_allclose(scores[[0, 4, 5]], result.log_prob(frame.iloc[[0, 4, 5]]), rtol=1e-5)
     given, odd = fitted(("kind",)), mixed(3, seed=2)
@@ -198,11 +198,11 @@ def test_rows_without_a_density_are_coerced_where_that_is_asked_for():
 def test_scores_and_ranks_are_told_together(condition):
     result, frame = fitted(condition), mixed(20, seed=2)
     frame.loc[1, "colour"], frame.loc[2, "level"], frame.loc[3, "share"] = "pink", 7.0, np.nan
-    log_p, usual = result.log_prob_and_anomaly(frame, errors="coerce")
+    log_p, usual = result.log_prob_and_p_value(frame, errors="coerce")
     np.testing.assert_allclose(log_p, result.log_prob(frame, errors="coerce"), rtol=1e-6)
-    np.testing.assert_array_equal(usual, result.anomaly(frame, errors="coerce"))
+    np.testing.assert_array_equal(usual, result.p_value(frame, errors="coerce"))
     assert np.isneginf(log_p[[1, 2]]).all() and np.isnan(log_p[3]) and np.isnan(usual[3])
-    assert "'pink'" in error_of(lambda: result.log_prob_and_anomaly(frame))
+    assert "'pink'" in error_of(lambda: result.log_prob_and_p_value(frame))
 
 
 def test_scores_of_cells_are_their_masses():
@@ -255,7 +255,7 @@ def test_gaps_weights_and_validation():
     assert result.result.history["rows"] == 58 and result.result.history["held_out"] == 10
     complete = frame.dropna().head(3)
     np.testing.assert_array_equal(result.log_prob(complete), result.log_prob(complete.drop(columns="weight")))
-    assert "weight" not in result.draw(1) and result.schema["weight"] == tables.Ignored()
+    assert "weight" not in result.draw(1, 1) and result.schema["weight"] == tables.Ignored()
     assert "of the condition" in error_of(lambda: tables.fit(0, frame, weights="kind", condition="kind"))
     assert "which is not a column of the frame" in error_of(lambda: tables.fit(0, frame, weights="size"))
     message = error_of(lambda: tables.fit(0, mixed(60), SCHEMA, validation=frame.drop(columns="weight"), **small))
@@ -285,7 +285,7 @@ def test_what_a_choice_among_models_does_not_have(option):
 
 def test_fresh_rows_are_as_usual_as_those_held_out():
     result = fitted()
-    assert stats.kstest(result.anomaly(mixed(500, seed=5)), "uniform").pvalue > 1e-3
+    assert stats.kstest(result.p_value(mixed(500, seed=5)), "uniform").pvalue > 1e-3
 
 
 @pytest.mark.filterwarnings("ignore:fit. row")

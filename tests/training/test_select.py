@@ -62,11 +62,11 @@ def test_the_stack_is_the_mixture_that_is_likeliest_on_rows_held_out(path):
     np.testing.assert_allclose(stack.log_prob(data[:20]), mixed(each, np.array(list(selection.weights.values()))), atol=1e-5)
     assert stack.scores.shape == (5, 60) and stack.folds and stack.members == 5
     np.testing.assert_allclose(stack.scores.ravel().mean(), selection.stacked.nats, atol=0.01)
-    assert stack.draw(0, 7).shape == (7, 2) and (stack.anomaly(data[:5]) > 0).all() and "a stack of 2 models" in repr(stack)
+    assert stack.draw(0, 7).shape == (7, 2) and (stack.p_value(data[:5]) > 0).all() and "a stack of 2 models" in repr(stack)
     stack.save(path)
     again = flows.load(path)
     np.testing.assert_array_equal(again.log_prob(data[:5]), stack.log_prob(data[:5]))
-    np.testing.assert_array_equal(again.anomaly(data[:5]), stack.anomaly(data[:5]))
+    np.testing.assert_array_equal(again.p_value(data[:5]), stack.p_value(data[:5]))
     stack.history.plot().figure.clear()
     table = str(selection).splitlines()
     assert table[1].startswith("stack") and "us a row" in table[0] and any("; .best is the stack" in line for line in table)
