@@ -74,7 +74,7 @@ def _asked_for(schema: Any, n: int, where: list[str], path: str | None, reading:
     elif where:
         values = _values(where, names)
         frame = pl.DataFrame({name: [text] for name, text in values.items()})
-        conditions = [typed(Block(frame, [1], "--where"), schema, values)]
+        conditions = [typed(Block(frame, [0], "--where"), schema, values)]
     for condition in conditions:  # each may have more draws than memory has room for
         yield from ((min(ROWS, n - start), condition) for start in range(0, n, ROWS))
 

@@ -1,7 +1,7 @@
 """Files of rows, read in blocks: CSV as text, which keeps every value as it was written, Parquet and npy with their types."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,10 +74,11 @@ class Block(NamedTuple):
 
     Attributes:
         frame: of text for CSV, typed otherwise.
-        numbers: of the rows in the file, from 1.
+        numbers: of the rows in the file, from 0, as Python counts them.
         name: of the file, for errors.
         gaps: texts that stand for a missing value.
         is_text: whether values are text.
+        line_of: the line of a file of text on which a row begins, by its number; None where there are no lines.
     """
 
     frame: pl.DataFrame
@@ -85,10 +86,12 @@ class Block(NamedTuple):
     name: str
     gaps: tuple[str, ...] = GAPS
     is_text: bool = True
+    line_of: Callable[[int], int | None] = lambda number: None
 
     def cell(self, place: int, column: str) -> str:
         """A value of the row at this place of the block, for an error."""
-        return f"{self.name}, row {self.numbers[place]}, column {column!r},"
+        line = self.line_of(number := int(self.numbers[place]))
+        return f"{self.name}, row {number}{f' (line {line})' if line else ''}, column {column!r},"
 
     def taken(self, places: np.ndarray) -> "Block":
         """The rows at some places of the block."""
@@ -109,8 +112,8 @@ class Source:
 
     def blocks(self, rows: int) -> Iterator[Block]:
         """All rows in blocks of this size, however many are read together; the last block has the rest."""
-        of_file = self.name, self.reading.gaps, self.format == "csv"
-        first, held = 1, list[pl.DataFrame]()
+        of_file = self.name, self.reading.gaps, self.format == "csv", self._line_of
+        first, held = 0, list[pl.DataFrame]()
         for piece in self._pieces():
             held.append(piece)
             while sum(map(len, held)) >= rows:
@@ -119,17 +122,23 @@ class Source:
                 first, held = first + rows, [joined[rows:]]
         if rest := sum(map(len, held)):
             yield Block(pl.concat(held), range(first, first + rest), *of_file)
-        if first + rest == 1:
+        if first + rest == 0:
             raise Mistake(f"{self.name} has a header and no rows; expected one row or more")
 
     def whole(self) -> Block:
         """All rows at once."""
         return next(self.blocks(2**62))
 
+    def _text(self) -> TextRows:
+        reading = self.reading
+        return TextRows(self.path, self.name, reading.separator, reading.encoding, reading.header)
+
+    def _line_of(self, number: int) -> int | None:
+        return None if self.format != "csv" or self.path == "-" else self._text().line_of(number)
+
     def _pieces(self) -> Iterator[pl.DataFrame]:
         if self.format == "csv":
-            reading = self.reading
-            return TextRows(self.path, self.name, reading.separator, reading.encoding, reading.header).pieces(READ)
+            return self._text().pieces(READ)
         return self._parquet() if self.format == "parquet" else self._npy()
 
     def _parquet(self) -> Iterator[pl.DataFrame]:

@@ -74,18 +74,29 @@ class TextRows:
         if set(map(len, held)) - {expected}:
             place = next(i for i, record in enumerate(self.records) if record and len(record) != expected)
             raise Mistake(
-                f"{self.name}, row {self._row(place)}, line {self._line(place)}, has {len(self.records[place])} values; "
+                f"{self.name}, row {self._row(place)} (line {self._line(place)}), has {len(self.records[place])} values; "
                 f"expected {expected}, as the header has. Correct it, or give --separator"
             )
         return held
 
     def _row(self, place: int) -> int:
-        """The number of the row that is a record at hand, from 1."""
-        return self.rows + 1 + sum(map(bool, self.records[:place]))
+        """The number of the row that is a record at hand, from 0."""
+        return self.rows + sum(map(bool, self.records[:place]))
 
     def _line(self, place: int) -> int:
         """The line on which that row begins, as texts may have line ends."""
         return self.line + place + sum(value.count("\n") for record in self.records[:place] for value in record)
+
+    def line_of(self, number: int) -> int | None:
+        """The line on which a row begins, as some texts have line ends and some lines are empty; None behind the last row."""
+        with self._opened() as file:
+            reader = csv.reader(file, delimiter=self.separator, strict=True)
+            row, line = (0, 1) if self.header is False else (-1, 1)
+            for record in reader:
+                if record and row == number:
+                    return line
+                row, line = row + bool(record), reader.line_num + 1
+        return None
 
     @contextmanager
     def _opened(self) -> Iterator[TextIO]:

@@ -16,7 +16,7 @@ from flows.results.frames import LIBRARIES, Frame, listed
 from flows.tables.kinds import KINDS, Entries, Ignored, Kind
 from flows.tables.kinds.base import as_plain, shown
 from flows.tables.kinds.date import is_iso
-from flows.tables.kinds.dtypes import Dtype, described
+from flows.tables.kinds.dtypes import Dtype, described, row_of
 from flows.training.options import one_of
 
 VERSION = 1  # of the JSON of a schema
@@ -35,9 +35,9 @@ class CellError(FlowsError):
     said: str
 
     @classmethod
-    def at(cls, what: str, column: str, row: int, said: str, remedy: str) -> "CellError":
+    def at(cls, what: str, column: str, values: Any, row: int, said: str, remedy: str) -> "CellError":
         """Return the error, which can be pickled as any other."""
-        error = cls(f"{what}: column {column!r}, row {row}, {said}. {remedy}")
+        error = cls(f"{what}: column {column!r}, {row_of(values, row)}, {said}. {remedy}")
         error.column, error.row, error.said = column, row, said
         return error
 
@@ -132,7 +132,7 @@ class Field:
             value = as_plain(column.item(row))
             expected, remedy = self.kind.expected(name, self, value)
             more = f", the first of {count:,} such" if count > 1 else ""
-            raise CellError.at(what, name, row, f"is {shown(value)}{more}; expected {expected}", remedy)
+            raise CellError.at(what, name, column, row, f"is {shown(value)}{more}; expected {expected}", remedy)
         if gaps and entries.gaps.any():
             row, count = int(entries.gaps.argmax()), int(entries.gaps.sum())
             more = f", the first of {count:,}" if count > 1 else ""
@@ -140,7 +140,7 @@ class Field:
                 "Drop such rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, where "
                 "gaps are values"
             )
-            raise CellError.at(what, name, row, f"is a gap{more}; expected a value of {self.kind!r}", remedy)
+            raise CellError.at(what, name, column, row, f"is a gap{more}; expected a value of {self.kind!r}", remedy)
 
 
 class Rows(NamedTuple):

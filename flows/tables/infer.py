@@ -12,7 +12,7 @@ from flows.tables.fields import CellError, Field
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real, number
 from flows.tables.kinds.base import as_plain
 from flows.tables.kinds.category import PLAIN
-from flows.tables.kinds.dtypes import described, factorized, is_date, names_among, values_of
+from flows.tables.kinds.dtypes import described, factorized, is_date, names_among, row_of, values_of
 from flows.tables.kinds.notation import Notation, dates_in, numbers_in
 from flows.tables.schema import Schema, names_of
 from flows.training.data.rounding import ATOM, LEAST_TIES, step_of
@@ -164,13 +164,13 @@ def _guessed_by_values(name: str, column: Any, ordered: bool, places: np.ndarray
     if not texts.all():
         row = int(np.append(texts, False)[places].argmax())
         raise TypeError(
-            f"infer_schema: column {name!r}, row {row}, is {values[places[row]]!r:.60}, in a column with numbers; expected "
-            "numbers, or text. Make it a gap (None), or turn all of them into text"
+            f"infer_schema: column {name!r}, {row_of(column, row)}, is {values[places[row]]!r:.60}, in a column with numbers; "
+            "expected numbers, or text. Make it a gap (None), or turn all of them into text"
         )
-    return _written(places, values) or Guess(Category(), f"{count} of text")
+    return _written(column, places, values) or Guess(Category(), f"{count} of text")
 
 
-def _written(places: np.ndarray, texts: list[str]) -> Guess | None:
+def _written(column: Any, places: np.ndarray, texts: list[str]) -> Guess | None:
     """Guess what texts are: numbers or dates as people write them, or more than there are categories; None for categories."""
     present = places[places >= 0]
     if len(texts) <= MOST_LEVELS and np.bincount(present).min() >= ROWS_OF_LEVEL:
@@ -183,13 +183,13 @@ def _written(places: np.ndarray, texts: list[str]) -> Guess | None:
             return Guess(Ignored(), f"{count}, {ways}", unread=f"texts such as {texts[0]!r} that can be read as {ways}")
         if reading.odd is not None:
             row = int((places == known.index(reading.odd)).argmax())
-            unread = f"numbers but for {reading.odd!r:.60} in row {row}, which is to be corrected, or to be a gap"
+            unread = f"numbers but for {reading.odd!r:.60} in {row_of(column, row)}, which is to be corrected, or to be a gap"
             return Guess(Ignored() if is_long else Category(), count, unread=unread)
         if reading.ways and kind.startswith("Date"):
             return Guess(DateTime(format=reading.ways[0]), f"dates such as {texts[0]!r}")
         if reading.ways:
             values = np.append(Notation.of(reading.ways[0]).numbers(known), np.nan)[places]
-            guess = _number_of("", values, places < 0, False, reading.ways[0])
+            guess = _number_of("", column, values, places < 0, reading.ways[0])
             return guess._replace(why=f"text such as {texts[0]!r:.30}, {guess.why}")
     if not is_long:
         return None
@@ -207,17 +207,17 @@ def _number(name: str, column: Any) -> Guess:
     if distinct > 1:
         return Guess(Category(), f"{distinct} whole numbers that are names, not counts")
     values, missing = values_of(name, column, "infer_schema")
-    return _number_of(name, values, missing, str(column.dtype).startswith("Duration"))
+    return _number_of(name, column, values, missing)
 
 
-def _number_of(name: str, values: np.ndarray, missing: np.ndarray, is_duration: bool, text: str | None = None) -> Guess:
+def _number_of(name: str, column: Any, values: np.ndarray, missing: np.ndarray, text: str | None = None) -> Guess:
     """Guess what these values are, which people may have written as text."""
-    there = values[~missing]
+    there, is_duration = values[~missing], str(column.dtype).startswith("Duration")
     infinite = np.isinf(there)
     if infinite.any():
         row = int(np.flatnonzero(~missing)[infinite.argmax()])
         said = f"is {values[row]}; expected finite numbers"
-        raise CellError.at("infer_schema", name, row, said, "Drop such rows, or make it a gap (None)")
+        raise CellError.at("infer_schema", name, column, row, said, "Drop such rows, or make it a gap (None)")
     levels, counts = np.unique(there, return_counts=True)
     if len(levels) + missing.any() <= 1:
         return _constant(levels[0].item() if len(levels) else None)

@@ -23,8 +23,8 @@ from flows.cli.text import TextRows
 pytestmark = pytest.mark.filterwarnings("default")
 NAMES = POWER.read_text().split("\n", 1)[0].split(",")
 BAD_ROWS = {  # what is done to rows, and words of the error when they are scored
-    "a row too long": ({"cells": [(7, 6, "17,9")]}, "row 7, line 8, has 8 values; expected 7, as the header has"),
-    "a row too short": ({"text": "a,b\n1,2\n\n3\n"}, "row 2, line 4, has 1 values; expected 2"),
+    "a row too long": ({"cells": [(7, 6, "17,9")]}, "row 6 (line 8), has 8 values; expected 7, as the header has"),
+    "a row too short": ({"text": "a,b\n1,2\n\n3\n"}, "row 1 (line 4), has 1 values; expected 2"),
     "another encoding": (
         {"cells": [(5, 1, "\xe9")], "encoding": "latin-1"},
         "line 6, has the byte b'\\xe9', which is not utf-8",
@@ -32,12 +32,15 @@ BAD_ROWS = {  # what is done to rows, and words of the error when they are score
     "doubled names": ({"cells": [(0, 1, "voltage_v")]}, "columns of one name, 'voltage_v'; rename them"),
     "another separator": ({"text": ";".join(NAMES) + "\n"}, "has one column, 'minute_of_day;active"),
     "a column missing": ({"cells": [(0, 3, "volts")]}, "lacks 'voltage_v'; expected the columns 'minute_of_day'"),
-    "text among numbers": ({"cells": [(4, 1, "abc")]}, "row 4, column 'active_power_kw', is 'abc'; expected numbers"),
-    "out of bounds": ({"cells": [(4, 0, "-7")]}, "row 4, column 'minute_of_day', is -7; expected a whole number at least 0"),
-    "a gap": ({"cells": [(4, 1, "NA"), (9, 1, "")]}, "row 4, column 'active_power_kw', is a gap, the first of 2"),
-    "infinite": ({"cells": [(4, 1, "inf")]}, "row 4, column 'active_power_kw', is inf; expected a finite number"),
-    "no whole number": ({"cells": [(4, 0, "1.5")]}, "row 4, column 'minute_of_day', is 1.5; expected a whole number"),
-    "an open quote": ({"cells": [(4, 1, '"1.5')]}, "row 4, which begins on line 5, is not CSV"),
+    "text among numbers": ({"cells": [(4, 1, "abc")]}, "row 3 (line 5), column 'active_power_kw', is 'abc'; expected numbers"),
+    "out of bounds": (
+        {"cells": [(4, 0, "-7")]},
+        "row 3 (line 5), column 'minute_of_day', is -7; expected a whole number at least 0",
+    ),
+    "a gap": ({"cells": [(4, 1, "NA"), (9, 1, "")]}, "row 3 (line 5), column 'active_power_kw', is a gap, the first of 2"),
+    "infinite": ({"cells": [(4, 1, "inf")]}, "row 3 (line 5), column 'active_power_kw', is inf; expected a finite number"),
+    "no whole number": ({"cells": [(4, 0, "1.5")]}, "row 3 (line 5), column 'minute_of_day', is 1.5; expected a whole number"),
+    "an open quote": ({"cells": [(4, 1, '"1.5')]}, "row 3, which begins on line 5, is not CSV"),
     "nothing": ({"text": ""}, "is empty; expected a header and rows"),
     "a header alone": ({"text": ",".join(NAMES) + "\n"}, "has a header and no rows"),
     "no ending": (
@@ -69,7 +72,7 @@ def test_errors_beyond_the_first_block_leave_no_file(model, flows, rows, tmp_pat
     lines[9000] = lines[9000].replace(",", ",x", 1)
     data = rows(text="\n".join(lines))
     for output in ("scored.csv", "scored.parquet"):
-        mistake(flows("score", model, data, "-o", output), "row 9000, column 'active_power_kw', is 'x")
+        mistake(flows("score", model, data, "-o", output), "row 8999 (line 9001), column 'active_power_kw', is 'x")
     assert os.listdir(tmp_path) == ["rows.csv"]
 
 
@@ -78,12 +81,16 @@ def test_bad_rows_to_fit(flows, rows, tmp_path):
         return flows("fit", *arguments, "-o", "m.flows", *QUICK, "--no-cache")
 
     text, gap = rows("text.csv", [(4, 1, "abc")]), rows("gap.csv", [(4, 1, "NA")])
-    mistake(fit(text), "row 4, column 'active_power_kw', is 'abc', in a column of numbers. Correct it, name it in --gaps")
-    mistake(fit(gap), "row 4, column 'active_power_kw', is a gap; expected a value of Real()")
-    mistake(fit(text, "--gaps", "?,abc"), "row 4, column 'active_power_kw', is a gap")
-    mistake(fit(rows("inf.csv", [(4, 1, "inf")])), "row 4, column 'active_power_kw', is inf; expected finite numbers")
+    mistake(
+        fit(text), "row 3 (line 5), column 'active_power_kw', is 'abc', in a column of numbers. Correct it, name it in --gaps"
+    )
+    mistake(fit(gap), "row 3 (line 5), column 'active_power_kw', is a gap; expected a value of Real()")
+    mistake(fit(text, "--gaps", "?,abc"), "row 3 (line 5), column 'active_power_kw', is a gap")
+    mistake(fit(rows("inf.csv", [(4, 1, "inf")])), "row 3 (line 5), column 'active_power_kw', is inf; expected finite numbers")
     last = rows("last.csv", [(30, 1, "NA")])
-    mistake(fit(last, "--rows", "20", "--seed", "1"), "row 30, column 'active_power_kw'")  # the number is that of the file
+    mistake(
+        fit(last, "--rows", "20", "--seed", "1"), "row 29 (line 31), column 'active_power_kw'"
+    )  # the number is that of the file
     for option in ("--condition", "--ignore", "--weights"):
         mistake(fit(gap, option, "volts"), f"{option} is 'volts', which is not a column of gap.csv")
     mistake(fit(rows("one.csv", text="a\n1\n2\n"), "--ignore", "a"), "no column that is left to model")
@@ -105,8 +112,11 @@ def test_bad_schemas(flows, rows, tmp_path):
         ({"columns": [{**first, "kind": "Foo"}, *rest]}, "column 'minute_of_day' has the kind 'Foo'"),
         ({"columns": rest}, "has 'minute_of_day', which s.json lacks; add it there, or give --ignore minute_of_day"),
         ({"columns": [*known["columns"], {"name": "x", "kind": "Real"}]}, "lacks 'x', which s.json has"),
-        ({"columns": [{**first, "low": 700}, *rest]}, "row 6, column 'minute_of_day', is 73"),
-        ({"columns": [{"name": NAMES[0], "kind": "Category", "values": ["a"]}, *rest]}, "row 1, column 'minute_of_day', is"),
+        ({"columns": [{**first, "low": 700}, *rest]}, "row 5 (line 7), column 'minute_of_day', is 73"),
+        (
+            {"columns": [{"name": NAMES[0], "kind": "Category", "values": ["a"]}, *rest]},
+            "row 0 (line 2), column 'minute_of_day', is",
+        ),
     ):
         (tmp_path / "s.json").write_text(text if isinstance(text, str) else json.dumps({**known, **text}))
         mistake(flows("fit", data, "-o", "m.flows", "--schema", "s.json", *QUICK, "--no-cache"), words)
@@ -354,7 +364,7 @@ def test_empty_lines_are_no_rows(tmp_path):
 def test_rows_without_quotes_are_read_as_those_with_them(tmp_path):
     plain, quoted = read(tmp_path, 'a,b\r\n1, x\r\n,#\r\n"1"," x"\r\n,"#"', rows=2)
     assert plain.equals(quoted) and plain.rows() == [("1", " x"), (None, "#")]
-    with pytest.raises(Mistake, match=r"row 3, line 4, has 1 values; expected 2"):
+    with pytest.raises(Mistake, match=r"row 2 \(line 4\), has 1 values; expected 2"):
         read(tmp_path, "a,b\n1,2\n3,4\n5\n6,7,8\n", rows=2)
 
 
@@ -370,3 +380,11 @@ def test_gaps_may_be_numbers():
     for gaps, expected in ((("", "-9"), [1.5, None, None]), (("",), [1.5, -9.0, None])):
         block = Block(pl.DataFrame({"a": ["1.5", "-9", None]}), range(1, 4), "rows", gaps)
         assert typed(block, schema).frame["a"].to_list() == expected
+
+
+def test_a_row_is_named_with_the_line_on_which_it_begins(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('a,b\n1,"two\nlines"\n\n2,x\n3,y\n')
+    text = TextRows(str(path), "rows.csv", ",", "utf-8")
+    assert [text.line_of(number) for number in range(4)] == [2, 5, 6, None]
+    assert TextRows(str(path), "rows.csv", ",", "utf-8", header=False).line_of(0) == 1

@@ -153,7 +153,9 @@ def test_few_texts_with_a_unit_are_categories(tmp_path):
 def test_one_cell_that_cannot_be_read_is_named(tmp_path):
     texts = [*NUMBERS["euros behind"][1]]
     texts[17] = "12.X4,50 €"
-    with pytest.raises(Exception, match=r"row 18, column 'x', is '12.X4,50 €', in a column of numbers. Correct it, name it in"):
+    with pytest.raises(
+        Exception, match=r"row 17 \(line 19\), column 'x', is '12.X4,50 €', in a column of numbers. Correct it, name it in"
+    ):
         read_text(tmp_path, texts)
 
 
@@ -162,6 +164,6 @@ def test_a_schema_without_a_notation_says_how_numbers_are_written(tmp_path):
     (tmp_path / "rows.csv").write_text("x;n\n180,3;1\n179,25;2\n")
     source = Source(str(tmp_path / "rows.csv"), Reading("csv", ";"))
     with pytest.raises(
-        Exception, match=r"row 1, column 'x', is '180,3'; expected numbers. Write \"text\": \"1234,5\" for it in the"
+        Exception, match=r"row 0 \(line 2\), column 'x', is '180,3'; expected numbers. Write \"text\": \"1234,5\" for it in the"
     ):
         read(source, str(tmp_path / "schema.json"), Columns())

@@ -57,7 +57,8 @@ def test_encodings(model, flows, rows):
 def test_numbers_beyond_float32_are_told_by_their_row(model, flows, rows):
     data = rows(cells=[(4, 1, "1e39")])
     mistake(
-        flows("fit", data, "-o", "m.flows", *FIT), "row 4, column 'active_power_kw', is 1e+39; expected numbers up to 3e+38"
+        flows("fit", data, "-o", "m.flows", *FIT),
+        "row 3 (line 5), column 'active_power_kw', is 1e+39; expected numbers up to 3e+38",
     )
     status, _, err = flows("score", model, data, "-o", "scored.csv", "--no-cache")
     assert status == 0 and err.startswith("warning: 1 of 30 rows") and err.count("\n") == 1
@@ -98,7 +99,7 @@ def test_times_that_are_gaps_or_lack_a_zone(flows, rows, tmp_path):
     data = rows(text="at,b\n" + "".join(lines))
     assert flows("fit", data, "-o", "m.flows", *FIT)[0] == 0
     gaps = rows("gaps.csv", text="at,b\n,1\n,2\n")
-    mistake(flows("score", "m.flows", gaps, "--no-cache"), "gaps.csv, row 1, column 'at', is a gap, the first of 2")
+    mistake(flows("score", "m.flows", gaps, "--no-cache"), "gaps.csv, row 0 (line 2), column 'at', is a gap, the first of 2")
     assert flows("score", "m.flows", gaps, "--coerce", "--no-cache")[1].endswith(",1,,\n,2,,\n")
     plain = rows("plain.csv", text="at,b\n2024-01-01T00:00:00,1\n")
     mistake(flows("score", "m.flows", plain), "plain.csv, column 'at': expected times with a zone, as in the model")
@@ -156,7 +157,10 @@ def test_a_number_that_is_mistyped_is_told_by_row_and_column(flows, rows, odd):
     cells = [f"{n % 36},{n}.5\n" for n in range(300)]
     cells[70] = f"{odd},70.5\n"
     told = flows("schema", rows(text="n,x\n" + "".join(cells)))
-    mistake(told, f"row 71, column 'n', is {odd!r}, in a column of numbers. Correct it, name it in --gaps, give --ignore n, or")
+    mistake(
+        told,
+        f"row 70 (line 72), column 'n', is {odd!r}, in a column of numbers. Correct it, name it in --gaps, give --ignore n, or",
+    )
     grades = "".join(f"{'123A'[n % 4]},{n}.5\n" for n in range(300))
     assert flows("schema", rows(text="grade,x\n" + grades))[0] == 0
 

@@ -116,3 +116,16 @@ def test_a_fitted_table_scores_and_draws_text():
     np.testing.assert_array_equal(result.log_prob(frame), plain.log_prob(frame.assign(x=x)))
     drawn, numbers = result.draw(1, 5)["x"].to_list(), plain.draw(1, 5)["x"]
     assert drawn == [f"{value:,.2f} kr" for value in numbers]
+
+
+def test_a_row_is_named_with_its_label():
+    for index, where in (
+        (["a", "b"], r"row 1 \(index 'b'\)"),
+        ([7, 5], r"row 1 \(index 5\)"),
+        (None, "row 1"),
+        ([0, 1], "row 1"),
+    ):
+        frame = pd.DataFrame({"x": [1.5, np.inf], "y": [1, "two"]}, index=index)
+        for name, error, message in (("x", flows.FlowsError, "is inf"), ("y", TypeError, "is 'two'")):
+            with pytest.raises(error, match=f"column '{name}', {where}, {message}"):
+                infer_schema(frame[[name]])

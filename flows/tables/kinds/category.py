@@ -13,7 +13,7 @@ from flows.results.columns import Column
 from flows.results.frames import as_numbers
 from flows.results.one_column import ends_of, shares_of
 from flows.tables.kinds.base import Entries, Kind, as_plain, check_decodable, checked_plain, one_of_values, shown
-from flows.tables.kinds.dtypes import column_of, factorized, gaps_of, holds_times, is_date, is_duration
+from flows.tables.kinds.dtypes import column_of, factorized, gaps_of, holds_times, is_date, is_duration, row_of
 
 FEW_ROWS = 5  # a value in fewer is pooled, where `other` is given
 PLAIN = str | bool | int | float | np.generic  # what categories are
@@ -330,7 +330,7 @@ def factorized_plain(name: str, column: Any, what: str, constant: bool = False) 
     if odd is not None:
         row, odd = int((places == odd).argmax()), plain[odd]
         raise TypeError(
-            f"{what}: column {name!r}, row {row}, is {odd!r:.60}, a {type(odd).__name__}; expected text, a number, True or "
-            "False. Turn such values into text, or give the column the kind Ignored()"
+            f"{what}: column {name!r}, {row_of(column, row)}, is {odd!r:.60}, a {type(odd).__name__}; expected text, a number, "
+            "True or False. Turn such values into text, or give the column the kind Ignored()"
         )
     return places, plain

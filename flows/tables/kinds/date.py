@@ -10,7 +10,17 @@ from flows.core import FlowsError
 from flows.results.columns import Column
 from flows.tables.kinds.base import WHOLE, Entries, Kind, check_decodable, check_step, without_numpy
 from flows.tables.kinds.category import taken
-from flows.tables.kinds.dtypes import column_of, described, factorized, gaps_of, holds_times, whole_range, without_zone, zone_in
+from flows.tables.kinds.dtypes import (
+    column_of,
+    described,
+    factorized,
+    gaps_of,
+    holds_times,
+    row_of,
+    whole_range,
+    without_zone,
+    zone_in,
+)
 from flows.tables.kinds.notation import date_text, fits, plain_format
 
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
@@ -199,8 +209,9 @@ def _parsed(name: str, kind: "DateTime", column: Any, what: str) -> np.ndarray:
     except Exception as error:
         for i, value in enumerate(text):
             if not fits(value, kind.format):
+                where = row_of(column, int((places == i).argmax()))
                 raise FlowsError(
-                    f"{what}: column {name!r}, row {int((places == i).argmax())}, is {values[i]!r:.60}; expected a date "
+                    f"{what}: column {name!r}, {where}, is {values[i]!r:.60}; expected a date "
                     f"written as {kind.format!r}. Correct it, or make it a gap (None)"
                 ) from None
         raise FlowsError(f"{what}: column {name!r} holds dates that are not written as {kind.format!r} ({error})") from None

@@ -125,6 +125,12 @@ def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
     return places.to_numpy().astype(np.int64), known.to_list()
 
 
+def row_of(column: Any, row: int) -> str:
+    """Return a row of a column for an error, with its label where the index of pandas has labels."""
+    label = column.to_native().index[row] if column.implementation.is_pandas() else row
+    return f"row {row}" if label == row else f"row {row} (index {getattr(label, 'item', lambda: label)()!r:.60})"
+
+
 def values_of(name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of a column, NaN in gaps, and which rows are gaps. Whole numbers without gaps stay whole, with all digits."""
     gaps = gaps_of(column)
@@ -176,8 +182,9 @@ def _numbers_of_objects(name: str, column: Any, what: str) -> np.ndarray:
         row = int(np.append(odd, False)[places].argmax())
         value = values[places[row]]
         raise TypeError(
-            f"{what}: column {name!r}, row {row}, is {value!r:.60}, a {type(value).__name__}; expected a number. Correct it, "
-            "make it a gap (None), say how numbers are written, Real(text='1.234,5'), or give the column the kind Category()"
+            f"{what}: column {name!r}, {row_of(column, row)}, is {value!r:.60}, a {type(value).__name__}; expected a number. "
+            "Correct it, make it a gap (None), say how numbers are written, Real(text='1.234,5'), or give the column the kind "
+            "Category()"
         )
     return np.array([*map(float, values), np.nan])[places]
 
