@@ -24,13 +24,10 @@ from flows.core import (
     off_sphere,
     positive,
     size,
-    soft_clip,
     soft_clip_inverse,
 )
 from flows.distributions.location_scale import conditional
-from flows.distributions.polar import draw_angle, log_area, log_mass
-
-BOUND = 14.0  # nats: trained concentrations lie between e^-14 and e^14
+from flows.distributions.polar import BOUND, concentration_of, draw_angle, likeliest, linear_in_context, log_area, log_mass
 
 
 def _check_sphere(shape: Shape, name: str) -> int:
@@ -139,7 +136,8 @@ class Form(NamedTuple):
 
     `constants(shape)` is the theta of the constructor's arguments, `outputs(shape)` the number of outputs of a network,
     `as_theta(raw, shape)` makes theta of outputs (rows, outputs), `measured(x)` estimates it from data, `log_density(theta, x)`
-    is (rows,), and `draw(theta, rng, n, shape)` is (n, *shape).
+    is (rows,), and `draw(theta, rng, n, shape)` is (n, *shape). `points(x)` are the unit vectors of rows, (rows, points, p), and
+    `of_points(v, shape)` are the locs of such vectors of any length.
     """
 
     constants: Callable
@@ -148,10 +146,16 @@ class Form(NamedTuple):
     measured: Callable
     log_density: Callable
     draw: Callable
+    points: Callable
+    of_points: Callable
 
 
-def directional(name: str, form: Form, trainable: bool, conditioner: Any) -> Callable:
-    """The init_fun of a form: with constants, with trained params, or with a network of the context."""
+def directional(name: str, form: Form, trainable: bool, conditioner: Any, regression: bool) -> Callable:
+    """The init_fun of a form: with constants, with trained params, a regression on the context, or a network of the context."""
+    if regression and (not trainable or conditioner is not None):
+        raise FlowsError(
+            f"{name}: regression=True trains k loc that is linear in the context: give trainable=True, and no conditioner"
+        )
     net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
     def functions(theta_of, shape):
@@ -177,7 +181,7 @@ def directional(name: str, form: Form, trainable: bool, conditioner: Any) -> Cal
         return form.outputs(shape)
 
     if net is None:
-        return trained if trainable else fixed
+        return linear_in_context(name, form, trained) if regression else trained if trainable else fixed
     return conditional(name, net, outputs, form.as_theta, form.log_density, form.draw)
 
 
@@ -188,14 +192,9 @@ def _log_concentration(concentration: Any, name: str) -> np.ndarray:
     return BOUND * np.arctanh(np.log(k) / BOUND)
 
 
-def _concentration(theta: dict[str, Array]) -> Array:
-    return jnp.exp(soft_clip(theta["log_concentration"], BOUND))
-
-
 def _estimated(resultant: Array, p: int) -> Array:
     """log_concentration by the norm of the mean of unit vectors of p entries: near the maximum of the likelihood."""
-    r = jnp.clip(resultant, 1e-3, 1 - 1e-4)
-    return soft_clip_inverse(jnp.log(r * (p - r * r) / (1 - r * r)), BOUND)
+    return soft_clip_inverse(jnp.log(likeliest(resultant, p)), BOUND)
 
 
 @distribution(batched=True, support=_circles)
@@ -205,6 +204,7 @@ def VonMises(
     trainable: bool = False,
     conditioner: ConditionerLike | None = None,
     period: float = 2 * math.pi,
+    regression: bool = False,
 ):
     """Independent von Mises distributions of angles, one for each entry of the event: the normal of the circle.
 
@@ -218,17 +218,23 @@ def VonMises(
         trainable: train loc and k, which start at these values, or at the mean direction and concentration of `init_inputs`.
         conditioner: a network that makes both from the context, and trains; see `Normal`. Two outputs make the angle.
         period: the length of the circle, such as 360 for degrees, or 24 for hours.
+        regression: with trainable=True, make the vector k (cos(r loc), sin(r loc)) linear in the context: slope' context is
+            added to it. It starts at the likeliest slope of `init_inputs` on `init_context`, if there are five rows or more
+            for each entry of the context and the slope gains more than its number of entries, in nats over all rows; otherwise
+            at 0. The init then needs `context_dim`.
 
     Params:
-        `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)); the params of the
-        conditioner if there is one; else `{}`.
+        `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)), and "slope" (context
+        entries, d, 2) for a regression; the params of the conditioner if there is one; else `{}`.
 
     Errors:
-        FlowsError: a concentration outside its range; a period that is not above 0; a conditioner without a context.
+        FlowsError: a concentration outside its range; a period that is not above 0; a conditioner or a regression without a
+            context.
 
     Source:
-        Mardia and Jupp, "Directional Statistics", 2000, section 3.5.4. The start: Banerjee, Dhillon, Ghosh and Sra, "Clustering
-        on the Unit Hypersphere using von Mises-Fisher Distributions", 2005.
+        Mardia and Jupp, "Directional Statistics", 2000, section 3.5.4. The start: Best and Fisher, "The Bias of the Maximum
+        Likelihood Estimators of the von Mises-Fisher Concentration Parameters", 1981. The regression is the generalized linear model of
+        this exponential family with its canonical link: McCullagh and Nelder, "Generalized Linear Models", 1989, section 2.2.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -259,21 +265,28 @@ def VonMises(
         return {"loc": radian * jnp.arctan2(sin, cos)[None], "log_concentration": _estimated(jnp.hypot(sin, cos), 2)[None]}
 
     def log_density(theta, x):
-        k = _concentration(theta)
+        k = concentration_of(theta)
         away = jnp.sin((x - theta["loc"]) / (2 * radian))
         log_p = (-2 * k * away * away - log_mass(k, 1) - math.log(radian)).sum(tuple(range(1, x.ndim)))
         return on_circles(log_p, x)
 
     def draw(theta, rng, n, shape):
         angle_key, side_key = jax.random.split(rng)
-        k = jnp.broadcast_to(_concentration(theta), (n, *shape))
+        k = jnp.broadcast_to(concentration_of(theta), (n, *shape))
         side = jnp.where(jax.random.bernoulli(side_key, shape=k.shape), 1.0, -1.0).astype(k.dtype)
         x = theta["loc"] + radian * side * draw_angle(angle_key, k, 1)
         x = x - 2 * half * jnp.floor(x / (2 * half) + 0.5)
         return jnp.where(x >= half, x - 2 * half, x)
 
-    form = Form(constants, lambda shape: 3 * size(shape), as_theta, measured, log_density, draw)
-    return directional("VonMises", form, trainable, conditioner)
+    def points(x):
+        turned = x.reshape(x.shape[0], -1) / radian
+        return jnp.stack([jnp.cos(turned), jnp.sin(turned)], 2)
+
+    def of_points(v, shape):
+        return radian * jnp.arctan2(v[..., 1], v[..., 0]).reshape(-1, *shape)
+
+    form = Form(constants, lambda shape: 3 * size(shape), as_theta, measured, log_density, draw, points, of_points)
+    return directional("VonMises", form, trainable, conditioner, regression)
 
 
 @distribution(batched=True, support=Support(SPHERE, SPHERE))
@@ -282,6 +295,7 @@ def VonMisesFisher(
     concentration: float = 1.0,
     trainable: bool = False,
     conditioner: ConditionerLike | None = None,
+    regression: bool = False,
 ):
     """The von Mises-Fisher distribution of unit vectors (n + 1,) on the sphere S^n: the round normal of the sphere.
 
@@ -294,18 +308,19 @@ def VonMisesFisher(
         concentration: k, above 0: about 1 / variance of each direction where it is large.
         trainable: train loc and k, which start at these values, or at the mean direction and concentration of `init_inputs`.
         conditioner: a network that makes both from the context, and trains; see `Normal`. loc starts near the last axis.
+        regression: with trainable=True, make the vector k mu linear in the context, as in `VonMises`.
 
     Params:
-        `{"loc": (n + 1,), "log_concentration": ()}` if trainable, k = exp(14 tanh(log_concentration / 14)); the params of the
-        conditioner if there is one; else `{}`.
+        `{"loc": (n + 1,), "log_concentration": ()}` if trainable, k = exp(14 tanh(log_concentration / 14)), and "slope" (context
+        entries, 1, n + 1) for a regression; the params of the conditioner if there is one; else `{}`.
 
     Errors:
         FlowsError: an event that is not a vector of two entries or more; a loc that does not fit it, or is 0; a concentration
-            outside its range; a conditioner without a context.
+            outside its range; a conditioner or a regression without a context.
 
     Source:
-        Fisher, "Dispersion on a Sphere", 1953; Mardia and Jupp, "Directional Statistics", 2000, section 9.3.2. The start: see
-        `VonMises`.
+        Fisher, "Dispersion on a Sphere", 1953; Mardia and Jupp, "Directional Statistics", 2000, section 9.3.2. The start:
+        Banerjee, Dhillon, Ghosh and Sra, "Clustering on the Unit Hypersphere using von Mises-Fisher Distributions", 2005.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -336,7 +351,7 @@ def VonMisesFisher(
         return {"loc": directions(mean)[None], "log_concentration": _estimated(resultant, x.shape[1])[None]}
 
     def log_density(theta, x):
-        k = _concentration(theta)
+        k = concentration_of(theta)
         # For unit vectors 1 - mu'x = |x - mu|^2 / 2, which has no large rounding error where they are close.
         away = jnp.square(x - directions(theta["loc"])).sum(1) / 2
         return on_sphere(-k * away - log_mass(k, x.shape[1] - 1), x)
@@ -344,10 +359,16 @@ def VonMisesFisher(
     def draw(theta, rng, n, shape):
         angle_key, direction_key = jax.random.split(rng)
         mu = jnp.broadcast_to(directions(theta["loc"]), (n, *shape))
-        angle = draw_angle(angle_key, jnp.broadcast_to(_concentration(theta), (n,)), shape[0] - 1)[:, None]
+        angle = draw_angle(angle_key, jnp.broadcast_to(concentration_of(theta), (n,)), shape[0] - 1)[:, None]
         g = jax.random.normal(direction_key, mu.shape, mu.dtype)
         tangent = directions(g - (g * mu).sum(1, keepdims=True) * mu)
         return directions(jnp.cos(angle) * mu + jnp.sin(angle) * tangent)
 
-    form = Form(constants, lambda shape: shape[0] + 1, as_theta, measured, log_density, draw)
-    return directional("VonMisesFisher", form, trainable, conditioner)
+    def points(x):
+        return directions(x)[:, None]
+
+    def of_points(v, shape):
+        return v[:, 0]
+
+    form = Form(constants, lambda shape: shape[0] + 1, as_theta, measured, log_density, draw, points, of_points)
+    return directional("VonMisesFisher", form, trainable, conditioner, regression)

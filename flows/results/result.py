@@ -96,7 +96,7 @@ class FitResult(Hints, Plot, Distribution):
             "start_loss"; "error", the standard error of the validation loss; "skipped", the steps of each epoch that were not
             taken; "gaussian_loss", the loss of the closed-form Gaussian on the same held-out rows (for vectors of at most 512
             columns; with a context its mean is linear in it; for codes and angles, on which it depends alike, the frequencies
-            and uniform densities); "rows" and "held_out", their numbers, for a stream in an epoch; with weights "effective",
+            and von Mises densities); "rows" and "held_out", their numbers, for a stream in an epoch; with weights "effective",
             the number of rows of equal weight that are worth as much as the rows held out; "batch_size", "max_epochs" and
             "patience", as they were used. A dict that draws itself: `history.plot()`. `history.interrupted` is whether Ctrl-C
             ended the fit.

@@ -91,7 +91,8 @@ def fit(
         weight_decay: the default optimizer shrinks params in each step by this share of them, times the learning rate.
         optimizer: any optax optimizer instead.
         standardize: True to scale columns, transform heavy tails, whiten columns that depend almost linearly on others, and
-            start at the closed-form Gaussian; "columns" to scale only; "whiten" to whiten all columns; False for none.
+            start at the closed-form Gaussian, or angles at their von Mises; "columns" to scale only; "whiten" to whiten all
+            columns; False for none.
         standardize_context: scale each column of the context by its mean and standard deviation (`StandardizedContext`).
         support: bounds of the data, (low, high), each a number or one for each column, infinite where a side is open; or a
             list of such a pair for each column, or a dict {column: (low, high)}. The model is fitted behind `Unconstrain`.

@@ -34,10 +34,13 @@ from flows.core import (
     trainable,
     traits_by,
 )
+from flows.distributions.chain_rule import ChainRule
+from flows.distributions.directional import CircularUniform, SphereUniform, VonMises, VonMisesFisher
 from flows.distributions.flow import STANDARD, Flow
 from flows.distributions.normal import Normal
 
 Layers = tuple[BijectionInit, ...]
+MOST_ANGLES = 8  # that start at their regression on the angles before them; each has a program
 BEHIND = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
 
 
@@ -227,23 +230,59 @@ def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[Layers, Any]:
 
 
 def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: float | None) -> Any:
-    """Replace the base of a flow, or of flows of blocks, if it is the standard normal, by one that starts at the covariance of
-    the rows."""
+    """Replace the base of a flow, or of flows of blocks, if it is the standard normal or uniform on circles or a sphere, by one
+    that starts at the covariance of the rows, at a von Mises or at a von Mises-Fisher."""
     for block in blocks_within(model, event, context):
         started = from_gaussian(block.piece.value, block.part.event, block.part.context, shrinkage)
         model = replaced(model, block.piece.params_at, started)
-    conditional = context is not None and math.prod(context) <= MOST_COLUMNS
-    if not is_flow(model) or len(event) != 1 or event[0] > MOST_COLUMNS or (event == (1,) and not conditional):
+    if not is_flow(model) or len(event) != 1 or event[0] > MOST_COLUMNS:
         return model
-    base = Normal(trainable=True, regression=conditional)
-    if event[0] > 1:
-        base = Normal(trainable=True, covariance="full", shrinkage=shrinkage, regression=conditional)
-    return with_base(model, base)
+    base = model
+    while is_flow(base):
+        base = structure_of(base).pieces[1].value
+    conditional = context is not None and math.prod(context) <= MOST_COLUMNS
+    if base == STANDARD:
+        return with_base(model, _started_normal(event[0], conditional, shrinkage))
+    chained = event[0] <= MOST_ANGLES and (context is None or (conditional and len(context) == 1))
+    return with_base(model, _started_directional(base, event[0], conditional, chained), base)
 
 
-def with_base(model: Any, base: DistributionInit) -> Any:
-    """Replace the base of a flow if it is the standard normal; return any other model as it is."""
+def _started_normal(columns: int, conditional: bool, shrinkage: float | None) -> DistributionInit:
+    if columns > 1:
+        return Normal(trainable=True, covariance="full", shrinkage=shrinkage, regression=conditional)
+    return Normal(trainable=True, regression=True) if conditional else STANDARD
+
+
+def _started_directional(base: Any, columns: int, conditional: bool, chained: bool) -> Any:
+    """Return a base that starts at the rows in place of one that is uniform on circles, a sphere, or some blocks of a `Joint`;
+    any other base as it is. With `chained`, each angle starts at its regression on the angles before it."""
+    if base == SphereUniform():
+        return VonMisesFisher(trainable=True, regression=conditional)
+    structure = structure_of(base)
+    blocks = (
+        [(piece.value, piece.features) for piece in structure.pieces] if structure.order == "joint" else [(base, (0, columns))]
+    )
+    periods = [period for value, (a, b) in blocks for period in [_period_of_uniform(value)] * (b - a)]
+    if chained and all(periods) and columns > 1:
+        return ChainRule(
+            *(VonMises(trainable=True, period=period, regression=conditional or i > 0) for i, period in enumerate(periods))
+        )
+    for piece in structure.pieces if structure.order == "joint" else ():
+        a, b = piece.features
+        base = replaced(base, piece.params_at, _started_directional(piece.value, b - a, conditional, chained=False))
+    period = _period_of_uniform(base)
+    return VonMises(trainable=True, period=period, regression=conditional) if period else base
+
+
+def _period_of_uniform(base: Any) -> float:
+    """Return the period of a base that is uniform on circles; 0 for any other base."""
+    period = support_by(base).inputs.period
+    return period if isinstance(period, float) and period > 0 and base == CircularUniform(period) else 0.0
+
+
+def with_base(model: Any, base: DistributionInit, standard: Any = STANDARD) -> Any:
+    """Replace the base of a flow if it is `standard`, by default the standard normal; return any other model as it is."""
     if not is_flow(model):
-        return base if model == STANDARD else model
+        return base if model == standard else model
     prior = structure_of(model).pieces[1]
-    return replaced(model, prior.params_at, with_base(prior.value, base))
+    return replaced(model, prior.params_at, with_base(prior.value, base, standard))

@@ -35,6 +35,27 @@ FITS = {
 }
 
 
+def test_unit_vectors_are_named():
+    rng, text = np.random.default_rng(0), "fit: the squares of columns {} of data sum to 1 in all rows"
+    points = rng.normal(size=(200, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    a, b = rng.uniform(-3, 3, (2, 200))
+    turned = np.stack([np.cos(a), np.cos(b), rng.normal(size=200), np.sin(a), np.sin(b)], 1)
+    nearly = np.r_[points[:-1], 1.01 * points[-1:]]
+    cases = [
+        (np.c_[rng.normal(size=200), points].astype(np.float32), {"1, 2, 3": "SphereFlow"}),
+        (turned, {"0, 3": "Give their angle", "1, 4": "Give their angle"}),
+        (nearly, {}),
+    ]
+    for rows, expected in cases:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            flows.fit(0, NORMAL, rows, max_epochs=1, batch_size=64, verbose=0)
+        messages = [str(each.message) for each in told if "squares" in str(each.message)]
+        for message, (columns, remedy) in zip(messages, expected.items(), strict=True):
+            assert message.startswith(text.format(columns)) and remedy in message
+
+
 def line_of(function):
     return function.__code__.co_firstlineno
 

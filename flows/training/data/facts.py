@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from flows.bijections.noise import Dequantize
-from flows.core import Array, FlowsError, Given, Region, refuse_closures, warn_user
-from flows.training.data.copies import COARSE, check_copies, check_dependence
+from flows.core import OFF_SPHERE, Array, FlowsError, Given, Region, refuse_closures, warn_user
+from flows.training.data.copies import COARSE, MOST_COMBINED, check_copies, check_dependence
 from flows.training.data.gaussian import Scale, check_spread, moments
 from flows.training.data.region import (
     box_layer,
@@ -284,5 +284,32 @@ def offsets(data: Examined) -> None:
     )
 
 
+def _of_unit_length(x: np.ndarray) -> bool:
+    return bool((np.abs(np.square(np.asarray(x, float)).sum(1) - 1) <= OFF_SPHERE).all())
+
+
+def unit_vectors(data: Examined) -> None:
+    """Warn of columns whose squares sum to 1 in all rows: two of them, wherever they are, or several side by side."""
+    columns = np.flatnonzero(data.free) if data.table_columns else np.zeros(0, int)
+    if len(columns) > MOST_COMBINED:
+        return
+    first = np.square(np.asarray(data.table.x[0, columns], float))
+    totals, left = np.concatenate([[0.0], np.cumsum(first)]), set(range(len(columns)))
+    for a in range(len(columns) - 1):
+        pairs = [(a, a + 1 + b) for b in np.flatnonzero(np.abs(first[a] + first[a + 1 :] - 1) <= OFF_SPHERE).tolist()]
+        ends = a + 3 + np.flatnonzero(np.abs(totals[a + 3 :] - totals[a] - 1) <= OFF_SPHERE)
+        for block in [*pairs, *(tuple(range(a, end)) for end in ends.tolist())]:
+            if left.issuperset(block) and _of_unit_length(data.table.x[:, columns[list(block)]]):
+                left -= set(block)
+                which = ", ".join(data.labels[columns[i]].removeprefix("column ") for i in block)
+                remedy = "their angle, arctan2 of the two, behind circular transformers or as tables.Circular(2 * np.pi)"
+                if len(block) > 2:
+                    remedy = "flows.Flow(flows.SphereFlow(), flows.SphereUniform()), for these columns alone"
+                warn_of_data(
+                    f"fit: the squares of columns {which} of data sum to 1 in all rows, so these are unit vectors, which have no "
+                    f"density in {len(block)} columns, and a better fit may not be a better model. Give {remedy}"
+                )
+
+
 # In the order of their warnings.
-CHECKS = outliers, rounded, clustered, atoms, tails, offsets
+CHECKS = outliers, rounded, clustered, atoms, tails, offsets, unit_vectors

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.special import i0e
 
 from flows.bijections.quantile_maps import QUARTILES
 from flows.bijections.whiten import LEAST, correlation_factor
 from flows.core import LOG_2PI, FlowsError, Region, pieces_of, seen
+from flows.distributions.polar import likeliest
 from flows.training.data.table import Rows, Table, take
 
 SHRINKAGES = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -133,15 +135,18 @@ def by_chance(rows: int, weights: Weights = None) -> float:
 
 def closed_form_loss(train: Rows, held_out: Rows, region: Region | None) -> float | None:
     """Return minus the mean log-density of held-out rows under a model of the training rows without a network: frequencies of
-    codes, uniform angles, and the Gaussian of numbers, with a mean linear in the context and in the features of codes and
-    angles. `region` is the region of the rows. None where rows are too few, or on spheres.
+    codes, the von Mises of each angle, and the Gaussian of numbers, with a mean linear in the context and in the features of
+    codes and angles. `region` is the region of the rows. None where rows are too few, or on spheres.
     """
     if region is None or region.flat:
         return regression_loss(train, held_out)
     if region.sphere.any():
         return None
     numbers, others = np.flatnonzero(region.of_line), np.flatnonzero(~region.of_line)
-    loss = float(np.log(region.period[region.period > 0]).sum())
+    loss = 0.0
+    for j in np.flatnonzero(region.period):
+        loss += _von_mises_loss(*(rows._replace(x=rows.x[:, j] * (2 * np.pi / region.period[j])) for rows in (train, held_out)))
+        loss -= float(np.log(2 * np.pi / region.period[j]))
     for j in np.flatnonzero(region.classes):
         codes, held_out_codes = (rows.x[:, j].astype(int) for rows in (train, held_out))
         w = None if train.weights is None else train.weights / train.weights.mean()
@@ -158,6 +163,15 @@ def closed_form_loss(train: Rows, held_out: Rows, region: Region | None) -> floa
         parts.append(Rows(few.x[:, numbers], np.concatenate(features, 1), few.weights))
     numbers_loss = regression_loss(*parts)
     return None if numbers_loss is None else loss + numbers_loss
+
+
+def _von_mises_loss(train: Rows, held_out: Rows) -> float:
+    """Return minus the mean log-density of held-out angles under the von Mises of the training rows, in radians. Its
+    concentration is the one at which `flows.VonMises` starts."""
+    sin, cos = (float(np.average(f(train.x), weights=train.weights)) for f in (np.sin, np.cos))
+    k = float(likeliest(math.hypot(sin, cos), 2, np))
+    away = 2 * np.square(np.sin((held_out.x - math.atan2(sin, cos)) / 2))
+    return float(k * np.average(away, weights=held_out.weights) + np.log(2 * np.pi * i0e(k)))
 
 
 def regression_loss(train: Any, held_out: Any) -> float | None:

@@ -154,9 +154,10 @@ def prepare(split: Split, facts: Facts, options: Options, key: Array) -> Prepare
 
 def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
     """Return the rows with the turn of angles and the model to train. By default the base of a flow starts at the normal of its
-    rows, as layers without a network leave them."""
+    rows, as layers without a network leave them, or at the von Mises of its angles."""
     model = facts.view.rest
-    if rows.pipeline.steps and options.standardize is True and options.objective is None:
+    started = rows.pipeline.steps or facts.view.curved.any()
+    if started and options.standardize is True and options.objective is None:
         model = facts.view.started(rows.pipeline.shrinkage or None)
     return replace(rows, turn=turn_of(facts.view.region, split), model=model)
 
@@ -217,7 +218,7 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, choice
 def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
     """Return rows behind the first layers, with their noise."""
     first, event, dtype, others = facts.first, split.train.event, split.train.dtype, split.held_out
-    closed_form = "Gaussian with frequencies of codes and uniform angles" if facts.view.curved.any() else "Gaussian"
+    closed_form = "Gaussian with frequencies of codes and von Mises angles" if facts.view.curved.any() else "Gaussian"
     chance = by_chance(len(others), others.weights)
     yardstick = Yardstick((0.0, 0.0), None, closed_form, chance, others.numbers, others.source)
     rows = Prepared(split, others.rows, facts.columns.context_scale, yardstick)
