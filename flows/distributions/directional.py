@@ -136,8 +136,8 @@ class Form(NamedTuple):
 
     `constants(shape)` is the theta of the constructor's arguments, `outputs(shape)` the number of outputs of a network,
     `as_theta(raw, shape)` makes theta of outputs (rows, outputs), `measured(x)` estimates it from data, `log_density(theta, x)`
-    is (rows,), and `draw(theta, rng, n, shape)` is (n, *shape). `points(x)` are the unit vectors of rows, (rows, points, p), and
-    `of_points(v, shape)` are the locs of such vectors of any length.
+    is (rows,), and `draw(theta, rng, n, shape)` is (n, *shape). `points(x)` are the unit vectors of rows, (rows, points, p),
+    and `of_points(v, shape)` are the locs of such vectors of any length.
     """
 
     constants: Callable
@@ -224,8 +224,8 @@ def VonMises(
             at 0. The init then needs `context_dim`.
 
     Params:
-        `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)), and "slope" (context
-        entries, d, 2) for a regression; the params of the conditioner if there is one; else `{}`.
+        `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)), and "slope"
+        (context entries, d, 2) for a regression; the params of the conditioner if there is one; else `{}`.
 
     Errors:
         FlowsError: a concentration outside its range; a period that is not above 0; a conditioner or a regression without a
@@ -233,8 +233,8 @@ def VonMises(
 
     Source:
         Mardia and Jupp, "Directional Statistics", 2000, section 3.5.4. The start: Best and Fisher, "The Bias of the Maximum
-        Likelihood Estimators of the von Mises-Fisher Concentration Parameters", 1981. The regression is the generalized linear model of
-        this exponential family with its canonical link: McCullagh and Nelder, "Generalized Linear Models", 1989, section 2.2.
+        Likelihood Estimators of the von Mises-Fisher Concentration Parameters", 1981. The regression is the generalized linear
+        model of this exponential family: McCullagh and Nelder, "Generalized Linear Models", 1989, section 2.2.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -311,8 +311,8 @@ def VonMisesFisher(
         regression: with trainable=True, make the vector k mu linear in the context, as in `VonMises`.
 
     Params:
-        `{"loc": (n + 1,), "log_concentration": ()}` if trainable, k = exp(14 tanh(log_concentration / 14)), and "slope" (context
-        entries, 1, n + 1) for a regression; the params of the conditioner if there is one; else `{}`.
+        `{"loc": (n + 1,), "log_concentration": ()}` if trainable, k = exp(14 tanh(log_concentration / 14)), and "slope"
+        (context entries, 1, n + 1) for a regression; the params of the conditioner if there is one; else `{}`.
 
     Errors:
         FlowsError: an event that is not a vector of two entries or more; a loc that does not fit it, or is 0; a concentration

@@ -1,6 +1,6 @@
 """The angle t between a point of the sphere S^n and a mean direction: its mass by quadrature, draws by the inverse of its
-distribution function. Up to a constant its density is f(t) = e^(k (cos t - 1)) sin(t)^(n - 1). Then the regression of points on a
-context."""
+distribution function. Up to a constant its density is f(t) = e^(k (cos t - 1)) sin(t)^(n - 1). Last, the regression of points
+on a context."""
 
 import math
 from collections.abc import Callable
@@ -156,7 +156,8 @@ def linear_in_context(name: str, form: Any, trained: Callable) -> Callable:
 
 def regression_of(u: Array, context: Array, alone: Array) -> tuple[Array, Array]:
     """The likeliest a (points, p) and slope (f, points, p) of unit vectors u (rows, points, p), each von Mises-Fisher around
-    v = a + slope' context, with k = |v|; a = `alone`, which is likeliest without a context, and slope 0 where this gains no more.
+    v = a + slope' context, with k = |v|. Where the slope gains less, in nats over all rows, than its number of entries, it is
+    0, and a is `alone`, the likeliest without a context.
     """
     rows, (n, f) = rows_within(MOST_ROWS, MOST_NUMBERS, context.shape[1:]), context.shape
     if n < ROWS_A_SLOPE * (1 + f):
@@ -204,8 +205,8 @@ def _regression(context: Array, u: Array, alone: Array) -> tuple[Array, Array]:
         away, along = jax.jvp(slope_of, (k,), (jnp.ones_like(k),))  # the mean cosine, minus 1, and its derivative
         across, more = (1 + away) / k, leverage[:, None]
         pull = u - mu + more * ((1 - apart) * guess - mu) - (1 + more) * away[:, None] * mu
-        curvature = across[:, None, None] * jnp.eye(p, dtype=u.dtype)[None] + ((along - across)[:, None] * mu)[:, :, None] * mu[:, None]
-        weighted = (1 + leverage)[:, None, None] * curvature
+        along_mu = (along - across)[:, None, None] * mu[:, :, None] * mu[:, None]
+        weighted = (1 + more)[:, None] * (along_mu + across[:, None, None] * jnp.eye(p, dtype=u.dtype)[None])
         hessian = jnp.stack(
             [jnp.stack([product(design.T, design * weighted[:, i, j, None]) for j in range(p)]) for i in range(p)]
         )

@@ -20,6 +20,8 @@ from flows.core import (
     DistributionInit,
     DistributionPart,
     FlowsError,
+    ModelValue,
+    Piece,
     Region,
     Shape,
     Value,
@@ -134,9 +136,10 @@ class ModelView:
         networks = has_flow(self.rest) or structure_of(self.rest).dependent
         return self.standardize == "whiten" or not (networks or traits_by(self.rest).clusters == "along columns")
 
-    def started(self, shrinkage: float | None) -> Any:
-        """Return the model behind the first layers, with a base that starts at the covariance of its rows."""
-        return from_gaussian(self.rest, self.event, self.context, shrinkage)
+    def started(self, shrinkage: float | None, concentrated: bool) -> Any:
+        """Return the model behind the first layers, with a base that starts at the covariance of its rows, or at the von Mises
+        of angles, or at the von Mises-Fisher of unit vectors if these are `concentrated`."""
+        return from_gaussian(self.rest, self.event, self.context, shrinkage, concentrated)
 
 
 def num_trained(params: Any) -> int:
@@ -229,11 +232,11 @@ def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[Layers, Any]:
     return tuple(Dequantize(tuple(steps), levels) for levels, steps in steps_of.items()), model
 
 
-def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: float | None) -> Any:
+def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: float | None, concentrated: bool = True) -> Any:
     """Replace the base of a flow, or of flows of blocks, if it is the standard normal or uniform on circles or a sphere, by one
     that starts at the covariance of the rows, at a von Mises or at a von Mises-Fisher."""
     for block in blocks_within(model, event, context):
-        started = from_gaussian(block.piece.value, block.part.event, block.part.context, shrinkage)
+        started = from_gaussian(block.piece.value, block.part.event, block.part.context, shrinkage, concentrated)
         model = replaced(model, block.piece.params_at, started)
     if not is_flow(model) or len(event) != 1 or event[0] > MOST_COLUMNS:
         return model
@@ -243,8 +246,11 @@ def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: fl
     conditional = context is not None and math.prod(context) <= MOST_COLUMNS
     if base == STANDARD:
         return with_base(model, _started_normal(event[0], conditional, shrinkage))
+    if base == SphereUniform():
+        started = VonMisesFisher(trainable=True, regression=conditional) if concentrated else base
+        return with_base(model, started, base)
     chained = event[0] <= MOST_ANGLES and (context is None or (conditional and len(context) == 1))
-    return with_base(model, _started_directional(base, event[0], conditional, chained), base)
+    return with_base(model, _started_angles(base, event[0], conditional, chained), base)
 
 
 def _started_normal(columns: int, conditional: bool, shrinkage: float | None) -> DistributionInit:
@@ -253,23 +259,19 @@ def _started_normal(columns: int, conditional: bool, shrinkage: float | None) ->
     return Normal(trainable=True, regression=True) if conditional else STANDARD
 
 
-def _started_directional(base: Any, columns: int, conditional: bool, chained: bool) -> Any:
-    """Return a base that starts at the rows in place of one that is uniform on circles, a sphere, or some blocks of a `Joint`;
-    any other base as it is. With `chained`, each angle starts at its regression on the angles before it."""
-    if base == SphereUniform():
-        return VonMisesFisher(trainable=True, regression=conditional)
-    structure = structure_of(base)
-    blocks = (
-        [(piece.value, piece.features) for piece in structure.pieces] if structure.order == "joint" else [(base, (0, columns))]
-    )
-    periods = [period for value, (a, b) in blocks for period in [_period_of_uniform(value)] * (b - a)]
+def _started_angles(base: Any, columns: int, conditional: bool, chained: bool) -> Any:
+    """Return a base that starts at the rows in place of one that is uniform on circles, or has such blocks in a `Joint`; any
+    other base as it is. With `chained`, each angle starts at its regression on the angles before it."""
+    pieces = structure_of(base).pieces if structure_of(base).order == "joint" else (Piece(base, features=(0, columns)),)
+    ends = [piece.features or (0, 1) for piece in pieces]
+    periods = [_period_of_uniform(piece.value) for piece, (a, b) in zip(pieces, ends, strict=True) for _ in range(a, b)]
     if chained and all(periods) and columns > 1:
         return ChainRule(
             *(VonMises(trainable=True, period=period, regression=conditional or i > 0) for i, period in enumerate(periods))
         )
-    for piece in structure.pieces if structure.order == "joint" else ():
-        a, b = piece.features
-        base = replaced(base, piece.params_at, _started_directional(piece.value, b - a, conditional, chained=False))
+    for piece, (a, b) in zip(pieces, ends, strict=True):
+        if piece.params_at:
+            base = replaced(base, piece.params_at, _started_angles(piece.value, b - a, conditional, chained=False))
     period = _period_of_uniform(base)
     return VonMises(trainable=True, period=period, regression=conditional) if period else base
 

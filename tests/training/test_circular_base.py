@@ -1,6 +1,8 @@
 """The base that `fit` gives a flow of angles or of points of a sphere: it starts at the von Mises of the rows, and at their
 regression on what comes before."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -70,12 +72,23 @@ def test_bases_that_are_uniform_start_at_the_rows():
         assert fit(0, flow(24.0), HOURS, standardize=False, max_epochs=1, **QUICK).init_fun == flow(24.0)
 
 
+def test_points_on_one_side_of_a_sphere_start_at_their_von_mises_fisher():
+    sphere = flows.Flow(flows.SphereFlow(1, (8,), num_bins=4), flows.SphereUniform())
+    cap = flows.VonMisesFisher(loc=(0.0, 0.6, 0.8), concentration=200.0)(0, 3)
+    points = np.asarray(cap.sample(1, {}, 400))
+    result = fit(0, sphere, points[:300], validation=points[300:], max_epochs=1, **QUICK)
+    assert result.init_fun == flows.Flow(sphere.arguments["bijection"], flows.VonMisesFisher(trainable=True))
+    assert -result.history["start_loss"] == pytest.approx(float(cap.log_pdf({}, points[300:]).mean()), abs=0.05)
+    around = np.r_[points[:200], -points[200:]]
+    assert fit(0, sphere, around[::2], max_epochs=1, **QUICK, folds=1).init_fun == sphere
+
+
 def test_a_regression_starts_at_the_von_mises_of_each_category():
     codes, rows = np.eye(3, dtype=np.float32)[GROUP], OF_GROUPS.astype(np.float32)
     params, log_pdf, sample = REGRESSION(0, 1, context_dim=3, init_inputs=rows, init_context=codes)
     best = np.zeros(900)
     for group in range(3):
-        own = GROUP == group
+        own = group == GROUP
         k, loc, _ = vonmises.fit(OF_GROUPS[own, 0], fscale=1)
         best[own] = vonmises(k, loc).logpdf(OF_GROUPS[own, 0])
     mean = float(log_pdf(params, rows, context=codes).mean())
@@ -130,6 +143,7 @@ def test_an_angle_starts_at_its_regression_on_the_angle_before(tmp_path):
 
 def test_a_regression_names_what_it_lacks():
     assert "give init_fun context_dim=" in error_of(lambda: REGRESSION(0, 1))
-    for wrong in ({}, {"trainable": True, "conditioner": flows.MLP(8)}):
-        for base in (flows.VonMises, flows.VonMisesFisher):
-            assert "give trainable=True, and no conditioner" in error_of(lambda: base(regression=True, **wrong))
+    for base in (flows.VonMises, flows.VonMisesFisher):
+        for arguments in ({}, {"trainable": True, "conditioner": flows.MLP(8)}):
+            made = partial(base, regression=True, **arguments)
+            assert "give trainable=True, and no conditioner" in error_of(made)

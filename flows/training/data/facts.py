@@ -306,8 +306,8 @@ def unit_vectors(data: Examined) -> None:
                 if len(block) > 2:
                     remedy = "flows.Flow(flows.SphereFlow(), flows.SphereUniform()), for these columns alone"
                 warn_of_data(
-                    f"fit: the squares of columns {which} of data sum to 1 in all rows, so these are unit vectors, which have no "
-                    f"density in {len(block)} columns, and a better fit may not be a better model. Give {remedy}"
+                    f"fit: the squares of columns {which} of data sum to 1 in all rows, so these are unit vectors, which have "
+                    f"no density in {len(block)} columns, and a better fit may not be a better model. Give {remedy}"
                 )
 
 

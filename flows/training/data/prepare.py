@@ -22,6 +22,7 @@ from flows.core import (
     Given,
     Region,
     bijection_part,
+    blocks_of,
     functions_of,
     on_device,
     pieces_of,
@@ -40,6 +41,7 @@ from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, 
 from flows.training.options import Options
 
 MEASURED = 10_000, 2**20  # rows, and numbers, at most, that layers measure
+ONE_SIDE = 0.5  # the length of the mean of unit vectors, from which a flow starts at their von Mises-Fisher
 OUTSIDE = 0.01  # of the values may lie outside the range of the splines
 
 
@@ -158,8 +160,15 @@ def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> 
     model = facts.view.rest
     started = rows.pipeline.steps or facts.view.curved.any()
     if started and options.standardize is True and options.objective is None:
-        model = facts.view.started(rows.pipeline.shrinkage or None)
+        model = facts.view.started(rows.pipeline.shrinkage or None, _concentrated(facts.view.region, split))
     return replace(rows, turn=turn_of(facts.view.region, split), model=model)
+
+
+def _concentrated(region: Region | None, split: Split) -> bool:
+    """Tell whether some unit vectors are on one side of the sphere: their mean is long. Others are as well fitted from the
+    uniform."""
+    blocks = [] if region is None else blocks_of(region.sphere)
+    return any(np.linalg.norm(np.asarray(split.train.x, float)[:, block].mean(0)) > ONE_SIDE for block in blocks)
 
 
 def turn_of(region: Region | None, split: Split) -> np.ndarray | None:
