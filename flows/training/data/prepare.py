@@ -41,7 +41,7 @@ from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, 
 from flows.training.options import Options
 
 MEASURED = 10_000, 2**20  # rows, and numbers, at most, that layers measure
-ONE_SIDE = 0.5  # the length of the mean of unit vectors, from which a flow starts at their von Mises-Fisher
+ONE_SIDE = 0.7  # the length of the mean of unit vectors, from which a flow starts at their von Mises-Fisher
 OUTSIDE = 0.01  # of the values may lie outside the range of the splines
 
 
