@@ -245,7 +245,7 @@ def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: fl
         base = structure_of(base).pieces[1].value
     conditional = context is not None and math.prod(context) <= MOST_COLUMNS
     if base == STANDARD:
-        return with_base(model, _started_normal(event[0], conditional, shrinkage))
+        return with_base(model, _started_normal(event[0], conditional, shrinkage), base)
     if base == SphereUniform():
         started = VonMisesFisher(trainable=True, regression=conditional) if concentrated else base
         return with_base(model, started, base)
