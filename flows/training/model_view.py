@@ -20,7 +20,6 @@ from flows.core import (
     DistributionInit,
     DistributionPart,
     FlowsError,
-    ModelValue,
     Piece,
     Region,
     Shape,
@@ -36,9 +35,9 @@ from flows.core import (
     trainable,
     traits_by,
 )
-from flows.distributions.chain_rule import ChainRule
 from flows.distributions.directional import CircularUniform, SphereUniform, VonMises, VonMisesFisher
 from flows.distributions.flow import STANDARD, Flow
+from flows.distributions.joint import ChainRule
 from flows.distributions.normal import Normal
 
 Layers = tuple[BijectionInit, ...]
