@@ -119,7 +119,8 @@ def check_finite(x: np.ndarray, dtype: Any, what: str) -> None:
     where = f"column {place[0]}" if len(place) == 1 else f"entry {tuple(place)}"
     raise FlowsError(
         f"{what} has {x[row, *place]!s} in row {row}, {where} ({bad} of {len(x)} rows are so); expected finite numbers "
-        f"within the range of {np.dtype(dtype).name}. Drop these rows, or fill or rescale the values"
+        f"within the range of {np.dtype(dtype).name}. Drop these rows, fill or rescale the values, or give a frame with gaps "
+        "to flows.tables.fit"
     )
 
 

@@ -159,7 +159,7 @@ def as_numbers(x: Any, what: str) -> Any:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise TypeError(
             f"{what}: column{'s' * (len(wrong) > 1)} {described}{more}; expected numbers without missing values. Leave them "
-            "out, encode them, or drop or fill what is missing"
+            "out, encode them, drop or fill what is missing, or fit by flows.tables.fit, which takes text, dates and gaps"
         )
     # Column by column, as a table of several dtypes would become one of objects.
     return np.stack(columns, 1) if columns else x.to_numpy()

@@ -104,3 +104,22 @@ def test_the_default_filter_hides_no_later_warning():
         warnings.simplefilter("ignore", flows.training.DataWarning)
         FITS["fit"](ROUNDED)
     assert not told
+
+
+def test_too_few_rows_to_hold_out_are_told(untrained):
+    rows = np.random.default_rng(0).normal(size=(12, 2))
+    with pytest.warns(
+        flows.training.DataWarning, match=r"fit: 1 row is held out, too few to tell when to stop, or how good the model is"
+    ):
+        flows.fit(0, flows.Normal(), rows, folds=1, verbose=0)
+    flows.fit(0, flows.Normal(), rows, folds=1, validation=rows[:2] + 0.1, verbose=0)
+
+
+def test_draws_of_a_chain_are_told_apart_from_other_copies(untrained):
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.warns(
+        flows.training.DataWarning, match=r"Each follows the row it repeats: of draws of a chain keep one of each"
+    ):
+        flows.fit(0, flows.Normal(), np.repeat(rows, 3, 0), verbose=0)
+    with pytest.warns(flows.training.DataWarning, match=r"tests nothing. Drop them, or keep one of each"):
+        flows.fit(0, flows.Normal(), np.tile(rows, (3, 1)), verbose=0)

@@ -46,10 +46,13 @@ def check_copies(split: Split) -> None:
         copied = first[group_of_row.ravel()]
         copies = np.flatnonzero(copied != np.arange(len(copied)))
         if len(copies):
+            remedy = "Drop them, or keep one of each, with weights= for the number of its copies"
+            if (copied[copies] == copied[copies - 1]).all():
+                remedy = "Each follows the row it repeats: of draws of a chain keep one of each, with weights= for their number"
             warn_of_data(
                 f"fit: {len(copies)} of {len(copied)} rows of data are copies of others, such as row {copies[0]} of row "
-                f"{copied[copies[0]]}. Copies are held out together, as a held-out copy of a training row tests "
-                "nothing. Drop them, or keep one of each, with weights= for the number of its copies"
+                f"{copied[copies[0]]}. Copies are held out together, as a held-out copy of a training row tests nothing. "
+                f"{remedy}"
             )
     if validation is None or split.stream is not None:
         return
