@@ -18,6 +18,7 @@ from flows.results.result import Hints
 from flows.tables.infer import schema_of_numbers
 
 ROWS = 256  # that are scored together: one program for any number of rows, so that scores do not depend on that number
+OPTIONS = "max_epochs", "learning_rate", "weight_decay", "patience", "batch_size"  # of `flows.fit`, by default as there
 MOST_BYTES = 2**62  # of a pickled model, whose file is trusted
 
 
@@ -34,12 +35,22 @@ class TableEstimator(Hints, BaseEstimator):
         schema: tables.Schema | None = None,
         max_epochs: int | None = None,
         minutes: float | None = None,
+        learning_rate: Any = None,
+        weight_decay: float | None = None,
+        patience: int | None = None,
+        folds: int | None = None,
+        batch_size: int | None = None,
         random_state: Any = None,
     ):
         self.model = model
         self.schema = schema
         self.max_epochs = max_epochs
         self.minutes = minutes
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.patience = patience
+        self.folds = folds
+        self.batch_size = batch_size
         self.random_state = random_state
 
     def _read(self, X: Any, sample_weight: Any) -> tuple[Any, tables.Schema | None, np.ndarray | None]:
@@ -65,10 +76,10 @@ class TableEstimator(Hints, BaseEstimator):
             schema,
             model=self.model,
             weights=weights,
-            folds=folds,
-            max_epochs=self.max_epochs,
+            folds=folds if self.folds is None else self.folds,
             total_minutes=self.minutes,
             verbose=0,
+            **{name: value for name in OPTIONS if (value := getattr(self, name)) is not None},
         )
         self.n_iter_ = _iterations(self.table_)
 

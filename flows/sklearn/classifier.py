@@ -29,7 +29,8 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
     Args:
         model: of the numbers given the label, as in `tables.fit`; "auto" for what `flows.select` compares, and stacks.
         priors: (classes,), the probability of each class, in the order of `classes_`; None for the weighted share of its rows.
-        schema, max_epochs, minutes, random_state: as in `NormalizingFlow`; labels are not a column of the schema.
+        schema: as in `NormalizingFlow`; labels are not one of its columns.
+        max_epochs, minutes, learning_rate, weight_decay, patience, folds, batch_size, random_state: as in `NormalizingFlow`.
 
     Attributes:
         classes_: the labels, sorted.
@@ -63,9 +64,25 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         schema: tables.Schema | None = None,
         max_epochs: int | None = None,
         minutes: float | None = None,
+        learning_rate: Any = None,
+        weight_decay: float | None = None,
+        patience: int | None = None,
+        folds: int | None = None,
+        batch_size: int | None = None,
         random_state: Any = None,
     ):
-        super().__init__(model, schema=schema, max_epochs=max_epochs, minutes=minutes, random_state=random_state)
+        super().__init__(
+            model,
+            schema=schema,
+            max_epochs=max_epochs,
+            minutes=minutes,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            patience=patience,
+            folds=folds,
+            batch_size=batch_size,
+            random_state=random_state,
+        )
         self.priors = priors
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FlowClassifier":

@@ -28,7 +28,8 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         model: of the numbers, as in `tables.fit`: a distribution, such as `flows.Flow(flows.NSF())`, a list or a dict of
             several, or "auto" for what `flows.select` compares, and stacks, for this number of rows and columns.
         schema: a `tables.Schema` of the columns, which are "0", "1", ... in an array; by default it is inferred.
-        max_epochs: the epochs of each model; by default as in `flows.fit`.
+        max_epochs, learning_rate, weight_decay, patience, folds, batch_size: of each model, as in `flows.fit`, whose defaults
+            None stands for.
         minutes: for all fits together, after which the fit that runs ends with its epoch.
         random_state: None, an int or a `numpy.random.RandomState`. Two fits with one int are equal bit for bit, where no limit
             of time ended them.

@@ -32,7 +32,8 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
 
     Args:
         alarm_rate: above 0, and at most 0.5.
-        model, schema, max_epochs, minutes, random_state: as in `NormalizingFlow`.
+        model, schema, max_epochs, minutes, learning_rate, weight_decay, patience, folds, batch_size, random_state: as in
+            `NormalizingFlow`.
 
     Attributes:
         offset_: the score below which a row is an outlier; -inf, and a warning, where so few rows were held out that no rate
@@ -64,10 +65,26 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         schema: tables.Schema | None = None,
         max_epochs: int | None = None,
         minutes: float | None = None,
+        learning_rate: Any = None,
+        weight_decay: float | None = None,
+        patience: int | None = None,
+        folds: int | None = None,
+        batch_size: int | None = None,
         random_state: Any = None,
     ):
         self.alarm_rate = alarm_rate
-        super().__init__(model, schema=schema, max_epochs=max_epochs, minutes=minutes, random_state=random_state)
+        super().__init__(
+            model,
+            schema=schema,
+            max_epochs=max_epochs,
+            minutes=minutes,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            patience=patience,
+            folds=folds,
+            batch_size=batch_size,
+            random_state=random_state,
+        )
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "FlowOutlierDetector":
         """Fit the density of rows, and the score below which a row is an outlier.

@@ -174,7 +174,7 @@ def test_folds_and_grids_of_frames_with_weights(library):
     frame, weights = mixed(library), np.random.default_rng(1).uniform(size=300)
     estimator, folds = NormalizingFlow(GIVEN, **QUICK), KFold(2)
     scores = cross_val_score(estimator, frame, cv=folds, params={"sample_weight": weights})
-    search = GridSearchCV(estimator, {"max_epochs": [2]}, cv=folds).fit(frame, sample_weight=weights)
+    search = GridSearchCV(estimator, {"learning_rate": [0.01]}, cv=folds).fit(frame, sample_weight=weights)
     assert search.best_score_ < 0 and isinstance(search.best_estimator_.sample(1), library)
     found = search.best_estimator_.score_samples(frame)
     assert search.score(frame) == found.mean() != search.best_estimator_.score(frame, sample_weight=weights)
@@ -341,3 +341,21 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         fitted().table_.save(tmp_path / "table", {"estimator": told})
         with pytest.raises(flows.FlowsError, match="holds no estimator that can be read"):
             NormalizingFlow.load(tmp_path / "table")
+
+
+@pytest.mark.parametrize("option", ["max_epochs", "learning_rate", "weight_decay", "patience", "folds", "batch_size"])
+def test_options_of_fit_are_parameters(monkeypatch, option):
+    handed = {}
+
+    def fit(*_, **keywords):
+        handed.update(keywords)
+        raise InterruptedError
+
+    monkeypatch.setattr(flows.tables, "fit", fit)
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    for estimator in (NormalizingFlow(NORMAL), FlowOutlierDetector(model=NORMAL), FlowClassifier(NORMAL)):
+        for value in (7, None):
+            handed.clear()
+            with pytest.raises(InterruptedError):
+                clone(estimator).set_params(**{option: value}).fit(rows, np.arange(40) % 2)
+            assert handed.get(option) == value
