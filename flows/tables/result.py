@@ -12,7 +12,7 @@ from flows.checks.sample import Model, result_model
 from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
-from flows.results.frames import listed
+from flows.results.frames import frame_of, header_of, listed
 from flows.results.result import FitResult, Hints, number_of_draws
 from flows.tables.contributions import contributions
 from flows.tables.pictures import picture
@@ -157,8 +157,8 @@ class TableResult(Hints):
         return np.asarray(answers.cdf(rows.x, context=rows.context), float)
 
     def quantile(self, q: Any, given: Any = None) -> Any:
-        """The value below which a share q of the one column lies, in its units: of the shape of q, or (rows, *q.shape)
-        where `given` is a frame. Of an `Ordinal` the least value with P(X <= value) >= q.
+        """The value below which a share q of the one column lies, in its units, of the shape of q; where `given` is a frame, a
+        frame with its index and a column such as "q0.05" for each q. Of an `Ordinal` the least value with P(X <= value) >= q.
 
         Args:
             q: between 0 and 1, a number or an array.
@@ -170,7 +170,8 @@ class TableResult(Hints):
         return self._answered("quantile", given, q)
 
     def interval(self, share: float, given: Any = None) -> Any:
-        """The central interval (low, high) that holds a share of the one column, in its units; (rows, 2) if `given` is a frame.
+        """The central interval (low, high) that holds a share of the one column, in its units; where `given` is a frame, a
+        frame with its index and the columns "low" and "high".
 
         Args:
             share: between 0 and 1.
@@ -336,10 +337,17 @@ class TableResult(Hints):
         contexts = None if frame is None else self.schema.context(frame)
         return contexts[0] if contexts is not None and isinstance(condition, Mapping) else contexts
 
-    def _answered(self, name: str, condition: Any, *arguments: Any) -> Any:
+    def _answered(self, name: str, condition: Any, argument: Any) -> Any:
         answers = self._answers(name)
-        answer = getattr(answers, name)(*arguments, context=self.context_of(condition))
-        return in_units(self.schema, np.asarray(answer, np.float64))
+        answer = getattr(answers, name)(argument, context=self.context_of(condition))
+        answer = np.stack(answer, -1) if isinstance(answer, tuple) else answer
+        values = in_units(self.schema, np.asarray(answer, np.float64))
+        if (header := header_of(condition)) is None:
+            return values
+        labels = ["low", "high"] if name == "interval" else [f"q{share:g}" for share in np.ravel(argument)]
+        columns = values.reshape(len(values), -1).T
+        frame = frame_of(header.library, labels, [x.tolist() if x.dtype == object else x for x in columns], len(values))
+        return frame.set_axis(condition.index) if header.library == "pandas" else frame
 
     def _answers(self, name: str) -> Any:
         columns = self.schema.columns

@@ -93,7 +93,9 @@ def test_quantiles_given_a_condition():
     np.testing.assert_allclose(of.cdf(few), shares[np.arange(3), few["size"].cat.codes], rtol=1e-5)
     q = np.array([[0.2, 0.6], [0.7, 0.95]])
     expected = (shares[:, None, None] < q[..., None]).sum(-1)
-    assert of.quantile(q, given=given).tolist() == np.array(SIZES, object)[expected].tolist()
+    found = of.quantile(q, given=given)
+    assert found.columns.tolist() == ["q0.2", "q0.6", "q0.7", "q0.95"]
+    assert found.to_numpy().tolist() == np.array(SIZES, object)[expected].reshape(3, 4).tolist()
     assert of.quantile(0.6, given={"x": 2.0}) == SIZES[int((shares[2] < 0.6).sum())]
 
 

@@ -227,7 +227,14 @@ def test_one_number_has_quantiles_in_its_units():
     low, high = result.interval(0.5, given={"group": "x"})
     middle = result.quantile(0.5, given={"group": "x"})
     assert np.datetime64("2019-06-01") < low < middle < high < np.datetime64("2021-06-01")
-    assert result.quantile([0.2, 0.8], given=frame[["group"]].iloc[:3]).shape == (3, 2)
+    rows = frame[["group"]].iloc[[7, 200]]
+    quantiles, interval = result.quantile([0.25, 0.5], given=rows), result.interval(0.5, given=rows)
+    assert quantiles.index.tolist() == interval.index.tolist() == [7, 200]
+    assert quantiles.columns.tolist() == ["q0.25", "q0.5"] and interval.columns.tolist() == ["low", "high"]
+    near = pd.Timedelta(days=9)  # as these are quantiles of draws
+    assert abs(quantiles["q0.5"][7] - middle) < near and abs(quantiles["q0.25"][7] - low) < near
+    assert (abs(interval["low"] - quantiles["q0.25"]) < near).all() and (interval["high"] > quantiles["q0.5"]).all()
+    assert result.quantile(0.5, given=pl.DataFrame(rows))["q0.5"].to_list() == quantiles["q0.5"].to_list()
     assert "expected one number" in error_of(lambda: fitted().quantile(0.5))
 
 
