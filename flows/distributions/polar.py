@@ -166,6 +166,27 @@ def regression_of(u: Array, context: Array, alone: Array) -> tuple[Array, Array]
     return jax.vmap(partial(_regression, context[few]), (1, 0), (0, 1))(u[few], alone)
 
 
+def _least_squares(design: Array, u: Array) -> tuple[Array, Array, Array]:
+    """Coefficients (m, p), directions (rows, p) and leverage (rows,) of the regression of unit vectors on a design."""
+    left, sizes, _ = jnp.linalg.svd(design, full_matrices=False)
+    leverage = jnp.where((sizes > RANK * sizes[0])[None], jnp.square(left), 0).sum(1)
+    coefficients = jnp.linalg.lstsq(design, u, rcond=RANK)[0]
+    fitted = jnp.matmul(design, coefficients, precision="highest")
+    return coefficients, fitted / jnp.sqrt(jnp.square(fitted).sum(1, keepdims=True) + jnp.finfo(u.dtype).eps), leverage
+
+
+def _newton_step(design: Array, pull: Array, weighted: Array) -> Array:
+    """The step (m, p) of Newton's method, by the gradient (rows, p) and the curvature (rows, p, p) of each row."""
+    m, p = design.shape[1], pull.shape[1]
+    product = partial(jnp.matmul, precision="highest")
+    hessian = jnp.stack([jnp.stack([product(design.T, design * weighted[:, i, j, None]) for j in range(p)]) for i in range(p)])
+    hessian = jnp.moveaxis(hessian, 2, 1).reshape(p * m, p * m)
+    unit = jnp.sqrt(jnp.diagonal(hessian))
+    unit = jnp.where(unit > 0, unit, 1.0)
+    hessian = hessian / unit[None] / unit[:, None] + RANK * jnp.eye(p * m, dtype=pull.dtype)
+    return (jnp.linalg.solve(hessian, product(design.T, pull).T.ravel() / unit) / unit).reshape(p, m).T
+
+
 def _regression(context: Array, u: Array, alone: Array) -> tuple[Array, Array]:
     """Newton's method, with the best of several steps: the log-likelihood is concave in w, whose first row is a.
 
@@ -176,11 +197,7 @@ def _regression(context: Array, u: Array, alone: Array) -> tuple[Array, Array]:
     n, p = u.shape
     design = jnp.concatenate([jnp.ones((n, 1), u.dtype), context.astype(u.dtype)], 1)
     m, product = design.shape[1], partial(jnp.matmul, precision="highest")
-    left, sizes, _ = jnp.linalg.svd(design, full_matrices=False)
-    leverage = jnp.where((sizes > RANK * sizes[0])[None], jnp.square(left), 0).sum(1)
-    least_squares = jnp.linalg.lstsq(design, u, rcond=RANK)[0]
-    fitted = product(design, least_squares)
-    guess = fitted / jnp.sqrt(jnp.square(fitted).sum(1, keepdims=True) + jnp.finfo(u.dtype).eps)
+    least_squares, guess, leverage = _least_squares(design, u)
     apart = jnp.square(u - guess).sum(1).mean() / 2  # 1 - the mean cosine
 
     def mass(k: Array) -> Array:
@@ -207,15 +224,7 @@ def _regression(context: Array, u: Array, alone: Array) -> tuple[Array, Array]:
         pull = u - mu + more * ((1 - apart) * guess - mu) - (1 + more) * away[:, None] * mu
         along_mu = (along - across)[:, None, None] * mu[:, :, None] * mu[:, None]
         weighted = (1 + more)[:, None] * (along_mu + across[:, None, None] * jnp.eye(p, dtype=u.dtype)[None])
-        hessian = jnp.stack(
-            [jnp.stack([product(design.T, design * weighted[:, i, j, None]) for j in range(p)]) for i in range(p)]
-        )
-        hessian = jnp.moveaxis(hessian, 2, 1).reshape(p * m, p * m)
-        unit = jnp.sqrt(jnp.diagonal(hessian))
-        unit = jnp.where(unit > 0, unit, 1.0)
-        hessian = hessian / unit[None] / unit[:, None] + RANK * jnp.eye(p * m, dtype=u.dtype)
-        move = jnp.linalg.solve(hessian, product(design.T, pull).T.ravel() / unit) / unit
-        tried = w[None] + STEPS.astype(w.dtype)[:, None, None] * move.reshape(p, m).T[None]
+        tried = w[None] + STEPS.astype(w.dtype)[:, None, None] * _newton_step(design, pull, weighted)[None]
         values = jax.lax.map(lambda w: log_p(w, leverage), tried)
         values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
         better = values.max() > best
