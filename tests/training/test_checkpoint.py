@@ -121,7 +121,7 @@ def test_early_stopping_goes_on_too(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": DATA[:, ::-1]}, "data was '"),
+        ({"data": DATA[:, ::-1]}, "it has other rows of data"),
         ({"max_epochs": 7}, "max_epochs was 6, now 7"),
         ({"batch_size": 16}, "batch_size was 32, now 16"),
         ({"learning_rate": 1e-2}, r"learning_rate was 0\.005, now 0\.01"),

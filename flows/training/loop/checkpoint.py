@@ -52,11 +52,11 @@ class Checkpoint:
         with blamed_on(f"fit: {self.path!r} is not a checkpoint that this version of flows can go on from"):
             if set(header) - {"stream"} != ENTRIES or header["kind"] != "fit" or header["format"] != FORMAT:
                 raise FlowsError(f"its header has {sorted(header)}")
-            other = [name for name in self.settings if header["settings"].get(name) != self.settings[name]]
-            if other:
-                was = ", ".join(f"{name} was {header['settings'].get(name)!r:.100}" for name in other)
-                now = ", ".join(f"{self.settings[name]!r:.100}" for name in other)
-                raise FlowsError(f"it is of another fit: {was}, now {now}. Give another folder, or delete the file")
+            both = [(name, header["settings"].get(name), now) for name, now in self.settings.items()]
+            changes = [(name, f"{name} was {was!r:.100}, now {now!r:.100}") for name, was, now in both if was != now]
+            if changes:
+                said = "; ".join("it has other rows of data" if name == "data" else text for name, text in changes)
+                raise FlowsError(f"it is of another fit: {said}. Give another folder, or delete the file")
             leaves, tree = jax.tree.flatten(like)
             names = _names(like)
             got = {name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items()}
