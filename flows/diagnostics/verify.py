@@ -73,7 +73,9 @@ class VerifyReport(NamedTuple):
     def __str__(self) -> str:
         width = max(len(line.name) for line in self.properties)
         lines = [f"{'pass' if line.passed else 'FAIL'}  {line.name:{width}}  {line.detail}" for line in self.properties]
-        verdict = f"a bijection, log_det: {self.likelihood}" if self.passed else "NOT a bijection"
+        only_log_det = all("log_det" in line.name for line in self.properties if not line.passed)
+        verdict = "a bijection, but its log_det is WRONG" if only_log_det else "NOT a bijection"
+        verdict = f"a bijection, log_det: {self.likelihood}" if self.passed else verdict
         return "\n".join([f"{self.name}: {verdict}", *lines])
 
 

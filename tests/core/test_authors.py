@@ -80,8 +80,9 @@ def test_verify_looks_at_a_closures_own_log_det_of_the_inverse():
         log_det = input_dim * float(np.log(2.0))
         return {}, lambda p, x: (2 * x, jnp.full(len(x), log_det)), lambda p, y: (y / 2, jnp.full(len(y), log_det))
 
-    failed = [each.name for each in flows.verify(wrong_sign, 3).properties if not each.passed]
-    assert failed == ["its own log_det of inverse"]
+    report = flows.verify(wrong_sign, 3)
+    assert [each.name for each in report.properties if not each.passed] == ["its own log_det of inverse"]
+    assert str(report).split("\n")[0].endswith("a bijection, but its log_det is WRONG")
 
 
 def test_a_closure_that_reads_a_changed_setting_is_made_anew():
