@@ -11,7 +11,6 @@ from flows.cli.command import Mistake
 from flows.cli.models import asked, parsed, with_columns, without_gaps
 from flows.cli.source import Block, Source
 from flows.results.frames import listed
-from flows.tables.kinds.notation import numbers_in
 
 ODD = 0.01  # of a column of numbers: the share of values that may be mistyped
 LEAST_NUMBERS = 20  # values up to which a column of numbers may be one of codes
@@ -135,7 +134,7 @@ def text_among_numbers(column: pl.Series) -> int | None:
     numbers = flows.tables.kinds.notation.numbers(text)
     odd = column.count() - numbers.count()
     if not 0 < odd <= max(1, ODD * column.count()) or numbers.n_unique() <= LEAST_NUMBERS:
-        mistyped = numbers_in(text.drop_nulls().unique(maintain_order=True).to_list()).odd
+        mistyped = flows.tables.kinds.notation.numbers_in(text.drop_nulls().unique(maintain_order=True).to_list()).odd
         return None if mistyped is None else int((text == mistyped).arg_max() or 0)
     return int((numbers.is_null() & column.is_not_null()).arg_max() or 0)
 

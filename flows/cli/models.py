@@ -10,7 +10,6 @@ import flows
 from flows.cli.command import Mistake
 from flows.cli.source import Block
 from flows.results.frames import listed
-from flows.tables.kinds.notation import dates_in, numbers_in
 
 ROWS = 8_192  # of a block: scores and draws are made in these, so that they do not depend on how a file is read
 
@@ -80,7 +79,8 @@ def parsed(column: pl.Series, schema: "flows.tables.Schema", block: Block) -> pl
     wrong = column.is_not_null() & values.is_null()
     if wrong.any():
         place, texts = int(wrong.arg_max() or 0), column.str.strip_chars().drop_nulls().unique(maintain_order=True).to_list()
-        ways = (numbers_in(texts) if sort == "numbers" else dates_in(texts)).ways
+        notation = flows.tables.kinds.notation
+        ways = (notation.numbers_in(texts) if sort == "numbers" else notation.dates_in(texts)).ways
         argument = "text" if sort == "numbers" else "format"
         remedy = f'Write "{argument}": "{ways[0]}" for it in the schema' if ways else "Correct it, or name it in --gaps"
         raise Mistake(f"{block.cell(place, column.name)} is {column[place]!r:.60}; expected {sort}. {remedy}")

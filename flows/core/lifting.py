@@ -138,7 +138,9 @@ class Author:
             check_structure(data.params, shapes_of(self.params), self.name)
             if "params" not in self.names:
                 return data.params
-        return self.start(key, Given(**select(self.names, **data._asdict())))
+        inputs = data.init_inputs if "init_inputs" in self.names else None
+        context = data.init_context if "init_context" in self.names else None
+        return self.start(key, Given(inputs, context, data.params))
 
     def _init_once(self, key: Array, data: Given) -> Params:
         if isinstance(key, jax.core.Tracer) and not _inside_init.get():
@@ -203,7 +205,7 @@ class Author:
             return False
         made = list[Callable]()
         _, rows, context, key = self._rows(())
-        data = Given(**select(self.names, init_inputs=rows, init_context=context))
+        data = Given(rows if "init_inputs" in self.names else None, context if "init_context" in self.names else None)
         try:
             params = jax.eval_shape(partial(self.run, constants, made), key, data)
         except Exception:  # it needs numbers, or other rows; a call of that kind will say so

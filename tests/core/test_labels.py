@@ -122,7 +122,7 @@ def test_verify_tests_the_mean_over_keys():
 
 def test_labels_are_shown(tmp_path):
     found = flows.select(0, {"noisy": estimated, "plain": flows.Flow(flows.ActNorm())}, ROWS, validation=ROWS, **QUICK)
-    assert "Log-likelihood of noisy: unbiased" in str(found)
+    assert "Log-likelihood of noisy: exact without rng, an unbiased estimate" in str(found)
     rounded = flows.fit(0, flows.Flow(flows.ActNorm()), np.round(4 * ROWS), dequantize=1.0, **QUICK)
     assert "a lower bound with rng, the density at the recorded value without rng" in repr(rounded)
     assert "  likelihood" not in repr(flows.fit(0, flows.Flow(flows.ActNorm()), ROWS, **QUICK))

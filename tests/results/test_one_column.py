@@ -217,7 +217,7 @@ def test_refusals_of_distribution_functions():
         lambda: result.quantile(0.5, context=[1.0]),
         lambda: result.cdf([[0.0]], context=[1.0]),
         lambda: result.log_prob([[0.0]], context=[1.0]),
-        lambda: result.draw(0, context=[1.0]),
+        lambda: result.draw(0, 1, context=[1.0]),
         lambda: result.verify([[0.0]], context=[1.0]),
     ):
         with pytest.raises(TypeError, match="context was given, but this model was fitted without one"):

@@ -127,6 +127,11 @@ class Notation:
         return f"({body})" if self.brackets else f"-{body}"
 
 
+def check_text(kind: str, text: Any) -> None:
+    if text is not None:
+        Notation.of(text, kind)
+
+
 def _spaced(text: str) -> str:
     """Return a text with plain spaces."""
     return re.sub(r"\s", " ", text)

@@ -23,7 +23,7 @@ from flows.tables.kinds.dtypes import (
     values_of,
     whole_range,
 )
-from flows.tables.kinds.notation import Notation
+from flows.tables.kinds.notation import Notation, check_text
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
 FAR = 2**62  # beyond which no whole number is decoded
@@ -334,11 +334,6 @@ class Circular(Number):
         first = np.mod((self.low if field.origin is None else field.origin) - self.low, self.step)
         first = first if first < (1 - ON_GRID) * self.step else 0.0
         return first + np.mod(np.rint((angles - first) / self.step), turns) * self.step
-
-
-def check_text(kind: str, text: Any) -> None:
-    if text is not None:
-        Notation.of(text, kind)
 
 
 def _begin_at(values: np.ndarray, start: float, step: float) -> bool:

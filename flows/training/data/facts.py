@@ -286,7 +286,7 @@ def offsets(data: Examined) -> None:
 
 
 def _of_unit_length(x: np.ndarray) -> bool:
-    return bool((np.abs(np.square(np.asarray(x, float)).sum(1) - 1) <= OFF_SPHERE).all())
+    return bool((np.abs(np.square(np.clip(np.asarray(x, float), -2, 2)).sum(1) - 1) <= OFF_SPHERE).all())
 
 
 def unit_vectors(data: Examined) -> None:
@@ -294,7 +294,7 @@ def unit_vectors(data: Examined) -> None:
     columns = np.flatnonzero(data.free) if data.table_columns else np.zeros(0, int)
     if len(columns) > MOST_COMBINED:
         return
-    first = np.square(np.asarray(data.table.x[0, columns], float))
+    first = np.square(np.clip(np.asarray(data.table.x[0, columns], float), -2, 2))  # as none of a unit vector is above 1
     totals, left = np.concatenate([[0.0], np.cumsum(first)]), set(range(len(columns)))
     for a in range(len(columns) - 1):
         pairs = [(a, a + 1 + b) for b in np.flatnonzero(np.abs(first[a] + first[a + 1 :] - 1) <= OFF_SPHERE).tolist()]
