@@ -146,19 +146,19 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 42_588,
-    "files": 267,
-    "core": 3_899,
-    "training": 7_863,
+    "library": 42_544,
+    "files": 211,
+    "core": 3_870,
+    "training": 7_717,
     "tables": 3_707,
     "kinds": 4,
-    "orders": 21,
-    "lines on devices": 169,
-    "files on devices": 22,
+    "orders": 16,
+    "lines on devices": 163,
+    "files on devices": 21,
     "private methods of others": 0,
     "docstrings without a subject": 0,
     "names of dialect": 13,
-    "phrases of dialect": 11,
+    "phrases of dialect": 7,
     "long functions": 33,
     "file names in more than two rooms": 5,
 }
