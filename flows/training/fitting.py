@@ -32,7 +32,7 @@ from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
 from flows.training.data.prepare import Prepared
 from flows.training.data.table import Rows, take
-from flows.training.loop.checkpoint import settings_of
+from flows.training.fingerprint import settings_of
 from flows.training.loop.driver import drive
 from flows.training.loop.epochs import Epochs, StreamEpochs
 from flows.training.loop.losses import Likelihood, Objective, RowsProblem, check_keywords, has_running_statistics, key_of

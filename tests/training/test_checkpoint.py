@@ -17,7 +17,8 @@ import pytest
 
 import flows
 from flows.persistence.container import TEMPORARY
-from flows.training.loop.checkpoint import NAME, Checkpoint, fingerprint
+from flows.training.fingerprint import fingerprint
+from flows.training.loop.checkpoint import NAME, Checkpoint
 
 DATA = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32) * [1.0, 3.0]
 SETTINGS = {"batch_size": 32, "max_epochs": 6, "checkpoint_every": 1e-9, "verbose": 0}

@@ -40,7 +40,7 @@ from flows.training.density.figures import Figures
 from flows.training.density.start import begin
 from flows.training.density.target import Target, box_of, check_density, starts_of
 from flows.training.devices import devices, devices_of
-from flows.training.loop.checkpoint import fingerprint, settings_of
+from flows.training.fingerprint import fingerprint, settings_of
 from flows.training.loop.driver import drive
 from flows.training.options import MAY_CHANGE, Options, Run, check_distribution, decay, one_of, optional, share
 

@@ -19,18 +19,18 @@ RECOVERY = 1.01  # the factor by which steps grow again after skipped steps
 
 class Layout:
     """The part of params that the optimizer moves, and its form; here all params, unchanged, for optimizers that treat leaves
-    differently. Params are `join(leaves(moved), still)`, and `moved(leaves)` brings leaves, such as a gradient, into the form
-    of the moved part. `true` is a condition that always holds and that the compiler cannot know; with it `leaves` may be cut
-    out in a branch.
+    differently. Params are `params_of(unpacked(moved), still)`, and `moved(leaves)` brings leaves, such as a gradient, into
+    the form of the moved part. `true` is a condition that always holds and that the compiler cannot know; with it leaves may
+    be cut out in a branch.
     """
 
     def split(self, params: Any) -> tuple[Any, Any]:
         return params, ()
 
-    def leaves(self, moved: Any, true: Array | None = None) -> Any:
+    def unpacked(self, moved: Any, true: Array | None = None) -> Any:
         return moved
 
-    def join(self, leaves: Any, still: Any) -> Any:
+    def params_of(self, leaves: Any, still: Any) -> Any:
         return leaves
 
     def moved(self, leaves: Any) -> Any:
@@ -53,7 +53,7 @@ class Vector(Layout):
         moved = [leaf for leaf, train in leaves if train]
         return self.moved(moved), [leaf for leaf, train in leaves if not train]
 
-    def leaves(self, moved: Array, true: Array | None = None) -> list[Array]:
+    def unpacked(self, moved: Array, true: Array | None = None) -> list[Array]:
         """The leaves, on a CPU cut out in a branch: fused with the operations that read them, they compile a third longer."""
         if isinstance(moved, np.ndarray) or true is None:
             return self._cut(moved)
@@ -67,7 +67,7 @@ class Vector(Layout):
         ends = np.cumsum([math.prod(shape) for shape in self.shapes])
         return [moved[end - math.prod(shape) : end].reshape(shape) for end, shape in zip(ends, self.shapes, strict=True)]
 
-    def join(self, leaves: list[Array], still: list[Array]) -> Any:
+    def params_of(self, leaves: list[Array], still: list[Array]) -> Any:
         both = iter(still), iter(leaves)
         return jax.tree.unflatten(self.tree, [next(both[train]) for train in self.trains])
 
@@ -157,7 +157,7 @@ class Program:
     def step(self, rows: Any, still: Any, carry: tuple, this: tuple[Array, Array | None, Array]) -> tuple[Any, Any]:
         """Take a step if all its results are finite; if not, the steps after it are half as long, and slowly grow again."""
         (moved, opt_state, average, lr_scale, lr_most), (index, key, rate) = carry, this
-        value, gradients = self.gradient(self.layout.leaves(moved, rate >= 0), still, rows, index, key)
+        value, gradients = self.gradient(self.layout.unpacked(moved, rate >= 0), still, rows, index, key)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
             updates, new_state = updates_of(self.optimizer, gradients, opt_state, moved, value)
             updates = jax.tree.map(lambda update: update * (lr_scale * rate).astype(update.dtype), updates)
@@ -179,7 +179,7 @@ class Program:
         """Return the loss and gradient of the rows here: all rows, or the rows of one device."""
 
         def loss(leaves: Any, index: Array, key: Array | None) -> Array:
-            return self.problem.loss(self.layout.join(leaves, still), rows, index, key)
+            return self.problem.loss(self.layout.params_of(leaves, still), rows, index, key)
 
         part_gradient = jax.value_and_grad(loss)
         if self.accumulate == 1:
@@ -200,14 +200,14 @@ class Program:
         measures, (_, measure, validate) = self.problem.measures, self.keys_of(state, key)
         moved, still = state.params
         used = moved if self.decay is None else state.average[1]
-        leaves = self.layout.leaves(used, state.epoch >= 0)
+        leaves = self.layout.unpacked(used, state.epoch >= 0)
         if measures:
             # Each device measures the rows that all have, which takes less time than to bring results together.
             with rows_on(current_mesh() if self.problem.split else None):
-                measured = self.problem.measured(self.layout.join(leaves, still), rows, measure)
+                measured = self.problem.measured(self.layout.params_of(leaves, still), rows, measure)
             used, still = self.layout.split(measured)
-            leaves = self.layout.leaves(used, state.epoch >= 0)
-        value = self.problem.held_out(self.layout.join(leaves, still), held_out, validate if self.problem.draws else None)
+            leaves = self.layout.unpacked(used, state.epoch >= 0)
+        value = self.problem.held_out(self.layout.params_of(leaves, still), held_out, validate if self.problem.draws else None)
         changed, best = ((used, still), state.best) if measures else (used, state.best[0])
         better = (value.mean < state.best_loss) & _all_finite((value.mean, changed))
         best = _where(better, changed, best)

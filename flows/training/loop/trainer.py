@@ -70,7 +70,7 @@ class Trainer:
         """Params in the form of the model."""
 
         def joined(moved: Any, still: Any) -> Any:
-            return self.program.layout.join(self.program.layout.leaves(moved), still)
+            return self.program.layout.params_of(self.program.layout.unpacked(moved), still)
 
         parts = self.placement.fetched(parts)
         by_member = [joined(*self.member(parts, i)) for i in range(self.members or 1)]
