@@ -27,6 +27,7 @@ class TextRows:
     def __init__(self, path: str, name: str, separator: str, encoding: str, header: bool | None = None):
         self.path, self.name, self.separator, self.encoding, self.header = path, name, separator, encoding, header
         self.rows, self.line = 0, 1  # rows before the records at hand, and the line where these begin
+        self.count = 0  # of columns
         self.records: list[list[str]] = []  # at hand, with empty lines
 
     def pieces(self, rows: int) -> Iterator[pl.DataFrame]:
@@ -36,6 +37,7 @@ class TextRows:
             first = list[str]()
             reader = csv.reader(_noted(file, first), delimiter=self.separator, strict=True)
             names = self._header(next(filter(None, reader), None))
+            self.count = len(names)
             if self.header is not False:
                 self.line += reader.line_num
             left = chain(first if self.header is False else (), file)
@@ -81,7 +83,7 @@ class TextRows:
 
     def _row(self, place: int) -> int:
         """The number of the row that is a record at hand, from 0."""
-        return self.rows + sum(map(bool, self.records[:place]))
+        return self.rows + sum(bool(record) or self.count == 1 for record in self.records[:place])
 
     def _line(self, place: int) -> int:
         """The line on which that row begins, as texts may have line ends."""
@@ -90,12 +92,14 @@ class TextRows:
     def line_of(self, number: int) -> int | None:
         """The line on which a row begins, as some texts have line ends and some lines are empty; None behind the last row."""
         with self._opened() as file:
-            reader = csv.reader(file, delimiter=self.separator, strict=True)
+            reader, columns = csv.reader(file, delimiter=self.separator, strict=True), 0
             row, line = (0, 1) if self.header is False else (-1, 1)
             for record in reader:
-                if record and row == number:
+                columns = columns or len(record)
+                is_row = bool(record) or columns == 1
+                if is_row and row == number:
                     return line
-                row, line = row + bool(record), reader.line_num + 1
+                row, line = row + is_row, reader.line_num + 1
         return None
 
     @contextmanager

@@ -49,6 +49,8 @@ class Hints:
     """An object whose missing attributes say what is meant, where other libraries have a name for it."""
 
     def __getattr__(self, name: str) -> Any:
+        if hasattr(type(self), name):  # a property that raised an AttributeError of its own
+            return object.__getattribute__(self, name)
         hint = f"; what is meant may be {MEANT[name]}" if name in MEANT else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 

@@ -167,10 +167,10 @@ def _guessed_by_values(name: str, column: Any, ordered: bool, places: np.ndarray
             f"infer_schema: column {name!r}, {row_of(column, row)}, is {values[places[row]]!r:.60}, in a column with numbers; "
             "expected numbers, or text. Make it a gap (None), or turn all of them into text"
         )
-    return _written(column, places, values) or Guess(Category(), f"{count} of text")
+    return _written(name, column, places, values) or Guess(Category(), f"{count} of text")
 
 
-def _written(column: Any, places: np.ndarray, texts: list[str]) -> Guess | None:
+def _written(name: str, column: Any, places: np.ndarray, texts: list[str]) -> Guess | None:
     """Guess what texts are: numbers or dates as people write them, or more than there are categories; None for categories."""
     present = places[places >= 0]
     if len(texts) <= MOST_LEVELS and np.bincount(present).min() >= ROWS_OF_LEVEL:
@@ -183,13 +183,14 @@ def _written(column: Any, places: np.ndarray, texts: list[str]) -> Guess | None:
             return Guess(Ignored(), f"{count}, {ways}", unread=f"texts such as {texts[0]!r} that can be read as {ways}")
         if reading.odd is not None:
             row = int((places == known.index(reading.odd)).argmax())
-            unread = f"numbers but for {reading.odd!r:.60} in {row_of(column, row)}, which is to be corrected, or to be a gap"
+            what = "dates" if kind.startswith("Date") else "numbers"
+            unread = f"{what} but for {reading.odd!r:.60} in {row_of(column, row)}, which is to be corrected, or to be a gap"
             return Guess(Ignored() if is_long else Category(), count, unread=unread)
         if reading.ways and kind.startswith("Date"):
             return Guess(DateTime(format=reading.ways[0]), f"dates such as {texts[0]!r}")
         if reading.ways:
             values = np.append(Notation.of(reading.ways[0]).numbers(known), np.nan)[places]
-            guess = _number_of("", column, values, places < 0, reading.ways[0])
+            guess = _number_of(name, column, values, places < 0, reading.ways[0])
             return guess._replace(why=f"text such as {texts[0]!r:.30}, {guess.why}")
     if not is_long:
         return None

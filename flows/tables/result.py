@@ -344,7 +344,9 @@ class TableResult(Hints):
         values = in_units(self.schema, np.asarray(answer, np.float64))
         if (header := header_of(condition)) is None:
             return values
-        labels = ["low", "high"] if name == "interval" else [f"q{share:g}" for share in np.ravel(argument)]
+        labels = ["low", "high"] if name == "interval" else [f"q{float(share)!r}" for share in np.ravel(argument)]
+        if len(set(labels)) < len(labels):
+            raise FlowsError(f"{name}: q is {argument!r:.60}; expected shares that differ, as each names a column of the frame")
         columns = values.reshape(len(values), -1).T
         frame = frame_of(header.library, labels, [x.tolist() if x.dtype == object else x for x in columns], len(values))
         return frame.set_axis(condition.index) if header.library == "pandas" else frame

@@ -14,7 +14,7 @@ from flows.tables import Category, DateTime, Ignored
 DRAW = np.random.default_rng(0)
 ROWS = 60
 SIZES = np.unique(DRAW.lognormal(6, 1.5, 2 * ROWS).round(2))[:ROWS]
-SIGNED = np.unique(DRAW.normal(0, 900, 2 * ROWS).round(1))[:ROWS]
+SIGNED = np.unique(DRAW.normal(0, 900, 3 * ROWS).round(1))[::2][:ROWS]
 WHOLE = np.unique(DRAW.lognormal(7, 1.5, 3 * ROWS).astype(int))[:ROWS]
 DAYS = [dt.datetime(2022, 1, 28) + dt.timedelta(days=int(n)) for n in np.sort(DRAW.choice(400, ROWS, replace=False))]
 TIMES = [day + dt.timedelta(minutes=int(n)) for day, n in zip(DAYS, DRAW.integers(60, 1440, ROWS), strict=True)]
@@ -87,6 +87,21 @@ UNREAD = {
     "codes": [f"00{n}" for n in range(100, 100 + ROWS)],
     "identifiers": [f"A{n}" for n in range(ROWS)],
     "long identifiers": [f"{10**20 + 7 * n}" for n in range(ROWS)],
+    "letters and a hyphen": [f"INV-{n}" for n in range(1000, 1000 + ROWS)],
+    "plates": [f"BER {n}" for n in range(1000, 1000 + ROWS)],
+    "phone numbers": [f"{n} 906 673" for n in range(200, 200 + ROWS)],
+    "addresses": [f"227.247.138.{n}" for n in range(100, 100 + ROWS)],
+    "two signs": [f"--{n}" for n in range(1, ROWS + 1)],
+    "hours": [f"{n}pm" for n in range(1, ROWS + 1)],
+    "rooms": [f"{n}a" for n in range(1, ROWS + 1)],
+    "ordinals": [f"{n}th" for n in range(4, ROWS + 4)],
+    "halves": [f"{n}½" for n in range(1, ROWS + 1)],
+    "other digits": [f"{n}".translate({48 + i: 0x660 + i for i in range(10)}) for n in range(1, ROWS + 1)],
+    "petrol": [f"1,{n} €" for n in range(400, 400 + ROWS)],
+    "all in brackets": [f"({n})" for n in range(1900, 1900 + ROWS)],
+    "years of two digits": [f"{n % 28 + 1:02}.05.{n % 60 + 30}" for n in range(ROWS)],
+    "year or day first": [f"{n % 9 + 10}/11/{n % 28 + 1:02}" for n in range(ROWS)],
+    "two formats": [*(f"{n % 28 + 1:02}.11.20{n % 28 + 10}" for n in range(ROWS // 2)), *dated("%Y/%m/%d")[: ROWS // 2]],
     "ranges": [f"{n}-{n + 9}" for n in range(ROWS)],
     "fractions": [f"{n}/{n + 1}" for n in range(ROWS)],
     "versions": [f"1.{n}.3" for n in range(ROWS)],

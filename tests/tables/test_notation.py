@@ -12,6 +12,7 @@ import flows
 from flows.tables import DateTime, Integer, Real, Schema, infer_schema
 from flows.tables.kinds.notation import Notation, date_text, dates_in, numbers_in
 
+THOUSANDS = tuple(f"{n},{n + 100}" for n in range(1, 31))
 EXAMPLES = ("1234.5", "1.234,5 \u20ac", "$1,234.50", "(1 234,5 kr)", "1'234", "US$ 1,234.500", "1234,0%")
 
 
@@ -38,7 +39,9 @@ def test_what_a_notation_writes():
     ]
 
 
-@pytest.mark.parametrize("text", ["", "12,5", "1,234,5", "(1234.5", 1234.5, "1.234.5", "one", "1234.51"])
+@pytest.mark.parametrize(
+    "text", ["", "12,5", "1,234,5", "(1234.5", 1234.5, "1.234.5", "one", "1234.51", "+1234", "-1234", "1-234", "1234("]
+)
 def test_what_is_not_an_example_is_refused(text):
     message = error_of(lambda: Real(text=text))
     assert message.startswith(f"Real: text is {text!r}; expected the number 1234.5 as people write it, such as '1.234,5")
@@ -48,18 +51,26 @@ def test_how_many_ways_there_are_to_read_numbers():
     ways = {
         ("1,234", "5,678"): ("1,234", "1234,500"),
         ("1,234", "950"): ("1,234", "1234,5"),
-        ("1,234", "950", "5,678"): ("1,234",),
+        ("1,234", "950", "5,678"): ("1,234", "1234,5"),
+        (*THOUSANDS, "950", "870"): ("1,234",),
         ("1,234", "1200"): ("1,234", "1234,5"),
         ("1.234", "950", "5.678"): ("1234.5",),
-        ("1.230", "950", "5.678"): ("1.234",),
+        (*(text.replace(",", ".") for text in THOUSANDS), "950", "870"): ("1.234",),
         ("1,234", "0,5"): ("1234,5",),
         ("1,234,567", "1,5"): (),
         ("$1,234", "$5,678"): ("$1,234",),
+        ("$3.459", "$3.559"): ("$1234.500",),
+        ("1,459 \u20ac", "1,479 \u20ac"): ("1,234 \u20ac", "1234,500 \u20ac"),
+        ("EUR -5", "EUR 6"): ("EUR 1234",),
+        ("EUR-5", "EUR-6"): (),
+        ("9\u00bd", "8\u00bd"): (),
+        ("5 m\u00b2", "7 m\u00b2"): ("1234 m\u00b2",),
         ("5 kg", "6 lb"): (),
         ("12 a5",): (),
     }
     assert {texts: numbers_in(texts).ways for texts in ways} == ways
     assert numbers_in([*map(str, range(30)), "3O"]).odd == "3O" and not numbers_in([*map(str, range(30)), "a", "b"]).ways
+    assert dates_in([*(f"{n}.5.2023" for n in range(1, 31)), "31.6.2023"]).odd == "31.6.2023"
 
 
 def test_an_order_of_dates_that_is_open():
@@ -83,6 +94,12 @@ def test_a_column_of_text_is_read_checked_and_written(library):
     there = frame.dropna() if library is pd.DataFrame else frame.drop_nulls()
     written = again.decode(again.encode(there))
     assert written["x"].to_list() == ["$1,250", "$75", "($3,100)", "$40"] and written["t"].to_list() == there["t"].to_list()
+    for text in ("", " ", "NaT", "now", "30.2.2024", "1.1.24"):
+        days = library({"x": ["$1", "$2"], "t": ["31.1.2024", text]})
+        assert f"column 't', row 1, is {text!r}; expected a date written as '%-d.%-m.%Y'. Correct it" in error_of(
+            lambda days=days: again.encode(days)
+        )
+        assert again.rows(days, errors="coerce").outside.tolist() == [False, True]
     bad = library({"x": ["$1,250", "12 apples"], "t": ["31.1.2024"] * 2})
     message = error_of(lambda: again.encode(bad))
     assert (

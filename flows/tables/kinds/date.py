@@ -1,9 +1,9 @@
 """Dates and times as seconds since the least of them, and as what repeats: the day, the week, the year."""
 
+import datetime as dt
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import narwhals as nw
 import numpy as np
 
 from flows.core import FlowsError
@@ -16,18 +16,19 @@ from flows.tables.kinds.dtypes import (
     factorized,
     gaps_of,
     holds_times,
-    row_of,
+    is_date,
     whole_range,
     without_zone,
     zone_in,
 )
-from flows.tables.kinds.notation import date_text, fits, plain_format
+from flows.tables.kinds.notation import date_text, time_of
 
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
 NAMES = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
 NANOSECONDS = 1677, 2262  # the years that are not whole, at the ends of what int64 counts
 MOST_STEPS = 2**22  # that float32 can represent, with the cells between them
 DAY = 86_400.0
+EPOCH, MICROSECOND = dt.datetime(1970, 1, 1), dt.timedelta(microseconds=1)
 CYCLES = {"day": DAY, "week": 604_800.0, "year": 365.2425 * DAY}  # seconds
 LEAST_OF_CYCLE = 0.9  # that dates went through, so that it differs from the trend
 VALUES_OF_CYCLE = 3  # steps of it, at least
@@ -76,10 +77,11 @@ class DateTime(Kind):
     def learnt(self, name: str, field: Any, column: Any, what: str) -> Any:
         """Dates with the least and the largest of a column, and a step that float32 can represent over such a span."""
         times = ticks_of(name, field, column, what)
-        ticks = times.ticks[~times.gaps]
+        ticks = times.ticks[~(times.gaps | times.outside)]
         if not len(ticks):
+            there = "no date" if times.outside.any() else "gaps alone"
             raise FlowsError(
-                f"{what}: column {name!r} holds gaps alone; expected a date. Give it the kind Constant(None), or Ignored()"
+                f"{what}: column {name!r} holds {there}; expected a date. Give it the kind Constant(None), or Ignored()"
             )
         least, largest, per_second = int(ticks.min()), int(ticks.max()), _per_second(times.unit)
         if self.step is None:
@@ -108,8 +110,11 @@ class DateTime(Kind):
         _check_zone(name, field, times, what)
         since = (times.ticks - _from_text(field.least, times.unit)).astype(np.float64)
         seconds = np.rint(since / (field.step * _per_second(times.unit))) * field.step
-        seconds[times.gaps] = np.nan
-        return Entries(seconds, np.zeros(len(seconds), bool), times.gaps)
+        seconds[times.gaps | times.outside] = np.nan
+        return Entries(seconds, times.outside, times.gaps)
+
+    def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
+        return f"a date written as {self.format!r}", "Correct it, or make it a gap (None)"
 
     def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
         """Seconds as a native column of times, or of text or whole numbers in the format."""
@@ -159,6 +164,7 @@ class Ticks(NamedTuple):
         wall: the same by the clock of the zone that the schema was fitted to, by which days and weeks begin.
         unit: of a tick, "us" or "ns".
         zoned: whether they have a time zone.
+        outside: texts that are not dates.
     """
 
     ticks: np.ndarray
@@ -166,15 +172,16 @@ class Ticks(NamedTuple):
     wall: np.ndarray
     unit: str
     zoned: bool
+    outside: np.ndarray
 
 
 def ticks_of(name: str, field: Any, column: Any, what: str) -> Ticks:
     """The times of a column, also of text and whole numbers in a format."""
     gaps, kind = gaps_of(column), field.kind
     if not holds_times(column):
-        ticks = _parsed(name, kind, column, what)
-        return Ticks(ticks, gaps, ticks, "us", False)
-    if kind.format is not None:
+        ticks, outside = _parsed(name, kind, column, what)
+        return Ticks(ticks, gaps, ticks, "us", False, outside)
+    if kind.format is not None and is_date(field.dtype or ""):
         raise TypeError(
             f"{what}: column {name!r} holds {column.dtype}, which is not text; expected DateTime() without a format"
         )
@@ -184,38 +191,27 @@ def ticks_of(name: str, field: Any, column: Any, what: str) -> Ticks:
     ticks, wall = np.zeros(len(gaps), np.int64), np.zeros(len(gaps), np.int64)
     ticks[~gaps] = there.dt.timestamp(unit).to_numpy()
     wall[~gaps] = local.dt.timestamp(unit).to_numpy() if zoned else ticks[~gaps]
-    return Ticks(ticks, gaps, wall, unit, zoned)
+    return Ticks(ticks, gaps, wall, unit, zoned, np.zeros(len(gaps), bool))
 
 
-def _parsed(name: str, kind: "DateTime", column: Any, what: str) -> np.ndarray:
-    """Microseconds of dates as text or whole numbers; each that occurs is read once."""
+def _parsed(name: str, kind: "DateTime", column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Microseconds of dates as text or whole numbers, and which are not dates; each that occurs is read once."""
     places, values = factorized(column)
     if not values:
-        return np.zeros(len(places), np.int64)
+        return np.zeros(len(places), np.int64), np.zeros(len(places), bool)
     if kind.format is None:
         raise TypeError(
             f"{what}: column {name!r} holds {column.dtype}, such as {values[0]!r:.60}; expected times. Say how they are "
             "written: DateTime(format='%Y-%m-%d')"
         )
-    text = [value.strip() if isinstance(value, str) else f"{value:.0f}" for value in values]
-    series = nw.new_series("", text, nw.String(), backend=column.implementation)
-    try:
-        # Polars takes %f for a whole number of nanoseconds, %6f for one of microseconds, and %.f for a fraction.
-        native = plain_format(kind.format)
-        if not column.implementation.is_pandas():
-            native = native.replace(".%f", "%.f").replace("%f", "%6f")
-        times = series.str.to_datetime(format=native)
-        ticks = times.dt.timestamp("us").to_numpy()
-    except Exception as error:
-        for i, value in enumerate(text):
-            if not fits(value, kind.format):
-                where = row_of(column, int((places == i).argmax()))
-                raise FlowsError(
-                    f"{what}: column {name!r}, {where}, is {values[i]!r:.60}; expected a date "
-                    f"written as {kind.format!r}. Correct it, or make it a gap (None)"
-                ) from None
-        raise FlowsError(f"{what}: column {name!r} holds dates that are not written as {kind.format!r} ({error})") from None
-    return np.append(ticks, 0)[places]
+    times = [time_of(_plain(value), kind.format) for value in values]
+    ticks = [0 if time is None else (time - EPOCH) // MICROSECOND for time in times]
+    return np.array([*ticks, 0], np.int64)[places], np.array([*(time is None for time in times), False])[places]
+
+
+def _plain(value: Any) -> str:
+    """A date as text: as it is, or the digits of a whole number."""
+    return value.strip() if isinstance(value, str) else f"{value:.0f}" if value == np.rint(value) else str(value)
 
 
 def _has_nanoseconds(least: str | None) -> bool:

@@ -128,7 +128,12 @@ def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
 def row_of(column: Any, row: int) -> str:
     """Return a row of a column for an error, with its label where the index of pandas has labels."""
     label = column.to_native().index[row] if column.implementation.is_pandas() else row
-    return f"row {row}" if label == row else f"row {row} (index {getattr(label, 'item', lambda: label)()!r:.60})"
+    plain = tuple(map(as_label, label)) if isinstance(label, tuple) else as_label(label)
+    return f"row {row}" if isinstance(plain, int) and plain == row else f"row {row} (index {plain!r:.60})"
+
+
+def as_label(label: Any) -> Any:
+    return label.item() if isinstance(label, np.generic) else label
 
 
 def values_of(name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 from scipy.special import expit
 
@@ -26,6 +25,7 @@ from flows.tables.kinds.dtypes import (
 from flows.tables.kinds.notation import Notation, check_text
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
+NUMERIC = int | float | np.number | decimal.Decimal
 FAR = 2**62  # beyond which no whole number is decoded
 MOST_WHOLE = 2.0**50  # values times a power of 10 below this keep their digits in float64
 MOST_BITS = 2**63  # below which int64 has whole numbers
@@ -111,7 +111,7 @@ class Number(Kind):
 
     def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
         number = "a whole number" if self.whole else "a finite number"
-        if isinstance(value, str):
+        if not isinstance(value, int | float):
             return f"{number}, written as {self.text!r} is", "Correct it, or make it a gap (None)"
         if isinstance(value, float) and np.isinf(value):
             return number, "Drop such rows, or make it a gap (None) and drop those with gaps"
@@ -130,10 +130,12 @@ class Number(Kind):
 
     def _values(self, name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of a column, and which rows are gaps; text that is not a number is NaN and not a gap."""
-        if self.text is None or column.dtype != nw.String():
+        if self.text is None or column.dtype.is_numeric() or column.dtype.is_temporal():
             return values_of(name, column, what)
-        places, texts = factorized(column)
-        return np.append(Notation.of(self.text).numbers(texts), np.nan)[places], gaps_of(column)
+        places, values = factorized(column)
+        notation = Notation.of(self.text)
+        numbers = [notation.number(x) if isinstance(x, str) else float(x) if isinstance(x, NUMERIC) else np.nan for x in values]
+        return np.array([*numbers, np.nan])[places], gaps_of(column)
 
     def parsed_as(self, dtype: Any) -> str:
         return "numbers" if self.text is None else "text"
