@@ -30,7 +30,7 @@ FLOORS = [
 TRAINING = [  # the same within flows/training
     {"devices", "model_view"},
     {"options"},
-    {"data"},
+    {"data", "fingerprint"},
     {"loop"},
     {"density", "fitting"},
     {"fit", "comparison"},

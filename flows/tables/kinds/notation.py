@@ -5,6 +5,7 @@ text of polars, without spaces around it: they become values of a kind, or as th
 """
 
 import datetime as dt
+import decimal
 import re
 import unicodedata
 from collections import Counter
@@ -33,6 +34,7 @@ NAMES = {*CODES.split(), "kr", "kr.", "Kr", "Kr.", "Rs", "Rs.", "Rp", "Fr", "Fr.
 UNIT = re.compile(r"[%\u2030]|\u00b0[^\W\d_]?|[^\W\d_](?:[^\W\d_]|[\u00b2\u00b3/.\u00b7^-]){0,7}")
 LETTERS = "mgshkKMVALlCFt\u00b5\u03bc"  # that are units where they stand at the number
 NO_UNITS = {"am", "pm", "a.m.", "p.m.", "st", "nd", "rd", "th", "e", "x"}
+NUMERIC = int | float | np.number | decimal.Decimal
 LONG = 15  # digits, from which a number would lose some
 ODD = 0.05  # of the distinct texts of a column: the share that may be mistyped
 LEAST_ODD = 20  # distinct texts above which one may be mistyped
@@ -111,9 +113,10 @@ class Notation:
         body = parts.body.replace(self.thousands, "") if self.thousands else parts.body
         return parts.sign * float(body.replace(self.decimal, "."))
 
-    def numbers(self, texts: Iterable[str]) -> np.ndarray:
-        """Return the numbers that texts are, NaN where one is not."""
-        return np.array([self.number(text) for text in texts], np.float64)
+    def numbers(self, values: Iterable[Any]) -> np.ndarray:
+        """Return the numbers that texts are, NaN where one is not; numbers are taken as they are."""
+        known = [x if isinstance(x, NUMERIC) else self.number(x) if isinstance(x, str) else np.nan for x in values]
+        return np.array(known, np.float64)
 
     def text(self, number: float, digits: int | None) -> str:
         """Return a number as text, with at most these digits behind the mark, and with all that differ where None."""

@@ -25,7 +25,6 @@ from flows.tables.kinds.dtypes import (
 from flows.tables.kinds.notation import Notation, check_text
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
-NUMERIC = int | float | np.number | decimal.Decimal
 FAR = 2**62  # beyond which no whole number is decoded
 MOST_WHOLE = 2.0**50  # values times a power of 10 below this keep their digits in float64
 MOST_BITS = 2**63  # below which int64 has whole numbers
@@ -133,9 +132,7 @@ class Number(Kind):
         if self.text is None or column.dtype.is_numeric() or column.dtype.is_temporal():
             return values_of(name, column, what)
         places, values = factorized(column)
-        notation = Notation.of(self.text)
-        numbers = [notation.number(x) if isinstance(x, str) else float(x) if isinstance(x, NUMERIC) else np.nan for x in values]
-        return np.array([*numbers, np.nan])[places], gaps_of(column)
+        return np.append(Notation.of(self.text).numbers(values), np.nan)[places], gaps_of(column)
 
     def parsed_as(self, dtype: Any) -> str:
         return "numbers" if self.text is None else "text"
