@@ -146,11 +146,11 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 42_544,
-    "files": 211,
+    "library": 42_616,
+    "files": 212,
     "core": 3_870,
-    "training": 7_717,
-    "tables": 3_964,
+    "training": 7_728,
+    "tables": 4_019,
     "kinds": 4,
     "orders": 16,
     "lines on devices": 163,
