@@ -30,7 +30,7 @@ from flows.training.data.table import Split, warn_of_data
 from flows.training.model_view import Layers, ModelView, has_flow, num_trained
 from flows.training.options import FEW, FOLDS, Options
 
-LEAST_HELD_OUT = 3  # rows, below which a fit without folds cannot tell when to stop
+LEAST_HELD_OUT = 2  # rows, below which a fit without folds cannot tell when to stop
 CLUSTERS = 20  # pieces of a column that count as clusters, at most
 EMPTY = 0.95  # of the range of a column is empty between its clusters, at least
 GAP = 0.01  # of the range of a column: a wider distance between neighbouring values is a gap
@@ -317,8 +317,8 @@ def few_held_out(data: Examined) -> None:
     rows = len(data.split.held_out)
     if data.options.folds == 1 and data.options.validation is None and rows < LEAST_HELD_OUT:
         warn_of_data(
-            f"fit: {rows} row{'s are' if rows > 1 else ' is'} held out, too few to tell when to stop, or how good the model "
-            "is. Leave folds at its default, or give validation="
+            f"fit: {rows} row is held out, too few to tell when to stop, or how good the model is. Leave folds at its default, "
+            "or give validation="
         )
 
 
