@@ -121,11 +121,11 @@ def test_an_init_may_use_numpy_and_is_then_run_as_a_closures(tmp_path):
     first, second = Numpy()(0, 3), Numpy()(1, 3)
     assert float(jnp.abs(first.params["fixed"]["w"] - second.params["fixed"]["w"]).max()) > 0.1
     np.testing.assert_array_equal(second.direct_fun(first.params, X)[0], first.direct_fun(first.params, X)[0])
-    flow, quick = flows.Flow(Numpy()), {"max_epochs": 1, "verbose": 0}
+    flow, quick, rows = flows.Flow(Numpy()), {"max_epochs": 1, "verbose": 0}, np.random.default_rng(0).normal(size=(40, 3))
     for refused in (
         lambda: flows.Repeat(Numpy(), 2)(0, 3),
         lambda: flows.Mixture(flow, num_components=2)(0, 3),
-        lambda: flows.fit_ensemble(0, flow, X, members=2, **quick),
+        lambda: flows.fit_ensemble(0, flow, rows, members=2, **quick),
         lambda: flows.fit(0, flow, X, folds=3, **quick),
         lambda: jax.jit(lambda key: flow(key, 3).params)(jax.random.key(0)),
     ):
