@@ -1,4 +1,4 @@
-# make demo | test | test-full | test-all | lint | format | costs | pictures | docs | test-docs | dist | test-dist | bench | clean
+# make demo | test | test-full | test-all | lint | format | costs | pictures | docs | test-docs | dist | test-dist | test-release | release | bench | clean
 # Another interpreter: make test PYTHON=/path/to/python3.12; fewer processes, or more: make test JOBS=4
 
 PYTHON ?= python3
@@ -14,6 +14,7 @@ TORCH := .venv-torch
 TABLES := .venv-tables
 DOCS := .venv-docs
 DIST := .venv-dist
+RELEASE := .venv-release
 
 # Compiled modules are kept, whatever the shell asks for.
 export PYTHONDONTWRITEBYTECODE :=
@@ -21,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
 .PHONY: demo test test-full test-all lint ruff mypy pyright format costs pictures docs test-docs dist test-dist bench clean
-.PHONY: test-slow test-mutants test-oldest test-newest
+.PHONY: test-slow test-mutants test-oldest test-newest test-release release
 
 # $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
 define venv
@@ -145,11 +146,11 @@ test-mutants: .venv/.stamp-test
 
 test-oldest: $(OLDEST)/.stamp
 	@echo "== tests on $$($(OLDEST)/bin/python -c 'import jax, platform; print("Python", platform.python_version(), "jax", jax.__version__)')"
-	$(call shares,$(OLDEST),full)
+	$(call shares,$(OLDEST),$(or $(TIER),full))
 
 test-newest: $(NEWEST)/.stamp
 	@echo "== tests on $$($(NEWEST)/bin/python -c 'import jax, platform; print("Python", platform.python_version(), "jax", jax.__version__)')"
-	$(call shares,$(NEWEST),full)
+	$(call shares,$(NEWEST),$(or $(TIER),full))
 
 # One after another, whatever -j says.
 test-all:
@@ -160,6 +161,7 @@ test-all:
 	@$(MAKE) --no-print-directory test-newest
 	@$(MAKE) --no-print-directory test-docs
 	@$(MAKE) --no-print-directory test-dist
+	@$(MAKE) --no-print-directory test-release
 
 # What examples draw and print, in docs/pictures/: of all that have changed since, or of one, make pictures ONLY=two_moons
 pictures: .venv/.stamp-test
@@ -197,6 +199,26 @@ test-dist: dist
 	@cd build/wheel && ../../$(DIST)/bin/python examples/household_power.py --quick
 	@cd build/wheel && ../../$(DIST)/bin/pytest -q tests/pages/test_readme.py
 
+$(RELEASE)/.stamp: pyproject.toml
+	$(call venv,$(RELEASE),$(PYTHON),PYTHON,11)
+	@echo "== installing what checks a release in $(RELEASE)"
+	@$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check build check-jsonschema twine zizmor
+	@touch $@
+
+# Workflows and hosting files by their schemas, without network; what wheel and sdist contain.
+test-release: dist $(RELEASE)/.stamp
+	@echo "== workflows, hosting files, wheel and sdist"
+	@$(RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(RELEASE)/bin/check-jsonschema --builtin-schema vendor.readthedocs .readthedocs.yaml
+	@$(RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	@$(RELEASE)/bin/zizmor --offline --quiet --persona pedantic .github/workflows
+	@$(RELEASE)/bin/twine check --strict dist/*
+	@$(RELEASE)/bin/python tests/release.py --contents dist
+
+# make release VERSION=0.2.0
+release:
+	@$(PYTHON) tests/release.py "$(VERSION)"
+
 # Figures, in out/: they are only worth something on a quiet machine.
 bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/speed.py
@@ -211,5 +233,5 @@ bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/images.py
 
 clean:
-	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(TABLES) $(DOCS) $(DIST) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(TABLES) $(DOCS) $(DIST) $(RELEASE) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

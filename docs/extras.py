@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+from flows.core.extras import CHECKOUT, RELEASED, installs
 from flows.interop import LIBRARIES
 
 FOR = {  # extras that are for users; the others are for those who change the library
@@ -26,6 +27,6 @@ def extras():
     listed = project["optional-dependencies"]
     if missing := listed.keys() ^ FOR.keys():
         raise ValueError(f"docs/extras.py: {', '.join(sorted(missing))} is in pyproject.toml or here; expected in both")
-    rows = [f"| `pip install '.[{name}]'` | {text} | {', '.join(listed[name])} |" for name, text in FOR.items()]
+    rows = [f"| `{installs(name).removesuffix(CHECKOUT)}` | {text} | {', '.join(listed[name])} |" for name, text in FOR.items()]
     needed = f"Without an extra: {', '.join(project['dependencies'])}."
-    return "\n".join(["| command | for | brings |", "|---|---|---|", *rows, "", needed])
+    return "\n".join([f"| command{'' if RELEASED else CHECKOUT} | for | brings |", "|---|---|---|", *rows, "", needed])

@@ -101,8 +101,10 @@ from flows.core import Support as Support
 from flows.core import bijection as bijection
 from flows.core import clear_caches as clear_caches
 from flows.core import distribution as distribution
+from flows.core import new_name as _new_name
 from flows.core import remeasure as remeasure
 from flows.core import revise as revise
+from flows.core import show_versions as show_versions
 from flows.core import trainable as trainable
 from flows.diagnostics import VerifyReport as VerifyReport
 from flows.diagnostics import bits_per_dim as bits_per_dim
@@ -174,6 +176,8 @@ else:
         message = f"module {__name__!r} has no attribute {name!r}"
         if name[:1] == "_":
             raise AttributeError(message)
+        if (new := _new_name(name)) is not None:
+            return globals()[new]
         called = _importlib.import_module("flows.elsewhere").CALLED.get(name)
         if called is None:
             raise AttributeError(message)

@@ -12,7 +12,7 @@ from flows import _interrupts
 def interrupt_again(ignored: Any) -> None:
     """Repeat a Ctrl-C a moment later where Python cannot raise it, as in callbacks of JAX at garbage collection."""
     if ignored.exc_type is KeyboardInterrupt:
-        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.01, signal.raise_signal, (signal.SIGINT,)).start()  # on Windows, os.kill would be the end
     else:
         sys.__unraisablehook__(ignored)
 

@@ -21,6 +21,7 @@ from flows.core import (
     FlowsError,
     Layer,
     bijection,
+    lacking,
     not_negative,
     positive,
     positive_int,
@@ -129,10 +130,8 @@ def required() -> Any:
     try:
         import diffrax
     except ImportError as error:
-        raise ImportError(
-            "Continuous without steps= needs the package diffrax: pip install 'jax-flows[continuous]', or pip install "
-            "-e .[continuous] in a clone; or give steps=, such as steps=8"
-        ) from error
+        hint = lacking("Continuous without steps=", "diffrax", "continuous")
+        raise ImportError(f"{hint}; or give steps=, such as steps=8") from error
     return diffrax
 
 
@@ -152,7 +151,7 @@ def Continuous(
     y = x(0), and log|det J| = -integral_0^1 tr(dv/dx) dt along the way, in nats. The inverse solves from 0 to 1.
 
     Without `steps` each row takes separate steps, of sizes that keep its error within the tolerance, so that no density
-    depends on the batch; this needs diffrax (`pip install 'jax-flows[continuous]'`), and a row that takes more than 4,096 steps
+    depends on the batch; this needs diffrax (the extra `continuous`), and a row that takes more than 4,096 steps
     is NaN. With `steps` a batch takes that many equal steps: gradients cost a fraction, which suits training by likelihood, but
     the density integrates to 1 only as well as these steps solve the equation. Params are the same for both.
     `objectives.flow_matching` trains v without solving the equation.

@@ -5,9 +5,11 @@ status. `source.py` reads files in blocks of rows, `models.py` gives them the dt
 them, `output.py` writes files whole or not at all.
 """
 
+from flows.core import lacking
+
 try:
     import polars  # noqa: F401
     import rich  # noqa: F401
     import typer  # noqa: F401
 except ImportError as error:
-    raise ImportError(f"the command flows needs the package {error.name}: pip install 'jax-flows[cli]'") from error
+    raise ImportError(lacking("the command flows", error.name, "cli")) from error

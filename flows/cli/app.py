@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
-import flows
 from flows.cli.check import check, plot
 from flows.cli.command import USER, flushed, tell
 from flows.cli.fit import fit
 from flows.cli.sample import sample
 from flows.cli.score import score
 from flows.cli.show import compare, schema, show
+from flows.core import first_line
 
 EXAMPLES = {  # in the order of the help
     fit: "flows fit power.csv -o power.flows --minutes 2",
@@ -35,7 +35,7 @@ for command, example in EXAMPLES.items():
 
 def _version(asked: bool) -> None:
     if asked:
-        print(flows.__version__)
+        print(first_line())
         raise typer.Exit
 
 

@@ -15,6 +15,7 @@ from flows.cli.command import FILES, Data, Mistake, Model, Shared, command
 from flows.cli.models import asked, keep_programs, loaded, typed
 from flows.cli.output import check_output, print_json
 from flows.cli.source import Source, reading_of
+from flows.core import lacking
 from flows.persistence.container import replacement
 from flows.results.frames import listed
 from flows.results.pictures.axes import STYLE
@@ -88,7 +89,7 @@ def plot(
     try:
         import matplotlib
     except ImportError:
-        raise Mistake("flows plot needs the package matplotlib: pip install 'jax-flows[plot]'") from None
+        raise Mistake(lacking("flows plot", "matplotlib", "plot")) from None
     matplotlib.use("Agg")  # without a screen
     check_output(output, shared.force, model, data)
     table = loaded(model)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.conditioners.base import conditioner
-from flows.core import Array, FlowsError, as_event, check_function, check_takes, named_by, refuse_argument, select
+from flows.core import Array, FlowsError, as_event, check_function, check_takes, lacking, named_by, refuse_argument, select
 
 
 @conditioner
@@ -257,9 +257,7 @@ def _extra(name: str, library: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{name} needs {library}; install it, or the extra: pip install 'jax-flows[networks]'"
-        ) from error
+        raise ModuleNotFoundError(lacking(name, library, "networks")) from error
 
 
 @contextmanager

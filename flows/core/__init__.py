@@ -41,6 +41,7 @@ from flows.core.decorators import check_layers as check_layers
 from flows.core.decorators import combinator as combinator
 from flows.core.decorators import distribution as distribution
 from flows.core.decorators import refuse_unused_context as refuse_unused_context
+from flows.core.deprecated import new_name as new_name
 from flows.core.errors import TRACING_ERRORS as TRACING_ERRORS
 from flows.core.errors import FitError as FitError
 from flows.core.errors import FlowsError as FlowsError
@@ -49,6 +50,9 @@ from flows.core.errors import explained_call as explained_call
 from flows.core.errors import on_a_line as on_a_line
 from flows.core.errors import shortened as shortened
 from flows.core.errors import warn_user as warn_user
+from flows.core.extras import first_line as first_line
+from flows.core.extras import lacking as lacking
+from flows.core.extras import show_versions as show_versions
 from flows.core.inputs import KEY as KEY
 from flows.core.inputs import as_array as as_array
 from flows.core.inputs import as_context as as_context

@@ -16,6 +16,7 @@ from weakref import WeakSet
 import jax
 import numpy as np
 
+from flows.core.deprecated import with_new_names
 from flows.core.errors import FlowsError
 from flows.core.validation import spend
 
@@ -92,7 +93,7 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
     @functools.wraps(function)
     def construct(*args: P.args, **kwargs: P.kwargs) -> V:
         try:
-            bound = signature.bind(*args, **kwargs)
+            bound = signature.bind(*args, **with_new_names(function, kwargs))
         except TypeError as error:
             raise TypeError(f"{function.__name__}: {error}; its signature is {function.__name__}{signature}") from None
         bound.apply_defaults()

@@ -9,6 +9,8 @@ Each module is imported when it is first named, and needs the extra of the same 
 import importlib as _importlib
 import typing as _typing
 
+from flows.core import lacking as _lacking
+
 # The name of each library, also of its module and its extra, and its use: documentation and tests read this table.
 LIBRARIES = {
     "numpyro": "flows in probabilistic programs",
@@ -31,7 +33,4 @@ def needs(library: str) -> None:
     try:
         _importlib.import_module(library)
     except ImportError as error:
-        raise ImportError(
-            f"flows.interop.{library} needs the package {error.name}: pip install 'jax-flows[{library}]', "
-            f"or in a checkout pip install -e .[{library}]"
-        ) from error
+        raise ImportError(_lacking(f"flows.interop.{library}", error.name, library)) from error

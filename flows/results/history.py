@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.bijections.whiten import Whiten
-from flows.core import Distribution, DistributionInit, ModelValue, Shape, as_event
+from flows.core import Distribution, DistributionInit, ModelValue, Shape, as_event, lacking
 from flows.results.pictures.axes import colours, styled
 
 GREY = "#a0a0a0"  # of losses by which a fit is not judged
@@ -154,7 +154,7 @@ class TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
-            raise ImportError("TensorBoard needs the package tensorboardX: pip install 'jax-flows[tensorboard]'") from error
+            raise ImportError(lacking("TensorBoard", "tensorboardX", "tensorboard")) from error
         self.writer = SummaryWriter(os.fspath(folder), flush_secs=5)
 
     def __call__(self, epoch: Epoch) -> None:

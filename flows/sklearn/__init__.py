@@ -7,10 +7,12 @@ flows.sklearn.FlowClassifier().fit(X, y).predict_proba(X)
 flows.sklearn.FlowOutlierDetector(alarm_rate=0.01).fit(X).predict(X)
 """
 
+from flows.core import lacking
+
 try:
     import sklearn  # noqa: F401
 except ImportError as error:
-    raise ImportError(f"flows.sklearn needs the package {error.name}: pip install 'jax-flows[sklearn]'") from error
+    raise ImportError(lacking("flows.sklearn", error.name, "sklearn")) from error
 
 from flows.sklearn.classifier import FlowClassifier
 from flows.sklearn.density import NormalizingFlow

@@ -229,7 +229,10 @@ def test_models_that_cannot_be_compared(model, flows, rows, tmp_path):
 
 def test_pictures_say_how_matplotlib_is_installed(model, flows, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    mistake(flows("plot", model, "-o", "pairs.png"), "flows plot needs the package matplotlib: pip install 'jax-flows[plot]'")
+    mistake(
+        flows("plot", model, "-o", "pairs.png"),
+        "flows plot needs the package matplotlib: pip install '.[plot]' in the checkout",
+    )
 
 
 def test_bugs_ask_for_a_report_and_debug_shows_where(model, flows, rows, monkeypatch):

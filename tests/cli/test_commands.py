@@ -215,7 +215,7 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "typer", None)
     with pytest.raises(SystemExit) as ended:
         main()
-    expected = "flows: the command flows needs the package typer: pip install 'jax-flows[cli]'\n"
+    expected = "flows: the command flows needs the package typer: pip install '.[cli]' in the checkout\n"
     assert (ended.value.code, capsys.readouterr().err) == (2, expected)
 
 

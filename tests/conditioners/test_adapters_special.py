@@ -199,5 +199,8 @@ def test_a_missing_library_is_named(adapter, missing, monkeypatch):
         return usual(name, *args, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ModuleNotFoundError, match=rf"{adapter.__name__} needs {missing}; .*jax-flows\[networks\]"):
+    with pytest.raises(
+        ModuleNotFoundError,
+        match=rf"{adapter.__name__} needs the package {missing}: pip install '\.\[networks\]' in the checkout",
+    ):
         adapter(lambda *sizes: None)

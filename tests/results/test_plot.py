@@ -332,5 +332,5 @@ def luminance(colour):
 def test_without_matplotlib_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     for plot in (result_of(2).plot, flows.results.History().plot):
-        with pytest.raises(ImportError, match=r"plot needs the package matplotlib: pip install 'jax-flows\[plot\]'"):
+        with pytest.raises(ImportError, match=r"plot needs the package matplotlib: pip install '\.\[plot\]' in the checkout"):
             plot()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.core import FlowsError
+from flows.core import FlowsError, lacking
 from flows.results.columns import Column
 from flows.results.frames import shortened_name
 
@@ -45,7 +45,7 @@ def pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError("plot needs the package matplotlib: pip install 'jax-flows[plot]'") from error
+        raise ImportError(lacking("plot", "matplotlib", "plot")) from error
     return plt
 
 
