@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from typing import Any
 
 from flows import _interrupts
@@ -12,7 +13,8 @@ from flows import _interrupts
 def interrupt_again(ignored: Any) -> None:
     """Repeat a Ctrl-C a moment later where Python cannot raise it, as in callbacks of JAX at garbage collection."""
     if ignored.exc_type is KeyboardInterrupt:
-        threading.Timer(0.01, signal.raise_signal, (signal.SIGINT,)).start()  # on Windows, os.kill would be the end
+        again = signal.raise_signal if os.name == "nt" else partial(os.kill, os.getpid())  # os.kill would be the end there
+        threading.Timer(0.01, again, (signal.SIGINT,)).start()
     else:
         sys.__unraisablehook__(ignored)
 

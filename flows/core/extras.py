@@ -53,9 +53,7 @@ def _version(package: str) -> str:
 
 def first_line() -> str:
     """Return the versions that a report of a bug begins with, on one line."""
-    import flows
-
-    return f"flows {flows.__version__}, Python {platform.python_version()}, jax {jax.__version__}"
+    return f"flows {sys.modules['flows'].__version__}, Python {platform.python_version()}, jax {jax.__version__}"
 
 
 def show_versions() -> None:
@@ -70,12 +68,10 @@ def show_versions() -> None:
         imported from    ...__init__.py
         ...
     """
-    import flows
-
     try:
         devices = ", ".join(map(str, jax.devices()))
     except RuntimeError as error:
         devices = f"none: {error}"
-    lines = {"imported from": flows.__file__, "Python": sys.executable, "system": platform.platform(), "devices": devices}
-    lines |= {package: _version(package) for package in (DISTRIBUTION, *NEEDED, *OPTIONAL)}
+    lines = {"imported from": sys.modules["flows"].__file__, "Python": sys.executable, "system": platform.platform()}
+    lines |= {"devices": devices, **{package: _version(package) for package in (DISTRIBUTION, *NEEDED, *OPTIONAL)}}
     print("\n".join([first_line(), *(f"{name:<16} {value}" for name, value in lines.items())]))

@@ -189,7 +189,7 @@ print(run(["--version"]), run(["--help"]), run(["plot", "--help"]), {{"matplotli
 print(run(["schema", {str(POWER)!r}, "-o", "s.json", "--quiet"]), xla_bridge._backends)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stdout.startswith(library.__version__ + "\n") and done.stdout.endswith("0 {}\n"), done.stderr
+    assert done.stdout.startswith(f"flows {library.__version__}, Python 3.") and done.stdout.endswith("0 {}\n"), done.stderr
     assert "\n0 0 0 set()\n" in done.stdout, "help needs neither pictures nor tables"
     assert tables.Schema.from_json((tmp_path / "s.json").read_text()) == tables.infer_schema(pl.read_csv(POWER))
 
