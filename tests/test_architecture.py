@@ -146,9 +146,9 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 42_616,
-    "files": 212,
-    "core": 3_870,
+    "library": 42_764,
+    "files": 214,
+    "core": 4_015,
     "training": 7_728,
     "tables": 4_019,
     "kinds": 4,
