@@ -16,7 +16,7 @@ from flows.training.data.prepare import prepare
 from flows.training.data.read import read
 from flows.training.devices import devices_of
 from flows.training.fitting import fit_prepared
-from flows.training.model_view import ModelView
+from flows.training.model_view import ModelView, warn_of_one_column
 from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
 
 F = TypeVar("F", bound=Callable)
@@ -140,6 +140,7 @@ def fit(
         split = read(data, options, key)
         view = ModelView(init_fun, split.whole.event, split.whole.context_event, options.standardize)
         facts = check(view, split, options, key)
+        warn_of_one_column(view, "fit")
         prepared = prepare(split, facts, options, key)
         return fit_prepared(prepared, options, key)
 

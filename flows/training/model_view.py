@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from flows.bijections.composition import layers_of, support_of
 from flows.bijections.noise import Dequantize
 from flows.bijections.whiten import MOST_COLUMNS
 from flows.compose import joined
 from flows.core import (
+    COLUMN,
     SPHERE,
     BijectionInit,
     Block,
@@ -24,7 +26,9 @@ from flows.core import (
     Region,
     Shape,
     Value,
+    bijection_part,
     blocks_within,
+    chain,
     distribution_part,
     is_flow,
     leading,
@@ -34,6 +38,7 @@ from flows.core import (
     support_by,
     trainable,
     traits_by,
+    warn_user,
 )
 from flows.distributions.directional import CircularUniform, SphereUniform, VonMises, VonMisesFisher
 from flows.distributions.flow import STANDARD, Flow
@@ -139,6 +144,29 @@ class ModelView:
         """Return the model behind the first layers, with a base that starts at the covariance of its rows, or at the von Mises
         of angles, or at the von Mises-Fisher of unit vectors if these are `concentrated`."""
         return from_gaussian(self.rest, self.event, self.context, shrinkage, concentrated)
+
+
+def warn_of_one_column(view: ModelView, caller: str) -> None:
+    """Warn of a flow of one column without a context whose networks see nothing, so that it only stretches a base without
+    params."""
+    of_one = view.event == COLUMN and view.context is None and is_flow(view.rest)
+    if not of_one or view.rest_part.closures or not view.rest_part.compiled:
+        return
+    *way, base = leading(view.rest)
+    fixed = not jax.tree.leaves(distribution_part(base.value, COLUMN, None).abstract_params())
+    networks = any("conditioner" in value.arguments for stage in way for value in values_of(stage.value))
+    if fixed and networks and all(_is_affine(layer.value) for stage in way for layer in chain(stage.value)):
+        warn_user(
+            f"{caller}: {view.rest!r:.80} only moves and stretches one column, as its networks see no other: the density "
+            f"keeps the shape of {base.value!r:.60}. Give flows.Flow(flows.NSF()), whose splines bend a single column"
+        )
+
+
+def _is_affine(bijection: Any) -> bool:
+    """Tell whether the log-det of a bijection of one column does not depend on its input, as its program shows."""
+    part, rows = bijection_part(bijection, COLUMN, None), jax.ShapeDtypeStruct((1, *COLUMN), np.float32)
+    program = jax.make_jaxpr(lambda x, params: part.direct(params, x, None, None, False)[1])(rows, part.abstract_params())
+    return part.output == COLUMN and not dce_jaxpr(program.jaxpr, [True])[1][0]
 
 
 def num_trained(params: Any) -> int:

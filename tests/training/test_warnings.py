@@ -10,6 +10,8 @@ from common import interrupting
 
 import flows
 from flows.diagnostics import enable_x64
+from flows.training.density import variational
+from flows.training.model_view import ModelView, warn_of_one_column
 
 ROUNDED = np.random.default_rng(0).normal(size=(200, 2)).round(1)
 NORMAL = flows.Normal(trainable=True)
@@ -123,3 +125,50 @@ def test_draws_of_a_chain_are_told_apart_from_other_copies(untrained):
         flows.fit(0, flows.Normal(), np.repeat(rows, 3, 0), verbose=0)
     with pytest.warns(flows.training.DataWarning, match=r"tests nothing. Drop them, or keep one of each"):
         flows.fit(0, flows.Normal(), np.tile(rows, (3, 1)), verbose=0)
+
+
+STRETCHING = {
+    "RealNVP": flows.RealNVP(),
+    "of few layers": flows.RealNVP(2, plain=True),
+    "MAF": flows.MAF(),
+    "NICE": flows.NICE(),
+    "Glow": flows.Glow(),
+    "IAF": flows.IAF(),
+    "inverse": flows.Invert(flows.IAF(2, plain=True)),
+}
+BENDING = {
+    "NSF": (flows.Flow(flows.NSF()), (1,), None),
+    "a spline behind layers": (flows.Flow(flows.Serial(flows.MAF(2), flows.NSF(1))), (1,), None),
+    "the base": (flows.Flow(flows.MAF(), flows.GMM(num_components=2)), (1,), None),
+    "no network": (flows.Flow(flows.ActNorm()), (1,), None),
+    "two columns": (flows.Flow(flows.MAF()), (2,), None),
+    "a context": (flows.Flow(flows.MAF()), (1,), (3,)),
+    "no flow": (flows.Normal(), (1,), None),
+}
+
+
+@pytest.mark.parametrize("name", STRETCHING)
+def test_a_flow_that_only_stretches_its_column_is_named(name):
+    model = flows.Flow(STRETCHING[name], flows.Logistic())
+    expected = r"fit: Flow\(.* only moves and stretches one column.* shape of Logistic\(\)\. Give .*NSF"
+    with pytest.warns(UserWarning, match=expected):
+        warn_of_one_column(ModelView(model, (1,), None), "fit")
+
+
+@pytest.mark.parametrize("name", BENDING)
+def test_a_flow_that_bends_its_column_is_not(name):
+    warn_of_one_column(ModelView(*BENDING[name]), "fit")
+
+
+def test_fits_name_a_flow_that_only_stretches_its_column(untrained, monkeypatch):
+    flow = flows.Flow(flows.RealNVP(1, hidden=(4,)))
+    with pytest.warns(UserWarning, match=r"^fit: Flow\(RealNVP\(num_layers=1, hidden=\(4,\)\)\) only moves and stretches"):
+        flows.fit(0, flow, np.random.default_rng(0).normal(size=(60, 1)), folds=1, verbose=0)
+
+    def begin(*_):
+        raise flows.FlowsError("it begins")
+
+    monkeypatch.setattr(variational, "begin", begin)
+    told = pytest.warns(UserWarning, match=r"^fit_to_density: .* only moves and stretches")
+    with told, pytest.raises(flows.FlowsError, match="begins"):
+        flows.fit_to_density(0, flow, wide, 1, verbose=0)

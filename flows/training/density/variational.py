@@ -42,6 +42,7 @@ from flows.training.density.target import Target, box_of, check_density, starts_
 from flows.training.devices import devices, devices_of
 from flows.training.fingerprint import fingerprint, settings_of
 from flows.training.loop.driver import drive
+from flows.training.model_view import ModelView, warn_of_one_column
 from flows.training.options import MAY_CHANGE, Options, Run, check_distribution, decay, one_of, optional, share
 
 LEAST_WIDTH, MOST_WIDTH = 32, 256  # of the networks of the default model
@@ -207,6 +208,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     init_key, steps_key, weights_key, start_key, last_key = jax.random.split(key, 5)
     box = box_of(options.support, named, event)
     check_density(init_fun, log_density, init_key, box)
+    warn_of_one_column(ModelView(init_fun, event, None, standardize=False), options.caller)
     rng, points = np.random.default_rng(seed_of(start_key)), starts_of(options.starts, box)
     start = begin(rng, init_fun, log_density, box, points, options.standardize is True)
     init_fun = start.init_fun
