@@ -95,20 +95,30 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
         try:
             bound = signature.bind(*args, **with_new_names(function, kwargs))
         except TypeError as error:
-            raise TypeError(f"{function.__name__}: {error}; its signature is {function.__name__}{signature}") from None
+            where = _located(function.__name__, signature)
+            raise TypeError(f"{function.__name__}: {error}; its signature is {function.__name__}{signature}{where}") from None
         bound.apply_defaults()
         for name, argument in bound.arguments.items():
             frozen = _freeze(argument, f"{function.__name__}: argument {name!r}")
             annotation = signature.parameters[name].annotation
             choices = {bool: "True or False", "bool": "True or False", bool | None: "None, True or False"}.get(annotation)
             if choices and not isinstance(frozen, bool) and not (frozen is None and choices.startswith("None")):
-                raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected {choices}")
+                where = _located(function.__name__, signature)
+                raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected {choices}{where}")
             bound.arguments[name] = frozen
         spend(parts=1)
         return make(construct, dict(bound.arguments), function(*bound.args, **bound.kwargs))
 
     _CONSTRUCTORS.add(construct)
     return construct
+
+
+def _located(name: str, signature: inspect.Signature) -> str:
+    """Return where a base has its location and scale, if these are params alone, with code that sets them; "" elsewhere."""
+    if not {"trainable", "conditioner"} <= signature.parameters.keys() or "loc" in signature.parameters:
+        return ""
+    made = f". Its params hold loc and scale: params, log_pdf, sample = flows.{name}(trainable=True)(0, 1); params = "
+    return made + "{**params, 'loc': np.array([loc]), 'log_scale': 10 * np.arctanh(np.log([scale]) / 10)}"
 
 
 def said_of(claim: Any, arguments: dict[str, Any], what: str) -> Any:

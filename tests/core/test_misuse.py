@@ -76,6 +76,10 @@ PARAMS = [
 ]  # fmt: skip
 ARGUMENTS = [
     (lambda: Normal("full"), "trainable is 'full'; expected True or False"),
+    (lambda: Normal(0.0, 1.0), r"^Normal: trainable is 0.0; expected True or False. Its params hold loc and scale: params"),
+    (lambda: Normal(np.zeros(3)), "hold loc and scale"),
+    (lambda: flows.Laplace(0, 1), r"hold loc and scale: .*flows\.Laplace\(trainable=True\)"),
+    (lambda: flows.StudentT(3.0, 0.0, 1.0), "hold loc and scale"),
     (lambda: flows.Sigmoid("no"), "clip_before_logit is 'no'; expected True or False"),
     (lambda: flows.Coupling(flip=1), "flip is 1; expected True or False"),
     (lambda: Residual(4, batch_norm="no"), "batch_norm is 'no'"),

@@ -379,3 +379,19 @@ def test_errors_say_what_was_expected():
     ):
         with pytest.raises(TypeError):
             call()
+
+
+@pytest.mark.parametrize("name", ["Normal", "Laplace", "Logistic", "StudentT"])
+def test_calls_as_in_other_libraries_are_answered_by_code_that_works(name):
+    base = getattr(flows, name)
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'loc'; .* hold loc and scale: ") as caught:
+        base(loc=2.0, scale=5.0)
+    scope = {"flows": flows, "np": np, "loc": 2.0, "scale": 5.0}
+    exec(str(caught.value).partition("hold loc and scale: ")[2], scope)
+    x = np.array([[-1.0], [2.0], [9.5]], np.float32)
+    standard, log_pdf, _ = base()(0, 1)
+    expected = log_pdf(standard, (x - 2) / 5) - np.log(5)
+    np.testing.assert_allclose(scope["log_pdf"](scope["params"], x), expected, rtol=1e-5)
+    with pytest.raises(TypeError, match="'mu'") as caught:
+        flows.VonMises(mu=1.0)
+    assert "hold loc" not in str(caught.value)
