@@ -95,16 +95,16 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
         try:
             bound = signature.bind(*args, **with_new_names(function, kwargs))
         except TypeError as error:
-            where = _located(function.__name__, signature)
-            raise TypeError(f"{function.__name__}: {error}; its signature is {function.__name__}{signature}{where}") from None
+            usage = f"{function.__name__}{signature}{_located(function.__name__, signature)}"
+            raise TypeError(f"{function.__name__}: {error}; its signature is {usage}") from None
         bound.apply_defaults()
         for name, argument in bound.arguments.items():
             frozen = _freeze(argument, f"{function.__name__}: argument {name!r}")
             annotation = signature.parameters[name].annotation
             choices = {bool: "True or False", "bool": "True or False", bool | None: "None, True or False"}.get(annotation)
             if choices and not isinstance(frozen, bool) and not (frozen is None and choices.startswith("None")):
-                where = _located(function.__name__, signature)
-                raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected {choices}{where}")
+                choices += _located(function.__name__, signature)
+                raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected {choices}")
             bound.arguments[name] = frozen
         spend(parts=1)
         return make(construct, dict(bound.arguments), function(*bound.args, **bound.kwargs))
