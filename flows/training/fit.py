@@ -110,7 +110,7 @@ def fit(
         mesh: devices over which each batch, or members or folds, are spread: "all" for every device of every process, or a
             `jax.sharding.Mesh` of one axis.
         rows: over a mesh, "copied" to each device, or "split": each device has a share, and a batch has equal parts of all.
-        verbose: 1 for a bar with the losses in nats, the best epoch and the time left; 0 for none.
+        verbose: 1 for a bar with the losses in nats, the best epoch and the time that it takes at most; 0 for none.
 
     Returns:
         A `FitResult`: unpacks as `params, log_pdf, sample`, and has `.init_fun`, `.history` and `.save(path)`.

@@ -175,6 +175,8 @@ class Run(NamedTuple):
     judged: bool = True  # whether it warns when it ends behind its start, or behind the closed-form Gaussian
     tempered: int = 0  # the first epochs, whose validation loss says nothing
     stands: Callable[[list[float], list[float]], bool] | None = None  # whether it is over, by importance weights
+    place: str = ""  # of the model among those that are compared, for the bar
+    end: float = math.inf  # of all these models, at most, by time.monotonic
 
 
 FIT_RUN = Run()

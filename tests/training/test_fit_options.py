@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from typing import get_type_hints
 
 import jax
@@ -144,6 +145,8 @@ def test_silence_and_a_bar(capfd):
     fit(0, AFFINE, ROWS, **{**QUICK, "verbose": 1})
     shown = capfd.readouterr().err
     assert "train_loss=" in shown and "validation_loss=" in shown and "best_epoch=2" in shown and "3/3" in shown
+    assert re.search(r"3/3 \[00:\d\d, at most 00:\d\d more, ", shown)
+    assert shown.index("at most") > shown.index("best_epoch=0"), "after two epochs"
     assert "expected 1 for a progress bar" in error_of(lambda: fit(0, AFFINE, ROWS, **{**QUICK, "verbose": 2}))
 
 

@@ -1,5 +1,7 @@
 """Fits that fall apart near the highest learning rate, whose patience is not over there."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import optax
 import pytest
 
 import flows
+from flows.training.loop.driver import Loop
 from flows.training.loop.progress import TIMES_BACK, Progress
-from flows.training.options import LEARNING_RATE, Options
+from flows.training.options import FIT_RUN, LEARNING_RATE, Options
 
 ROWS = np.random.default_rng(0).normal(size=(300, 1)).astype(np.float32) * np.float32(np.exp(-0.5))
 
@@ -99,3 +102,23 @@ def test_what_falls_apart(train, validation, apart):
     noted = course(train, validation)
     noted.go_back()
     assert (noted.times_back, noted.fell_apart, noted.waited) == (1, 1, 0) and not noted.over(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "expected"),
+    [
+        ({}, {}, "at most 02:30 more"),  # 15 epochs of 10 s
+        ({"max_minutes": 2.0}, {}, "at most 01:10 more"),
+        ({"max_minutes": 0.5}, {}, "at most 00:00 more"),
+        ({}, {"place": "model 2 of 3"}, "at most 02:30 more"),
+        ({"max_minutes": 2.0}, {"place": "model 2 of 3", "end": 291.0}, "all at most 04:01 more"),
+    ],
+)
+def test_the_bar_says_how_long_a_fit_takes_at_most(options, place, expected):
+    """A first epoch of 30 s, in which programs are compiled, and two of 10 s; the fit began at 0."""
+    member = Progress(train=[1.0])
+    loop = SimpleNamespace(options=Options(max_epochs=18, run=FIT_RUN._replace(**place), **options), members=[member])
+    loop.first, loop.began = None, 0.0
+    assert Loop._left(loop, 30.0) == ""
+    member.train = [1.0] * 3
+    assert Loop._left(loop, 50.0) == f", {expected}"

@@ -86,6 +86,7 @@ class Loop:
         self.options = options = source.options
         self.trainer, self.placement = source.compiled, source.compiled.placement
         self.began, self.devices = time.monotonic(), devices()
+        self.first: tuple[float, int] | None = None  # the time after the first epoch, and the number of epochs then
         self.state = self.trainer.start(params)
         self.members = [Progress() for _ in range(options.members or 1)]
         saved = None if checkpoint is None else checkpoint.load(self.state)
@@ -228,13 +229,27 @@ class Loop:
         losses = {name: np.mean([getattr(member, TOLD[name])[-1] for member in self.members]) for name in names}
         losses |= {} if gaussian is None else {"gaussian_loss": gaussian}
         best = sorted({member.best_epoch for member in self.members})
-        self.bar.set_description("fit" if options.objective is None else f"fit by {options.objective_name}", refresh=False)
+        what = " by ".join(filter(None, ("fit", options.objective_name)))
+        self.bar.set_description(options.run.place or what, refresh=False)
+        left = self._left(time.monotonic())
+        self.bar.bar_format = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} [{{elapsed}}{left}, {{rate_fmt}}{{postfix}}]"
         texts = {name: f"{loss:.3f}" for name, loss in losses.items()}
         self.bar.set_postfix(best_epoch="-".join(map(str, best[:1] + best[1:][-1:])), **texts)
         self.bar.update()
         message = advice(seconds_of_compiling() - self.compiled) if options.verbose else None
         if message is not None:
             self.bar.write(message, file=self.bar.fp)
+
+    def _left(self, now: float) -> str:
+        """Return in words how long the fit takes at most at its pace, or all of several models where their time is limited."""
+        options, done = self.options, len(self.members[0].train)
+        if self.first is None:
+            self.first = now, done
+            return ""
+        pace, limited = (now - self.first[0]) / (done - self.first[1]), options.run.end < math.inf
+        left = min(pace * (options.max_epochs - done), self.began + options.max_seconds - now)
+        seconds = max(options.run.end - now if limited else left, 0.0)
+        return f", {'all ' * limited}at most {tqdm.format_interval(seconds)} more"
 
 
 def best_or_start(best: Any, start: Any, progress: list[Progress], members: int | None) -> Any:
