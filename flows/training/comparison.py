@@ -82,13 +82,15 @@ class SelectOptions(Options):
 class Comparison:
     """The candidates that were fitted so far: each once, or with folds once without the rows of each fold."""
 
-    def __init__(self, key: Array, options: SelectOptions, columns: ColumnFacts, split: Split, folds: int):
-        self.key, self.options, self.columns, self.split, self.folds = key, options, columns, split, folds
+    def __init__(self, key: Array, options: SelectOptions, columns: ColumnFacts, split: Split, folds: int, models: int = 1):
+        self.key, self.options, self.columns, self.split, self.folds, self.models = key, options, columns, split, folds, models
         self.unseen = [part.held_out for part in ([split] if folds == 1 else split.folds(options, key, folds))]
+        some = np.linspace(0, len(split.train) - 1, len(split.held_out)).astype(int)  # as many as are held out: one program
+        self.trained = [split.train.take(some)] if folds == 1 else [*self.unseen[1:], self.unseen[0]]  # the next fold's
         self.end = time.monotonic() + (math.inf if options.total_minutes is None else 60 * options.total_minutes)
         self.rows = np.concatenate([test.numbers for test in self.unseen])
-        weights = [np.ones(len(test)) if test.weights is None else test.weights for test in self.unseen]
-        self.weights = np.concatenate(weights)
+        self.weights, self.trained_weights = _weights_of(self.unseen), _weights_of(self.trained)
+        self.trained_scores: dict[str, np.ndarray] = {}  # of rows of the training, by the name of a candidate
         self.fitted: list[Candidate] = []
         self.prepared: dict[tuple, Prepared] = {}  # by the first layers of a model
         self.interrupted = False
@@ -110,7 +112,8 @@ class Comparison:
                     check_distribution(init_fun)
                     result, why = self._fit(init_fun)
                     if not why:
-                        scores, cost = self._scored(result)
+                        scores, self.trained_scores[name], cost = self._scored(result)
+                        result.history["trained_loss"] = -np.average(self.trained_scores[name], weights=self.trained_weights)
                 self.interrupted = result.history.interrupted
         except KeyboardInterrupt:
             if self.best is None:
@@ -141,8 +144,11 @@ class Comparison:
     def _fit(self, init_fun: Any) -> tuple[FitResult, str]:
         """Return the result, and why it was given up, or "". It gets at most the time that is left for all candidates."""
         rows = self._prepared(init_fun)
-        minutes = min(self.options.max_minutes or math.inf, max(self.end - time.monotonic(), 1e-3) / 60)
-        options = replace(self.options, max_minutes=None if minutes == math.inf else minutes)
+        now, before = time.monotonic(), len(self.fitted)
+        minutes = min(self.options.max_minutes or math.inf, max(self.end - now, 1e-3) / 60)
+        end = min(self.end, now + (self.models - before) * self.options.max_seconds)
+        run = self.options.run._replace(place=f"model {before + 1} of {self.models}", end=end)
+        options = replace(self.options, max_minutes=None if minutes == math.inf else minutes, run=run)
         if self.folds > 1:
             return fit_prepared(rows, options, self.key), ""
         best, test, why = self.best, self.unseen[0], list[str]()
@@ -168,18 +174,20 @@ class Comparison:
             rows = self.prepared[known] = prepare_folds(self.split, facts, self.options, self.key)
         return with_model(rows, self.split, facts, self.options)
 
-    def _scored(self, result: FitResult) -> tuple[np.ndarray, float]:
-        """Return the scores of all held-out rows, and the microseconds to score one."""
+    def _scored(self, result: FitResult) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return the scores of all held-out rows and of rows of the training, and the microseconds to score one."""
         if isinstance(result, EnsembleResult) and self.folds > 1:
             densities = [(result.log_pdf_of_member, result.params_of_member(i)) for i in range(self.folds)]
         else:
             densities = [(result.log_pdf, result.params)]
-        dequantize = self.options.dequantize
-        scores = [_scores(*density, test, dequantize, self.key) for density, test in zip(densities, self.unseen, strict=True)]
-        began = time.process_time()
-        _scores(*densities[0], self.unseen[0], dequantize, self.key)  # compiled by now
-        seconds = time.process_time() - began
-        return np.concatenate(scores), 1e6 * seconds * len(densities) / len(self.unseen[0])
+
+        def scores(tables: list[Table]) -> np.ndarray:
+            pairs = zip(densities, tables, strict=True)
+            return np.concatenate([_scores(*density, table, self.options.dequantize, self.key) for density, table in pairs])
+
+        unseen, began = scores(self.unseen), time.process_time()
+        trained = scores(self.trained)  # compiled by now
+        return unseen, trained, 1e6 * (time.process_time() - began) / len(self.unseen[0])
 
     def stacked(self, ranked: list[Candidate]) -> tuple[dict[str, float], Candidate | None]:
         """Return the weights of candidates in their mixture, by name, and the mixture as a candidate."""
@@ -202,6 +210,8 @@ class Comparison:
         results = [member.result for member in members if member.result is not None]
         try:
             result, why = as_one(results, weights, mixture.scores, error, self.folds), ""
+            trained = mixed(np.stack([self.trained_scores[name] for name in shares], 1), weights)
+            result.history["trained_loss"] = -np.average(trained, weights=self.trained_weights)
         except (FlowsError, TypeError) as failure:  # some model cannot be a component
             result, why = None, str(failure)
         stack = Candidate(
@@ -220,6 +230,10 @@ class Comparison:
         w = self.weights
         mean = np.average(values, weights=w)
         return float(mean), float(np.sqrt((np.square(w) * np.square(values - mean)).sum()) / w.sum())
+
+
+def _weights_of(tables: Sequence[Table]) -> np.ndarray:
+    return np.concatenate([np.ones(len(table)) if table.weights is None else table.weights for table in tables])
 
 
 def _scores(log_pdf: Callable, params: Any, table: Table, dequantize: Any, key: Any) -> np.ndarray:

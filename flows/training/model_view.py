@@ -147,8 +147,7 @@ class ModelView:
 
 
 def warn_of_one_column(view: ModelView, caller: str) -> None:
-    """Warn of a flow of one column without a context whose networks see nothing, so that it only stretches a base without
-    params."""
+    """Warn of a flow of one column without a context whose networks see nothing: it only stretches a base without params."""
     of_one = view.event == COLUMN and view.context is None and is_flow(view.rest)
     if not of_one or view.rest_part.closures or not view.rest_part.compiled:
         return

@@ -15,7 +15,7 @@ from flows.distributions.normal_mixtures import GMM
 from flows.models.autoregressive import MAF
 from flows.models.monotone import BNAF
 from flows.models.splines import NSF
-from flows.results.history import OF_LABELS
+from flows.results.history import OF_LABELS, by_heart
 from flows.results.result import FitResult
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, best_first
 from flows.training.data.facts import Shared, check_data
@@ -112,6 +112,10 @@ class Selection(NamedTuple):
         for label, text in OF_LABELS.items():
             if names := [name for name, model in models if getattr(model, "likelihood", "exact") == label]:
                 lines.append(f"Log-likelihood of {', '.join(names)}: {text}")
+        if untried := [model.name for model in self.candidates if model.failure == "not fitted, as the time was over"]:
+            lines.append(f"Not tried, as the time was over: {', '.join(untried)}; give more minutes, or these models alone")
+        if remembered := by_heart(self.best.history):
+            lines.append(f"Of the best, {remembered}")
         return "\n".join(lines)
 
 
@@ -150,7 +154,7 @@ def select(
         max_minutes: time limit of each fit.
         total_minutes: time limit of all fits. The fit that runs then stops after its epoch, and counts; no further fit begins.
             The first fit has at least one epoch.
-        verbose: 1 for a bar for each fit; 0 for none.
+        verbose: 1 for a bar for each fit, with the time that all fits take at most where it is limited; 0 for none.
 
     Returns:
         A `Selection`: `.best` is a `FitResult`, the stack if it leads by two standard errors, otherwise the best single model;
@@ -188,7 +192,7 @@ def select(
         noisy, coded = (np.all([ask(view) for view in views], 0) for ask in (lambda view: view.noisy, _coded))
         columns = check_data(split.for_folds(folds, options), options, Shared(coded, coded, noisy))
         check_ends_are_near(split.train, (), columns.ends)
-        comparison = Comparison(key, options, columns, split, folds)
+        comparison = Comparison(key, options, columns, split, folds, len(models))
         for name, model in models.items():
             comparison.add(name, model)
         ranked = comparison.ranked()

@@ -35,6 +35,9 @@ def test_select_puts_the_better_model_first():
     np.testing.assert_allclose(gauss.scores[480:], scores, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(gauss.scores, gauss.result.scores.ravel(), rtol=1e-4, atol=1e-4)
     assert gauss.result.folds and all(each.cost > 0 for each in (best, gauss))
+    seen = np.roll(selection.rows, -120).reshape(5, 120)  # each member was trained on the rows held out in the next fold
+    scores = [gauss.result.log_pdfs(gauss.result.params, data[rows])[i] for i, rows in enumerate(seen)]
+    assert gauss.result.history["trained_loss"] == pytest.approx(-np.mean(scores), rel=1e-4)
     assert gauss.nats == pytest.approx(gauss.scores.mean()) and len(gauss.scores) == 600
     assert gauss.error == pytest.approx(gauss.scores.std() / np.sqrt(600), rel=1e-3)
     assert selection.weights == {"mixture": 1.0} and selection.stack is selection.single is best.result
@@ -63,8 +66,12 @@ def test_the_stack_is_the_mixture_that_is_likeliest_on_rows_held_out(path):
     assert stack.scores.shape == (5, 60) and stack.folds and stack.members == 5
     np.testing.assert_allclose(stack.scores.ravel().mean(), selection.stacked.nats, atol=0.01)
     assert stack.draw(0, 7).shape == (7, 2) and (stack.p_value(data[:5]) > 0).all() and "a stack of 2 models" in repr(stack)
+    seen = np.roll(selection.rows, -60).reshape(5, 60)
+    scores = [stack.log_pdfs(stack.params, data[rows])[i] for i, rows in enumerate(seen)]
+    assert stack.history["trained_loss"] == pytest.approx(-np.mean(scores), rel=1e-4)
     stack.save(path)
     again = flows.load(path)
+    assert again.history["trained_loss"] == stack.history["trained_loss"]
     np.testing.assert_array_equal(again.log_prob(data[:5]), stack.log_prob(data[:5]))
     np.testing.assert_array_equal(again.p_value(data[:5]), stack.p_value(data[:5]))
     stack.history.plot().figure.clear()
@@ -99,6 +106,9 @@ def test_the_stack_of_many_rows_is_one_model():
     share = weights[selection.rows] * (selection.rows % 3 == 0)
     assert selection.weights["far"] == pytest.approx(share.sum() / weights[selection.rows].sum(), abs=0.01)
     assert selection.best.init_fun.constructor is flows.Mixture and selection.best.history["rows"] == 1_920
+    train = np.setdiff1d(np.arange(2_400), selection.rows)
+    loss = -np.average(np.asarray(selection.best.log_prob(data[train]), float), weights=weights[train])
+    assert selection.best.history["trained_loss"] == pytest.approx(loss, abs=0.15), "of 480 of them"
     few = flows.select(
         0, {"near": models["near"], "same": models["near"]}, data[:30], max_epochs=1, standardize=False, verbose=0
     )
@@ -252,8 +262,61 @@ class Numbered(flows.training.EnsembleResult):
 
 def test_each_row_is_scored_by_the_member_that_has_not_seen_it():
     comparison_of_folds = compared(5)
-    scores, _ = comparison_of_folds._scored(Numbered(None, None, None))
+    scores, trained, _ = comparison_of_folds._scored(Numbered(None, None, None))
     np.testing.assert_array_equal(scores, np.repeat(np.arange(5.0), 60) + ROWS[comparison_of_folds.rows, 0])
+    np.testing.assert_array_equal(trained, np.repeat(np.arange(5.0), 60) + ROWS[np.roll(comparison_of_folds.rows, -60), 0])
+
+
+@pytest.mark.parametrize("rows", [20, 290])
+def test_rows_of_the_training_are_as_many_as_are_held_out(rows):
+    share = compared(1, validation=ROWS[:rows] + 0.1, weights=1 + np.arange(300.0))
+    (trained,) = share.trained
+    assert len(trained) == rows and set(trained.numbers) <= set(range(300)) and len(set(trained.numbers)) > rows / 2
+    np.testing.assert_allclose(share.trained_weights, (1 + trained.numbers) / 300)
+
+
+def test_scores_of_the_training_compile_nothing(caplog):
+    comparison_of_folds, model = compared(5), flows.Mixture(AFFINE, num_components=5, trainable=False)
+    result = flows.training.EnsembleResult(*model(0, 2), model, 2, path=())
+    comparison_of_folds.trained = []
+    with pytest.raises(ValueError, match="zip"):
+        comparison_of_folds._scored(result)
+    comparison_of_folds.trained = compared(5).trained
+    with jax.log_compiles():
+        comparison_of_folds._scored(result)
+    assert not [each for each in caplog.records if "Compiling" in each.message]
+
+
+@pytest.mark.parametrize(("minutes", "end"), [({}, np.inf), ({"total_minutes": 2.0}, 120), ({"max_minutes": 0.5}, 60)])
+def test_a_fit_knows_its_place_among_others_and_their_end(minutes, end, monkeypatch):
+    runs, began = [], time.monotonic()
+    monkeypatch.setattr(comparison, "fit_prepared", lambda rows, options, key: runs.append(options.run))
+    monkeypatch.setattr(Comparison, "_prepared", lambda self, model: None)
+    three = compared(1, **minutes)
+    three.models = 3
+    for name in ("first", "second"):
+        three.add(name, AFFINE)
+    assert [run.place for run in runs] == ["model 1 of 3", "model 2 of 3"]
+    assert runs[1].end == end or 0 <= runs[1].end - began - end < 10
+
+
+def test_a_table_names_what_was_not_tried_and_what_was_learned_by_heart():
+    history = flows.training.History({"validation_loss": np.array([3.0, 2.5]), "best_epoch": 1, "trained_loss": np.array(0.2)})
+    result = flows.FitResult("single", None, None, AFFINE, 2, history=history)
+    fitted = Candidate("MAF", AFFINE, result, -2.5, 0.1, (0.0, 0.0), 1, "", np.zeros(9), 1.0)
+    late = [fitted._replace(name=name, result=None, failure="not fitted, as the time was over") for name in ("NSF", "BNAF")]
+    selection = Selection((fitted, *late), np.arange(9), 1, {"MAF": 1.0}, fitted)
+    heart = "training rows score 2.3 nats above rows held out: draws may repeat them; flows.check(train=) tells"
+    assert str(selection).splitlines()[-2:] == [
+        "Not tried, as the time was over: NSF, BNAF; give more minutes, or these models alone",
+        f"Of the best, {heart}",
+    ]
+    assert f"  by heart     {heart}" in repr(result).splitlines()
+    for loss in (1.9, 3.0, np.nan):
+        history["trained_loss"] = np.array(loss)
+        assert "by heart" not in repr(result) and "draws may repeat" not in str(selection)
+    del history["trained_loss"]
+    assert "by heart" not in repr(result)
 
 
 @pytest.mark.parametrize(("number", "behind", "hopeless"), [(3, 0.7, True), (3, 0.6, False), (2, 0.7, False)])
