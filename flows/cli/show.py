@@ -50,7 +50,8 @@ def show(shared: Shared, model: Model) -> None:
     lines = {
         "condition": ", ".join(facts["condition"]) or "none",
         "log-density": facts["likelihood"],
-        "best epoch": ", ".join(str(epoch) if epoch >= 0 else "none, as the start was kept" for epoch in facts["best_epoch"]),
+        "best epoch": ", ".join(str(epoch) if epoch >= 0 else "none, as the start was kept" for epoch in facts["best_epoch"])
+        or "none, as it is a stack",
         "metadata": {key: value for key, value in table.metadata.items() if key != KEY} or "none",
         "file": f"{facts['bytes']:,} bytes, {facts['params']:,} numbers, written by flows {facts['flows']}",
         "as code": facts["model"],
@@ -72,7 +73,7 @@ def figures(table: "flows.tables.TableResult") -> dict[str, Any]:
         "held_out": int(history["held_out"]) if "held_out" in history else None,
         "log_prob": -float(history.best) if "validation_loss" in history else None,
         "gaussian": None if loss is None else -float(loss),
-        "best_epoch": np.atleast_1d(history.get("best_epoch", [])).tolist(),
+        "best_epoch": np.atleast_1d([] if "stacked" in history else history.get("best_epoch", [])).tolist(),
     }
 
 

@@ -146,7 +146,7 @@ class Comparison:
         rows = self._prepared(init_fun)
         now, before = time.monotonic(), len(self.fitted)
         minutes = min(self.options.max_minutes or math.inf, max(self.end - now, 1e-3) / 60)
-        end = min(self.end, now + (self.models - before) * self.options.max_seconds)
+        end = min(self.end, now + (self.models - before) * self.options.max_seconds) if before + 1 < self.models else math.inf
         run = self.options.run._replace(place=f"model {before + 1} of {self.models}", end=end)
         options = replace(self.options, max_minutes=None if minutes == math.inf else minutes, run=run)
         if self.folds > 1:

@@ -365,7 +365,7 @@ def test_the_stack_is_written_where_it_comes_first(ahead, written, flows, rows, 
     assert json.loads(out)["stack"] == written
     assert tables.load(tmp_path / "best.flows").result.init_fun == (stack if written else table.result).init_fun
     status, out, _ = flows("show", "best.flows")
-    assert (status, "a stack of 2 models" in out) == (0, written)
+    assert (status, "a stack of 2 models" in out, "best epoch     none, as it is a stack" in out) == (0, written, written)
     assert flows("sample", "best.flows", "-n", 3, "--no-cache")[0] == 0
     assert flows("score", "best.flows", rows(), "-o", "scored.csv", "--no-cache")[0] == 0
     scores = pl.read_csv(tmp_path / "scored.csv")["log_prob"].to_numpy()

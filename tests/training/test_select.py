@@ -294,9 +294,10 @@ def test_a_fit_knows_its_place_among_others_and_their_end(minutes, end, monkeypa
     monkeypatch.setattr(Comparison, "_prepared", lambda self, model: None)
     three = compared(1, **minutes)
     three.models = 3
-    for name in ("first", "second"):
+    for name in ("first", "second", "third"):
         three.add(name, AFFINE)
-    assert [run.place for run in runs] == ["model 1 of 3", "model 2 of 3"]
+    assert [run.place for run in runs] == ["model 1 of 3", "model 2 of 3", "model 3 of 3"]
+    assert runs[2].end == np.inf, "the end of the last model is the end of all"
     assert runs[1].end == end or 0 <= runs[1].end - began - end < 10
 
 
