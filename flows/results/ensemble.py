@@ -1,9 +1,9 @@
 """The result of an ensemble: the mixture of its members, and each member alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial, reduce
-from operator import getitem
-from typing import Any, cast
+from operator import getitem, itemgetter
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from flows.core import (
 )
 from flows.persistence.models import TEXT
 from flows.results.columns import Inputs
-from flows.results.result import FitResult, Kept
+from flows.results.result import FitResult
 
 
 class EnsembleResult(FitResult):
@@ -89,12 +89,12 @@ class EnsembleResult(FitResult):
     @property
     def log_pdf_of_member(self) -> Callable:
         """log_pdf of any member, a function of `params_of_member(i)` and rows."""
-        return self._member_log_pdf
+        return self._member_functions[0]
 
     @cached_property
-    def _member_log_pdf(self) -> Callable:
+    def _member_functions(self) -> tuple[Callable, ...]:
         part = part_of(self.member, as_event(self.input_dim), as_context(self.context_dim))
-        return functions_of(part, self.params_of_member(0))[0]
+        return functions_of(part, self.params_of_member(0))
 
     def _stored(self) -> dict[str, Any]:
         stored = super()._stored()
@@ -108,9 +108,16 @@ class EnsembleResult(FitResult):
     def _held_out_scores(self) -> Any:
         if not self.folds:
             return super()._held_out_scores()
-        x, context = cast(Kept, self.kept)[:2]
-        contexts = [{}] * self.members if context is None else [{"context": member_context} for member_context in context]
-        return np.stack([self.log_pdf_of_member(self.params_of_member(i), x[i], **contexts[i]) for i in range(self.members)])
+        return np.stack([judge.scores for judge in self.judges()])
+
+    def judges(self) -> Sequence[FitResult]:
+        if not self.folds:
+            return super().judges()
+        fields = *self._member_functions, self.member, self.input_dim, self.context_dim
+        return [
+            FitResult(self.params_of_member(i), *fields, kept=jax.tree.map(itemgetter(i), self.kept), turn=self.turn)
+            for i in range(self.members)
+        ]
 
     def scores_of(self, x: Any, context: Any) -> Any:
         return self.log_pdfs(self.params, x, context=context) if self.folds else self.log_prob(x, context=context)

@@ -12,9 +12,10 @@ from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Dia
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import LIBRARIES, Header
 from flows.results.history import History
-from flows.results.result import HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult, Scored
+from flows.results.result import COLUMN_SCORES, HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult, Scored
 
 WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped", "stacked"}
+MORE = SCORES, SCORE_WEIGHTS, COLUMN_SCORES, DIAGNOSTICS, TURN
 TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "path", "metadata", PARAMETERS}
 
 
@@ -62,7 +63,7 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     if unknown := set(text) - TEXTS:
         raise FlowsError(f"its text has {sorted(unknown)[:3]}")
     stored = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
-    scores, weights, numbers, turn = (arrays.pop(name, None) for name in (SCORES, SCORE_WEIGHTS, DIAGNOSTICS, TURN))
+    scores, weights, by_columns, numbers, turn = (arrays.pop(name, None) for name in MORE)
     if arrays or ("path" in text and numbers is not None) or (PARAMETERS in text and numbers is None):
         raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} do not belong to such a result")
     fields: dict[str, Any] = {
@@ -93,9 +94,11 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     if scores is not None:
         if scores.dtype != np.float64 or scores.shape[:-1] not in ((), (members,)) or not scores.size or np.isnan(scores).any():
             raise FlowsError(f"its scores have shape {scores.shape}, or are not numbers")
-        result.scored = Scored(model.params, scores, weights)
+        result.scored = Scored(model.params, scores, weights, by_columns)
     if weights is not None and (scores is None or not _are_weights(weights, scores.shape)):
         raise FlowsError(f"its weights of scores have shape {weights.shape}, or are not weights")
+    if by_columns is not None and (scores is None or by_columns[..., : -model.input_dim].shape != scores.shape):
+        raise FlowsError(f"its scores by columns have shape {by_columns.shape}, which does not fit its scores")
     return result
 
 

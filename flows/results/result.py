@@ -1,6 +1,6 @@
 """The result of a fit, also from a file: a distribution that knows its columns, its history and its held-out rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -32,6 +32,7 @@ from flows.results.plotting import Plot
 HISTORY = "history/"  # the prefix of arrays of the history
 SCORES = "scores"  # of rows held out
 SCORE_WEIGHTS = "score_weights"  # of the same rows
+COLUMN_SCORES = "column_scores"  # of the same rows, and the usual values of columns
 TURN = "turn"  # starts of the turns of angles
 KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
@@ -72,11 +73,12 @@ class Kept(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """Params, scores of rows held out by these params, and the weights of the rows."""
+    """Params, scores of rows held out by these params, the weights of the rows, and what a table has of them by columns."""
 
     params: Any
     scores: np.ndarray
     weights: np.ndarray | None = None
+    by_columns: np.ndarray | None = None
 
     def by(self, params: Any) -> bool:
         """Return whether these params are equal to the params of the scores."""
@@ -242,9 +244,9 @@ class FitResult(Hints, Plot, Distribution):
         """
         return self.p_values_of(np.asarray(self.scores_of(x, context), float))
 
-    def p_values_of(self, scores_of_x: np.ndarray) -> np.ndarray:
-        """Rank scores, (rows,), or after folds (folds, rows), as in `p_value`."""
-        known, scores_of_x = np.atleast_2d(self.scores), np.atleast_2d(scores_of_x)
+    def p_values_of(self, scores_of_x: np.ndarray, scores: np.ndarray | None = None) -> np.ndarray:
+        """Rank scores, (rows,), or after folds (folds, rows), as in `p_value`; among `scores`, or others of the same rows."""
+        known, scores_of_x = np.atleast_2d(self.scores if scores is None else scores), np.atleast_2d(scores_of_x)
         weights = np.ones(known.shape) if self.score_weights is None else np.atleast_2d(self.score_weights)
         total, below = weights.sum(), np.zeros(scores_of_x.shape[1])
         for scores, w, row_scores in zip(known, weights, scores_of_x, strict=True):
@@ -301,6 +303,8 @@ class FitResult(Hints, Plot, Distribution):
             arrays[SCORES] = self.scores
             if self.score_weights is not None:
                 arrays[SCORE_WEIGHTS] = self.score_weights
+            if (by_columns := cast(Scored, self.scored).by_columns) is not None:
+                arrays[COLUMN_SCORES] = by_columns
         if self.turn is not None:
             arrays[TURN] = np.asarray(self.turn, np.float64)
         text: dict[str, Any] = {"interrupted": True} if self.history.interrupted else {}
@@ -339,6 +343,10 @@ class FitResult(Hints, Plot, Distribution):
 
     def scores_of(self, x: Any, context: Any) -> Any:
         return self.log_prob(x, context=context)
+
+    def judges(self) -> "Sequence[FitResult]":
+        """Return the results that score rows: the result itself, after folds each member, with the rows that it held out."""
+        return [self]
 
 
 def _made_anew(kind: type[FitResult], params: Any, attributes: dict[str, Any]) -> FitResult:

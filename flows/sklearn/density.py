@@ -95,11 +95,11 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         frame = self.table_.draw(seed_of(random_state), positive_int(n_samples, "sample: n_samples"))
         return frame.to_numpy() if self._fitted_to_array else frame
 
-    def p_value(self, X: Any) -> np.ndarray:
-        """Return how usual each row is, (rows,): see `TableResult.p_value`. A share a of rows like the training rows has at
-        most the value a."""
+    def p_value(self, X: Any, by: str = "density") -> np.ndarray:
+        """Return how usual each row is, (rows,), by its density, or by="columns" by its oddest column: see
+        `TableResult.p_value`. A share a of rows like the training rows has at most the value a."""
         frame = self._frame(X)
-        return self.table_.p_value(frame)
+        return self.table_.p_value(frame, by=by, verbose=0)
 
     def contributions(self, X: Any) -> Any:
         """log p(x_j | all other columns) of each row and column, in nats: see `TableResult.contributions`. A row is odd by

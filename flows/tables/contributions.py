@@ -1,26 +1,27 @@
 """log p(x_j | the other columns) of rows: log p(x) less the log of its sum, or of its integral, over column j.
 
 The panels of an integral begin at quantiles of draws, at the value of the row, and at values of the draws that are nearest to
-it in the other columns. `integrals.py` halves them.
+it in the other columns. `integrals.py` halves them. A row is as odd as its oddest column.
 """
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
 
-from flows.core import warn_user
-from flows.results.frames import frame_of, looked_at
+from flows.core import FlowsError, warn_user
+from flows.results.frames import Frame, frame_of, looked_at
 from flows.results.pieces import by_pieces
-from flows.results.result import FitResult
+from flows.results.result import FitResult, Kept, Scored
 from flows.tables.fields import Rows
 from flows.tables.integrals import MOST_POINTS, Angle, Codes, Line
 from flows.tables.schema import Schema
 from flows.training.options import bar_or_none
 
 USUAL_POINTS = 160  # of an integral, for the time that the bar shows at first
-DRAWS = 2_048
+DRAWS, USUAL_DRAWS = 2_048, 256  # for panels; and whose contributions are usual for a column
 NEAREST = 8  # draws
 BATCHES = (8_208, 1_040)  # rows whose density is computed at once: few sizes, as each is compiled, and none is filled up
 PIECE = 512  # rows whose panels are held at once, and fewer where the distances to draws would be more numbers than this:
@@ -30,40 +31,73 @@ PENDING = 65_536  # rows whose condition is encoded at once
 
 def contributions(result: FitResult, schema: Schema, frame: Any, errors: str, verbose: int) -> Any:
     """A frame of log p(x_j | the others), as `TableResult.contributions` says."""
-    bar_or_none(verbose, "contributions: verbose")
     table, columns = looked_at(frame, "contributions"), schema.columns
-    parts = list[np.ndarray]()
-    unsolved, counted = np.zeros(len(columns), int), np.zeros(2, int)
-    with tqdm(total=table.rows, desc="contributions", unit="row", disable=not verbose) as bar:
-        for part in schema.pieces(table, PENDING, errors=errors):
-            values, sound = _without_density(schema, part)
-            if len(sound):
-                contexts = None if part.context is None else part.context[sound]
-                values[sound] = _scores(result, schema, part.x[sound], contexts, table.rows, bar)
-            unsolved += np.isnan(values[sound]).sum(0)
-            counted += [part.outside.sum(), (part.gaps & ~part.outside).sum()]
-            parts.append(values)
-    _warn(columns, unsolved, counted, table.rows)
+    (whole,) = _of_frame([result], schema, table, errors, verbose)
     order = sorted(range(len(columns)), key=lambda j: table.places[columns[j]])
-    labels, whole = [table.header.labels[table.places[columns[j]]] for j in order], np.concatenate(parts)
+    labels = [table.header.labels[table.places[columns[j]]] for j in order]
     framed_values = frame_of(table.header.library, labels, [whole[:, j] for j in order], len(whole))
-    if table.header.library == "pandas":
-        framed_values.index = table.native.index
-    return framed_values
+    return framed_values.set_axis(table.native.index) if table.header.library == "pandas" else framed_values
 
 
-def _warn(columns: tuple[str, ...], unsolved: np.ndarray, counted: np.ndarray, rows: int) -> None:
+def p_values(result: FitResult, schema: Schema, frame: Any, errors: str, verbose: int) -> np.ndarray:
+    """The p-value of each row by its oddest column, as `TableResult.p_value` says."""
+    scores, usual = column_scores(result, schema, verbose)
+    values = _of_frame(result.judges(), schema, looked_at(frame, "p_value"), errors, verbose)
+    return result.p_values_of(np.fmin.reduce(values - usual[..., None, :], -1), scores)
+
+
+def column_scores(result: FitResult, schema: Schema, verbose: int) -> list[np.ndarray]:
+    """The scores by columns of the rows held out, (..., rows) as `result.scores`, and the usual values behind them,
+    (..., columns); a result computes them once."""
+    shape, scored = result.scores.shape, cast(Scored, result.scored)
+    if scored.by_columns is None:
+        if result.kept is None:
+            raise FlowsError(
+                "p_value: the file has no scores by columns of the rows held out; expected one of `flows fit --by-columns`, or "
+                'of a result that was asked p_value(frame, by="columns") before save'
+            )
+        parts = list[np.ndarray]()
+        for judge in result.judges():
+            x, contexts, _ = cast(Kept, judge.kept)
+            usual = usual_values(judge, schema, contexts, verbose)
+            least = np.fmin.reduce(_scores(judge, schema, x.astype(np.float64), contexts, verbose) - usual, -1)
+            parts.append(np.nan_to_num(np.concatenate([least, usual]), nan=np.inf))
+        scored = result.scored = scored._replace(by_columns=np.reshape(parts, (*shape[:-1], -1)))
+    return np.split(cast(np.ndarray, scored.by_columns), shape[-1:], -1)
+
+
+def usual_values(result: FitResult, schema: Schema, contexts: Any, verbose: int) -> np.ndarray:
+    """The median of log p(x_j | the others) over draws of the model, (columns,), given some of these conditions."""
+    drawn, conditions = _draws(result, contexts, USUAL_DRAWS)
+    rows = schema.encode(schema.decode(drawn))  # on their steps, within their bounds
+    return np.nan_to_num(np.nanmedian(_scores(result, schema, rows, conditions, verbose), 0), nan=-np.inf)
+
+
+def _of_frame(results: Sequence[FitResult], schema: Schema, table: Frame, errors: str, verbose: int) -> np.ndarray:
+    """log p(x_j | the others) by each result, (results, rows, columns); warnings count rows without."""
+    parts = list[np.ndarray]()
+    unsolved, counted = np.zeros(len(schema.columns), int), np.zeros(2, int)
+    for part in schema.pieces(table, PENDING, errors=errors):
+        values, sound = _without_density(schema, part)
+        values = np.tile(values, (len(results), 1, 1))
+        if len(sound):
+            contexts = None if part.context is None else part.context[sound]
+            values[:, sound] = [_scores(result, schema, part.x[sound], contexts, verbose) for result in results]
+        unsolved += np.isnan(values[:, sound]).any(0).sum(0)
+        counted += [part.outside.sum(), (part.gaps & ~part.outside).sum()]
+        parts.append(values)
     if counted.any():
         warn_user(
-            f"contributions: {counted[0]} of {rows} rows have an unknown category or a value out of bounds, which has -inf; "
-            f"{counted[1]} have a gap. Their other values have NaN"
+            f"contributions: {counted[0]} of {table.rows} rows have an unknown category or a value out of bounds, which has "
+            f"-inf; {counted[1]} have a gap. Their other values have NaN"
         )
     if unsolved.any():
-        by_column = ", ".join(f"{name!r} in {count}" for name, count in zip(columns, unsolved, strict=True) if count)
+        by_column = ", ".join(f"{name!r} in {count}" for name, count in zip(schema.columns, unsolved, strict=True) if count)
         warn_user(
-            f"contributions: of {rows} rows some have NaN, {by_column}: the integral over the column needs more than "
+            f"contributions: of {table.rows} rows some have NaN, {by_column}: the integral over the column needs more than "
             f"{MOST_POINTS:,} points, or log p is not finite there. Look at them with result.verify"
         )
+    return np.concatenate(parts, 1)
 
 
 def _without_density(schema: Schema, part: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -81,30 +115,33 @@ def _without_density(schema: Schema, part: Rows) -> tuple[np.ndarray, np.ndarray
     return values, np.flatnonzero(~(part.outside | part.gaps))
 
 
-def _scores(result: FitResult, schema: Schema, x: np.ndarray, contexts: Any, rows: int, bar: tqdm) -> np.ndarray:
+def _scores(result: FitResult, schema: Schema, x: np.ndarray, contexts: Any, verbose: int) -> np.ndarray:
     """log p(x_j | the others) of rows that have a density, (rows, columns)."""
     axes = axes_of(schema)
-    drawn, conditions = _draws(result, contexts)
+    drawn, conditions = _draws(result, contexts, DRAWS)
     axes = [axis.spread(drawn[:, j]) for j, axis in enumerate(axes)]
     score = _Densities(result, x, contexts)
-    if not bar.disable:
-        points = sum(axis.classes if isinstance(axis, Codes) else USUAL_POINTS for axis in axes)
-        bar.set_description(f"contributions, about {score.seconds(points * rows):.2g} s")
-    known = _Neighbours(axes, drawn, conditions)
-    values = np.empty(x.shape)
-    piece = max(min(PIECE, NUMBERS // (len(axes) * len(drawn) or 1)), 1)
-    for start in range(0, len(x), piece):
-        places = np.arange(start, min(start + piece, len(x)))
-        log_p = score(places, 0, x[places, 0])
-        distances = known.distances(x[places], None if contexts is None else contexts[places])
-        for j, axis in enumerate(axes):
+    with tqdm(
+        total=len(x), desc="contributions", unit="row", disable=not bar_or_none(verbose, "contributions: verbose")
+    ) as bar:
+        if verbose:
+            points = sum(axis.classes if isinstance(axis, Codes) else USUAL_POINTS for axis in axes)
+            bar.set_description(f"contributions, about {score.seconds(points * len(x)):.2g} s")
+        known = _Neighbours(axes, drawn, conditions)
+        values = np.empty(x.shape)
+        piece = max(min(PIECE, NUMBERS // (len(axes) * len(drawn) or 1)), 1)
+        for start in range(0, len(x), piece):
+            places = np.arange(start, min(start + piece, len(x)))
+            log_p = score(places, 0, x[places, 0])
+            distances = known.distances(x[places], None if contexts is None else contexts[places])
+            for j, axis in enumerate(axes):
 
-            def log_density(some: np.ndarray, t: np.ndarray, j: int = j, places: np.ndarray = places) -> np.ndarray:
-                return score(places[some], j, t)
+                def log_density(some: np.ndarray, t: np.ndarray, j: int = j, places: np.ndarray = places) -> np.ndarray:
+                    return score(places[some], j, t)
 
-            near = known.nearest(j, distances, x[places, j])
-            values[places, j] = log_p - axis.log_total(log_density, x[places, j], near, score.rounding)
-        bar.update(len(places))
+                near = known.nearest(j, distances, x[places, j])
+                values[places, j] = log_p - axis.log_total(log_density, x[places, j], near, score.rounding)
+            bar.update(len(places))
     return values
 
 
@@ -114,13 +151,13 @@ def axes_of(schema: Schema) -> list[Codes | Angle | Line]:
     return [*map(Codes, schema.classes), *map(Angle, schema.periods), *lines]
 
 
-def _draws(result: FitResult, contexts: Any) -> tuple[np.ndarray, Any]:
+def _draws(result: FitResult, contexts: Any, most: int) -> tuple[np.ndarray, Any]:
     """Draws of the model, and their conditions: the conditions of some rows, evenly spaced."""
     if contexts is None:
-        drawn, conditions = np.asarray(result.draw(0, DRAWS), np.float64), None
+        drawn, conditions = np.asarray(result.draw(0, most), np.float64), None
     else:
-        some = contexts[np.linspace(0, len(contexts) - 1, min(len(contexts), DRAWS)).astype(int)]
-        count = -(-DRAWS // len(some))
+        some = contexts[np.linspace(0, len(contexts) - 1, min(len(contexts), most)).astype(int)]
+        count = -(-most // len(some))
         drawn = np.asarray(result.draw(0, count, context=some), np.float64).reshape(len(some) * count, -1)
         conditions = np.repeat(some, count, 0)
     finite = np.isfinite(drawn).all(1)

@@ -14,9 +14,10 @@ from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
 from flows.results.frames import frame_of, header_of, listed
 from flows.results.result import FitResult, Hints, number_of_draws
-from flows.tables.contributions import contributions
+from flows.tables.contributions import contributions, p_values
 from flows.tables.pictures import picture
 from flows.tables.schema import Schema
+from flows.training.options import one_of
 from flows.training.select import Selection
 
 TABLE = "table"  # the key of the metadata that holds the schema
@@ -92,14 +93,19 @@ class TableResult(Hints):
         contexts = self.schema.context(condition)
         return self.schema.decode(self._finite(key, n, contexts), given=self.schema.given(condition, n))
 
-    def p_value(self, frame: Any, *, errors: str = "raise") -> np.ndarray:
+    def p_value(self, frame: Any, *, by: str = "density", errors: str = "raise", verbose: int = 1) -> np.ndarray:
         """Return the p-value of each row, (rows,), as `FitResult.p_value`: a share a of rows like the training rows has at most
         the value a, whatever the model. With errors="coerce" a row without a density has the
         least value, and a row with a gap NaN.
 
         Args:
-            frame, errors: as in `log_prob`.
+            frame, errors, verbose: as in `log_prob` and in `contributions`, whose cost "columns" has.
+            by: "density" to rank log p(x), "columns" to rank min_j (log p(x_j | others) - u_j), which finds one wrong value
+                among right ones; u_j is the median of `contributions` over 256 draws (Bates et al. 2023, arXiv:2104.08279,
+                allow any score). The first call scores the rows held out, too, and `save` writes these scores.
         """
+        if one_of("density", "columns")(by, "p_value: by") == "columns":
+            return p_values(self.result, self.schema, frame, errors, verbose)
         return self._scored(self.result.p_value, frame, errors, self._least())
 
     def log_prob_and_p_value(self, frame: Any, *, errors: str = "raise") -> tuple[np.ndarray, np.ndarray]:

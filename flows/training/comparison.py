@@ -176,14 +176,11 @@ class Comparison:
 
     def _scored(self, result: FitResult) -> tuple[np.ndarray, np.ndarray, float]:
         """Return the scores of all held-out rows and of rows of the training, and the microseconds to score one."""
-        if isinstance(result, EnsembleResult) and self.folds > 1:
-            densities = [(result.log_pdf_of_member, result.params_of_member(i)) for i in range(self.folds)]
-        else:
-            densities = [(result.log_pdf, result.params)]
+        judges = result.judges()
 
         def scores(tables: list[Table]) -> np.ndarray:
-            pairs = zip(densities, tables, strict=True)
-            return np.concatenate([_scores(*density, table, self.options.dequantize, self.key) for density, table in pairs])
+            pairs, dequantize = zip(judges, tables, strict=True), self.options.dequantize
+            return np.concatenate([_scores(judge.log_pdf, judge.params, table, dequantize, self.key) for judge, table in pairs])
 
         unseen, began = scores(self.unseen), time.process_time()
         trained = scores(self.trained)  # compiled by now

@@ -254,6 +254,8 @@ LOSSES = np.zeros(3)
         {"score_weights": np.full(30, np.nan)},
         {"score_weights": np.r_[-1.0, np.ones(29)]},
         {"score_weights": np.zeros(30)},
+        {"column_scores": np.zeros(30)},
+        {"column_scores": np.zeros((1, 32))},
         {"diagnostics": np.zeros(4)},
         {"history/best_epoch": np.array(99)},
         {"history/best_epoch": np.array(0.0)},

@@ -95,6 +95,8 @@ def test_contributions_are_those_of_the_table():
     found = fitted().contributions(frame)
     pd.testing.assert_frame_equal(found, fitted().table_.contributions(frame, verbose=0))
     assert list(found.columns) == ["town", "guests", "x"]
+    ranks = fitted().p_value(frame, by="columns")
+    np.testing.assert_array_equal(ranks, fitted().table_.p_value(frame, by="columns", verbose=0))
     X = np.random.default_rng(0).normal(size=(300, 2)) @ np.array([[1.0, 2.0], [0.0, 0.5]])
     X = np.insert(X, 1, 7.0, axis=1)
     of_array = NormalizingFlow(NORMAL, **QUICK).fit(X).contributions(X[:4])

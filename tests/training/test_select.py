@@ -1,6 +1,7 @@
 """`select`: models compared on rows that they have not seen, and their stack."""
 
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from common import AFFINE, QUICK, ROWS, close, error_of, interrupting
 
 import flows
+from flows.results.result import Kept
 from flows.training import comparison
 from flows.training.comparison import Candidate, Comparison, SelectOptions, as_one, mixed, stacked_scores
 from flows.training.data.read import read_arrays
@@ -251,18 +253,10 @@ def compared(folds, **options):
     return Comparison(jax.random.key(0), options, None, read_arrays(ROWS, options, jax.random.key(0)), folds)
 
 
-class Numbered(flows.training.EnsembleResult):
-    """Members whose params are their numbers."""
-
-    log_pdf_of_member = staticmethod(lambda params, x, **_: params + x[:, 0])
-
-    def params_of_member(self, member):
-        return float(member)
-
-
 def test_each_row_is_scored_by_the_member_that_has_not_seen_it():
     comparison_of_folds = compared(5)
-    scores, trained, _ = comparison_of_folds._scored(Numbered(None, None, None))
+    members = [SimpleNamespace(params=float(i), log_pdf=lambda params, x, **_: params + x[:, 0]) for i in range(5)]
+    scores, trained, _ = comparison_of_folds._scored(SimpleNamespace(judges=lambda: members))
     np.testing.assert_array_equal(scores, np.repeat(np.arange(5.0), 60) + ROWS[comparison_of_folds.rows, 0])
     np.testing.assert_array_equal(trained, np.repeat(np.arange(5.0), 60) + ROWS[np.roll(comparison_of_folds.rows, -60), 0])
 
@@ -277,7 +271,8 @@ def test_rows_of_the_training_are_as_many_as_are_held_out(rows):
 
 def test_scores_of_the_training_compile_nothing(caplog):
     comparison_of_folds, model = compared(5), flows.Mixture(AFFINE, num_components=5, trainable=False)
-    result = flows.training.EnsembleResult(*model(0, 2), model, 2, path=())
+    kept = Kept(np.zeros((5, 60, 2)))
+    result = flows.training.EnsembleResult(*model(0, 2), model, 2, path=(), kept=kept)
     comparison_of_folds.trained = []
     with pytest.raises(ValueError, match="zip"):
         comparison_of_folds._scored(result)
