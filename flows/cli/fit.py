@@ -42,6 +42,7 @@ def fit(
     minutes: Annotated[float, typer.Option("--minutes", help="Minutes after which the fit ends with its epoch.")] = 5.0,
     max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Limit of epochs for each model.")] = None,
     rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="Fit this many rows, drawn at random.")] = None,
+    by_columns: Annotated[bool, typer.Option("--by-columns", help="Write what `flows score --by columns` needs.")] = False,
 ) -> None:
     """Fit one exact density to the rows of a file: numbers, counts, categories, dates, whatever its columns hold."""
     if not 0 < minutes < float("inf"):
@@ -55,7 +56,7 @@ def fit(
     if not (shared.quiet or shared.json):
         print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)
     keep_programs(shared.no_cache)
-    start = time.monotonic()
+    start, verbose = time.monotonic(), int(sys.stderr.isatty() and not shared.quiet)
     result = asked(
         lambda frame: flows.tables.fit(
             shared.seed,
@@ -66,13 +67,16 @@ def fit(
             gaps="drop" if shared.drop_gaps else "refuse",
             max_epochs=max_epochs,
             total_minutes=minutes,
-            verbose=int(sys.stderr.isatty() and not shared.quiet),
+            verbose=verbose,
         ),
         block,
         "Correct it, or give --drop-gaps where it is a gap, or --schema with other kinds",
     )
     limited, (result, ahead) = time.monotonic() - start >= 60 * minutes, _leading(result)
     result.save(output, source.reading.metadata)
+    if by_columns:
+        flows.tables.contributions.column_scores(result.result, known, verbose)
+        result.save(output, source.reading.metadata)
     if shared.json:
         print_json({**_figures(result), "file": output, "limited": limited, "flows": flows.__version__})
     elif not shared.quiet:

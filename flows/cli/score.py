@@ -17,7 +17,6 @@ from flows.cli.output import check_rows_output, print_json, write_rows
 from flows.cli.source import Source, reading_of
 
 COLUMNS, ODD_COLUMNS = ("log_prob", "p_value"), ("odd_column", "contribution")
-USUAL = 256  # draws whose contributions are usual for a column
 
 
 @command("force", *FILES, "no_cache")
@@ -33,6 +32,7 @@ def score(
             help="Give -inf to an unknown category or a value out of bounds, and empty cells to rows with gaps.",
         ),
     ] = False,
+    by: Annotated[str, typer.Option("--by", help="What p_value ranks: density, or columns, the oddest of a row.")] = "density",
     oddest: Annotated[
         Optional[float],
         typer.Option(
@@ -52,8 +52,10 @@ def score(
     reading = reading_of(shared, data, table)
     keep_programs(shared.no_cache)
     sums: Any = Counter()
-    odd = None if oddest is None else Odd(table, oddest, shared.quiet)
-    write_rows(output, scored(table, Source(data, reading), coerce, odd, prefix, sums), reading)
+    verbose = int(sys.stderr.isatty() and not shared.quiet)
+    odd = None if oddest is None else Odd(table, oddest, verbose)
+    columns = {} if by == "density" else {"by": by, "verbose": verbose}
+    write_rows(output, scored(table, Source(data, reading), coerce, columns, odd, prefix, sums), reading)
     mean = sums["log_prob"] / sums["scored"] if sums["scored"] else float("nan")
     if shared.json:
         print_json({**sums, "log_prob": mean, "file": output})
@@ -69,7 +71,7 @@ def score(
 
 
 def scored(
-    table: "flows.tables.TableResult", source: Source, coerce: bool, odd: "Odd | None", prefix: str, sums: Any
+    table: "flows.tables.TableResult", source: Source, coerce: bool, by: Any, odd: "Odd | None", prefix: str, sums: Any
 ) -> Iterator[pl.DataFrame]:
     """Blocks of rows with their new columns; counts of rows, and log p of rows that have a density, are added to sums."""
     errors, remedy = ("coerce", "Correct it") if coerce else ("raise", "Correct it, or give --coerce")
@@ -81,6 +83,7 @@ def scored(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*have an unknown category|overflow")  # all blocks are counted
             log_p, p_values = asked(lambda frame: table.log_prob_and_p_value(frame, errors=errors), rows, remedy)
+            p_values = table.p_value(rows.frame, errors=errors, **by) if by else p_values
             odd_columns = [] if odd is None else odd.columns_of(rows.frame, p_values)
         columns = [*(pl.Series(values).fill_nan(None) for values in (log_p, p_values)), *odd_columns]
         finite, num_odd = np.isfinite(log_p), odd_columns[0].count() if odd_columns else 0
@@ -94,30 +97,25 @@ class Odd:
 
     Args:
         share: the largest `p_value` of such rows.
-        quiet: show no bar of progress.
+        verbose: 1 for bars of progress.
     """
 
-    def __init__(self, table: "flows.tables.TableResult", share: float, quiet: bool):
-        self.table, self.share = table, share
-        self.verbose = int(sys.stderr.isatty() and not quiet)
-        self.medians: np.ndarray | None = None
+    def __init__(self, table: "flows.tables.TableResult", share: float, verbose: int):
+        self.table, self.share, self.verbose = table, share, verbose
+        self.usual: np.ndarray | None = None
 
     def columns_of(self, rows: pl.DataFrame, p_values: np.ndarray) -> list[pl.Series]:
         """The name of the column, and its contribution; null for the other rows, and where there is no contribution."""
-        places = np.flatnonzero(p_values <= self.share)
+        places, schema = np.flatnonzero(p_values <= self.share), self.table.schema
         names, values = np.full(len(rows), None, object), np.full(len(rows), np.nan)
         if len(places):
-            columns, contributions = self._contributions(rows[places])
-            if self.medians is None:  # of draws; with a condition, at its first rows
-                condition = rows.select(self.table.schema.condition).drop_nulls()[:USUAL]
-                draws = self.table.draw(0, 1, condition) if condition.width else self.table.draw(0, USUAL)
-                self.medians = np.nanmedian(self._contributions(draws)[1], 0)
-            below = np.nan_to_num(contributions - self.medians, nan=np.inf)
+            if self.usual is None:  # of draws; with a condition, at its values in these rows
+                contexts = schema.rows(rows, errors="coerce").context
+                self.usual = flows.tables.contributions.usual_values(self.table.result, schema, contexts, self.verbose)
+            frame = self.table.contributions(rows[places], errors="coerce", verbose=self.verbose)
+            contributions = frame.select(schema.columns).to_numpy()
+            below = np.nan_to_num(contributions - self.usual, nan=np.inf)
             least, known = below.argmin(1), below.min(1) < np.inf
-            names[places[known]] = np.array(columns, object)[least[known]]
+            names[places[known]] = np.array(schema.columns, object)[least[known]]
             values[places[known]] = contributions[known, least[known]]
         return [pl.Series(names.tolist(), dtype=pl.String), pl.Series(values).fill_nan(None)]
-
-    def _contributions(self, rows: Any) -> tuple[list[str], np.ndarray]:
-        frame = self.table.contributions(rows, errors="coerce", verbose=self.verbose)
-        return list(map(str, frame.columns)), np.stack([np.asarray(frame[name], float) for name in frame.columns], 1)

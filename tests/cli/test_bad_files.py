@@ -168,6 +168,7 @@ def test_bad_calls(model, flows, rows, tmp_path):
         (("plot", model, "-o", "pairs.png", "-n", "0"), "-n is 0; expected 1 or more"),
         (("plot", model, "-o", "pairs.png", "--columns", "volts"), "--columns names 'volts'; expected some of 'minute_of_day'"),
         (("score", model, data, "--oddest", "2"), "--oddest is 2; expected a share above 0"),
+        (("score", model, data, "--by", "rows"), "p_value: by is 'rows'; expected one of 'density', 'columns'"),
         (("score", model, "none.csv"), "none.csv cannot be read: No such file or directory"),
         (("score", model, "."), ". is a folder; expected a file of rows"),
         (("score", model, data, "-o", "old.csv"), "old.csv exists; give --force to replace it"),

@@ -20,8 +20,9 @@ import flows as library
 from conftest import POWER, QUICK, ROOT, WEATHER
 from flows import tables
 from flows.__main__ import main
-from flows.cli import check, command, sample, score, show, source
+from flows.cli import check, command, sample, show, source
 from flows.cli.app import EXAMPLES
+from flows.tables import contributions
 from flows.training.comparison import Candidate, as_one
 from flows.training.select import Selection
 
@@ -290,7 +291,7 @@ def test_what_columns_hold_is_guessed_from_all_values(flows, tmp_path):
 
 
 def test_odd_rows_name_their_column(model, flows, tmp_path, rows, monkeypatch):
-    monkeypatch.setattr(score, "USUAL", 64)
+    monkeypatch.setattr(contributions, "USUAL_DRAWS", 64)
     data = rows(cells=[(4, 3, "300.0")])
     assert flows("score", model, data, "-o", "scored.csv", "--oddest", 0.1)[0] == 0
     scored = pl.read_csv(tmp_path / "scored.csv")
@@ -298,6 +299,18 @@ def test_odd_rows_name_their_column(model, flows, tmp_path, rows, monkeypatch):
     assert scored["odd_column"][3] == "voltage_v" and scored["contribution"][3] < -20
     usual = scored.filter(pl.col("p_value") > 0.1)
     assert len(usual) > 5 and usual["odd_column"].null_count() == usual["contribution"].null_count() == len(usual)
+
+
+def test_rows_are_ranked_by_their_oddest_columns(model, flows, tmp_path, rows):
+    data = rows(cells=[(4, 3, "300.0")])
+    assert flows("fit", POWER, "-o", "by.flows", *QUICK, "--rows", 500, "--by-columns")[0] == 0
+    assert flows("score", "by.flows", data, "-o", "scored.csv", "--by", "columns")[0] == 0
+    scored = pl.read_csv(tmp_path / "scored.csv")
+    assert scored.columns[-2:] == ["log_prob", "p_value"] and scored["p_value"].arg_min() == 3
+    frame = pd.read_csv(tmp_path / data)
+    np.testing.assert_array_equal(scored["p_value"], tables.load("by.flows").p_value(frame, by="columns", verbose=0))
+    status, _, err = flows("score", model, data, "-o", "b.csv", "--by", "columns")
+    assert status == 2 and "expected one of `flows fit --by-columns`" in err and not (tmp_path / "b.csv").exists()
 
 
 def test_rows_without_a_density_are_coerced(model, flows, tmp_path, rows):
