@@ -11,10 +11,10 @@ from flows.persistence.models import Loaded, PathLike, load_model
 from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics, Parameters
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import LIBRARIES, Header
-from flows.results.history import History
+from flows.results.history import ROW_COUNTS, History
 from flows.results.result import COLUMN_SCORES, HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult, Scored
 
-WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped", "stacked"}
+WHOLE = {"best_epoch", *ROW_COUNTS, "batch_size", "max_epochs", "patience", "skipped", "stacked"}
 MORE = SCORES, SCORE_WEIGHTS, COLUMN_SCORES, DIAGNOSTICS, TURN
 TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "path", "metadata", PARAMETERS}
 

@@ -219,9 +219,9 @@ class Frame(NamedTuple):
         """Return the rows at these places."""
         return self._replace(native=taken_rows(self.native, places), rows=len(places))
 
-    def without(self, name: str) -> "Frame":
-        """Return all columns but one; they stay at their places."""
-        return self._replace(places={other: place for other, place in self.places.items() if other != name})
+    def without(self, *names: str) -> "Frame":
+        """Return all columns but some; they stay at their places."""
+        return self._replace(places={other: place for other, place in self.places.items() if other not in names})
 
 
 def looked_at(frame: Any, what: str) -> Frame:
@@ -284,9 +284,19 @@ def taken_rows(frame: Any, places: np.ndarray) -> Any:
     return frame.filter(places) if places.dtype == bool else frame[places]
 
 
-def column_at(frame: Any, place: int) -> Any:
-    """Return a column of a frame of pandas or polars."""
+def column_at(frame: Any, place: int | list[int]) -> Any:
+    """Return a column of a frame of pandas or polars; of several places a frame."""
     return frame.iloc[:, place] if hasattr(frame, "iloc") else frame[:, place]
+
+
+def without_column(x: Any, name: str, what: str) -> tuple[Any, Any]:
+    """Return a frame without a column, and the column."""
+    x, header = plain(x), header_of(x)
+    if header is None or name not in header.names:
+        there = listed(header.names if header else ())
+        raise FlowsError(f"{what} is {name!r:.60}; expected a value for each row, or a column of data, which has {there}")
+    rest = [j for j, other in enumerate(header.names) if other != name]
+    return returned(column_at(x, rest), header.library), column_at(x, header.names.index(name))
 
 
 def listed(names: Iterable[Any]) -> str:

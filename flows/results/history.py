@@ -14,6 +14,7 @@ from flows.core import Distribution, DistributionInit, ModelValue, Shape, as_eve
 from flows.results.pictures.axes import colours, styled
 
 GREY = "#a0a0a0"  # of losses by which a fit is not judged
+ROW_COUNTS = "rows", "held_out", "groups", "order", "unscored"  # numbers of a fit; the last three with `groups=` or `order=`
 # summary
 OF_LABELS = {
     "unbiased": "exact without rng, an unbiased estimate with rng",
@@ -206,7 +207,9 @@ def judged(history: Any) -> str:
     spread = f" +- {error:.3f}" if np.isfinite(error) else ""
     value = f"log-likelihood {-best:.3f}{spread} nats" if history.objective is None else f"{history.objective} {best:.4g}"
     weighed = f", as good as {float(history['effective']):,.0f} of equal weight" if "effective" in history else ""
-    return f"{value}, of {int(history['held_out']):,} rows held out{weighed}"
+    last, groups = "the last " * ("order" in history), f" of {int(history.get('groups', 0)):,} groups" * ("groups" in history)
+    others = f", {int(history.get('unscored', 0)):,} others unscored, as folds are of one size" * bool(history.get("unscored"))
+    return f"{value}, of {last}{int(history['held_out']):,} rows{groups} held out{others}{weighed}"
 
 
 def by_heart(history: Any) -> str:

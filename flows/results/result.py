@@ -102,8 +102,9 @@ class FitResult(Hints, Plot, Distribution):
             columns; with a context its mean is linear in it; for codes and angles, on which it depends alike, the frequencies
             and von Mises densities); "rows" and "held_out", their numbers, for a stream in an epoch; with weights "effective",
             the number of rows of equal weight that are worth as much as the rows held out; "batch_size", "max_epochs" and
-            "patience", as they were used; after `flows.select` "trained_loss", the loss of these params on rows of the
-            training. A dict that draws itself: `history.plot()`. `history.interrupted` is whether Ctrl-C ended the fit.
+            "patience", as they were used; with `groups` or `order` the number of their values held out, "groups" or "order",
+            and of rows that folds leave "unscored"; after `flows.select` "trained_loss", the loss of these params on rows of
+            the training. A dict that draws itself: `history.plot()`. `history.interrupted` is whether Ctrl-C ended the fit.
         columns, context_columns: names of the columns of the tables it was fitted to, or None.
         turn: the start of the turn on which the data had each angle, an array of the event, 0 for other columns; None without
             angles, or without data. `draw`, `cdf`, `quantile` and `interval` have angles in [turn, turn + period): in [0,

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from flows.core import Array, Distribution, FlowsError, as_context, as_event, functions_of, on_device, part_of, positive
 from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
-from flows.results.history import Epoch, History
+from flows.results.history import ROW_COUNTS, Epoch, History
 from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
 from flows.training.data.facts import ColumnFacts, check_candidate
@@ -287,7 +287,7 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
         flow = Mixture(flow, num_components=folds, trainable=False)
         params = {"components": params, "fixed": {"logits": jnp.full(folds, -np.log(folds), log_weights.dtype)}}
     losses = -scores.reshape(*front, -1).mean(-1, keepdims=True)
-    history = {name: first.history[name] for name in ("rows", "held_out", "gaussian_loss") if name in first.history}
+    history = {name: first.history[name] for name in (*ROW_COUNTS, "gaussian_loss") if name in first.history}
     history |= {"validation_loss": losses, "best_epoch": np.zeros(front, int), "error": np.full(front, error)}
     history |= {"stacked": np.array(len(results))}
     part = part_of(flow, as_event(first.input_dim), as_context(first.context_dim))

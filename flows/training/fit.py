@@ -33,6 +33,8 @@ def fit(
     objective: Callable | None = None,
     validation: Any = None,
     folds: int | None = None,
+    groups: Any = None,
+    order: Any = None,
     members: int | None = None,
     batch_size: int | None = None,
     max_epochs: int | None = None,
@@ -79,6 +81,9 @@ def fit(
             pair (data, context) for a conditional model.
         folds: the number of models to average (`EnsembleResult`), each with another part of the rows held out; by default 5
             for flows of more trained numbers than rows, below 2,000 rows, without `validation`, and otherwise 1.
+        groups: (rows,), equal for rows to hold out together, such as the visits of a patient; or the name of a column.
+        order: (rows,), numbers or dates, of which the last are held out; or the name of a column. A column that is named in
+            groups or order is not modelled.
         members: the number of models to fit to the same rows instead, as `flows.fit_ensemble` does.
         batch_size: rows in a step, at most all training rows; by default 256, or an eighth of the training rows if that is
             less, but at least 8.
@@ -163,6 +168,8 @@ class SelectKeywords(TableKeywords, total=False):
 
     context: Any
     weights: Any
+    groups: Any
+    order: Any
     standardize: bool | str
     standardize_context: bool
     support: Any

@@ -61,7 +61,7 @@ def fit_prepared(rows: Prepared, options: Options, key: Array) -> FitResult:
 
     # This may be refused, so it comes before the training.
     flow = several(rows.outer(rows.model)) if rows.folds else rows.outer(several(rows.model))
-    fields, counts = facts_of_result(rows)
+    fields, counts = facts_of_result(rows, options)
     fitted, history = train_members(rows, replace(options, members=members), key, flow, outer)
     history.update(counts)
     arguments = *fitted, flow, as_dim(rows.event), as_dim(rows.context), history
@@ -104,7 +104,8 @@ def train_members(
         return Distribution(params, *functions_of(with_functions_of(whole, part), params))
 
     def settings() -> dict[str, Any]:
-        return settings_of(rows.outer(rows.model), key, (split.whole.rows, split.validation), options)
+        data = split.whole.rows, split.validation, split.groups if options.holding else None
+        return settings_of(rows.outer(rows.model), key, data, options)
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # a model that runs row by row is never traced
         best, history = drive(source, starts[0] if members is None else stacked(starts), published, settings)
@@ -132,11 +133,17 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> RowsPro
     return Objective(*common, function=options.objective, key=key_of(options.objective))
 
 
-def facts_of_result(rows: Prepared) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def facts_of_result(rows: Prepared, options: Options) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the fields of a result that describe the rows, and the numbers of rows for the history."""
     split, held_out = rows.split, [fold.raw_held_out for fold in rows.folds or (rows,)]
     others = len(split.others) if rows.folds else 0  # each row trains some fold
     counts = {"rows": np.array(split.total + others), "held_out": np.array(sum(len(part.x) for part in held_out))}
+    if options.holding:
+        numbers, whole = np.concatenate([fold.split.others for fold in rows.folds or (rows,)]), split.whole
+        counts[options.holding] = np.array(len(np.unique(np.asarray(split.groups)[numbers])))
+        if rows.folds:
+            counts["rows"] = np.array(len(whole) if whole.weights is None else np.count_nonzero(whole.weights))
+            counts["unscored"] = np.array(counts["rows"] - len(numbers))
     if held_out[0].weights is not None:
         weights = np.concatenate([part.weights for part in held_out])
         counts["effective"] = np.array(np.square(weights.sum()) / np.square(weights).sum())

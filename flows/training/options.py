@@ -192,6 +192,8 @@ class Options:
     objective: Annotated[Callable | None, optional(objective_of_rows)] = None
     validation: Annotated[Any, optional(share_or_rows)] = None
     folds: Annotated[int | None, optional(positive_int)] = None
+    groups: Any = None
+    order: Any = None
     members: Annotated[int | None, optional(partial(positive_int, most=10_000))] = None
     batch_size: Annotated[Any, optional(positive_int)] = None
     max_epochs: Annotated[Any, optional(positive_int)] = None
@@ -231,11 +233,11 @@ class Options:
                 f"{self.caller}: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer "
                 "instead"
             )
-        if (self.folds or 1) > 1 and self.validation is not None:
-            raise TypeError(
-                f"{self.caller}: folds={self.folds} holds out each row once; leave validation out, or give folds=1 for one "
-                "model"
-            )
+        for name in ("validation", "order"):
+            if (self.folds or 1) > 1 and getattr(self, name) is not None:
+                raise TypeError(f"{self.caller}: folds={self.folds} holds out each row once; leave {name} out, or give folds=1")
+        if sum(value is not None for value in (self.groups, self.order)) + (self.share is None) > 1:
+            raise TypeError(f"{self.caller}: groups, order and rows of validation each say which rows are held out; give one")
         if self.rows == "split" and self.mesh is None:
             raise TypeError(f"{self.caller}: rows is 'split', but there is no mesh to split them over; give mesh=\"all\"")
         if self.optimizer is not None and self.weight_decay:
@@ -266,6 +268,11 @@ class Options:
     def share(self) -> float | None:
         """The share of rows to hold out; None if there are rows to validate on instead."""
         return SHARE if self.validation is None else self.validation if isinstance(self.validation, float) else None
+
+    @property
+    def holding(self) -> str:
+        """The option that says which rows are held out, "groups" or "order"; "" without them."""
+        return next((name for name in ("groups", "order") if getattr(self, name) is not None), "")
 
     @property
     def max_seconds(self) -> float:
@@ -326,6 +333,7 @@ class Options:
         lasting = [option.name for option in fields(self) if _declared(option) and MAY_CHANGE not in _declared(option)]
         return {name: getattr(self, name) for name in lasting if name != "objective"} | {
             "as_is": list(self.as_is),
+            "holding": self.holding or None,
             "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",
         }

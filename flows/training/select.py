@@ -148,8 +148,8 @@ def select(
         rng: key or seed, the same for all fits.
         candidates: distributions, a sequence or a dict with names, the cheap ones first; None for a list that suits the numbers
             of rows and columns: the closed-form Gaussian, mixtures of Gaussians, and flows.
-        data, context, weights, batch_size, max_epochs, patience, learning_rate, weight_decay, standardize, standardize_context,
-            support, as_is, dequantize, mesh, rows: as in `flows.fit`.
+        data, context, weights, groups, order, batch_size, max_epochs, patience, learning_rate, weight_decay, standardize,
+            standardize_context, support, as_is, dequantize, mesh, rows: as in `flows.fit`.
         validation: the share of rows to compare on; or rows to compare on, as in `flows.fit`, and then there are no folds.
         max_minutes: time limit of each fit.
         total_minutes: time limit of all fits. The fit that runs then stops after its epoch, and counts; no further fit begins.
@@ -182,7 +182,8 @@ def select(
         key = as_key(rng)
         split = read_arrays(data, options, key)
         table, rows = split.whole, len(split.numbers())
-        folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1
+        few = FOLDS * 2 <= rows < FEW and split.suits_folds(FOLDS, options)
+        folds = FOLDS if options.share is not None and few else 1
         models = (
             suggested(rows, table.event, options.context is not None, mostly_whole(table.x))
             if candidates is None

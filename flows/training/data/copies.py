@@ -38,11 +38,12 @@ MORE = 1.1  # times the error of rounding, which an error may have to count as r
 NEARLY = 0.99  # of the rows, whose errors have to count as rounding
 
 
-def check_copies(split: Split) -> None:
+def check_copies(split: Split, holding: str = "") -> None:
     """Warn of rows of data that are copies of others, and of rows of validation that are among data."""
     rows, validation = split.whole, split.validation
-    if split.groups is not None:
-        _, first, group_of_row = np.unique(split.groups, return_index=True, return_inverse=True)
+    copies_of = groups_of((rows.x, rows.context)) if holding else split.groups
+    if copies_of is not None:
+        _, first, group_of_row = np.unique(copies_of, return_index=True, return_inverse=True)
         copied = first[group_of_row.ravel()]
         copies = np.flatnonzero(copied != np.arange(len(copied)))
         if len(copies):
@@ -51,7 +52,8 @@ def check_copies(split: Split) -> None:
                 remedy = "Each follows the row it repeats: of draws of a chain keep one of each, with weights= for their number"
             warn_of_data(
                 f"fit: {len(copies)} of {len(copied)} rows of data are copies of others, such as row {copies[0]} of row "
-                f"{copied[copies[0]]}. Copies are held out together, as a held-out copy of a training row tests nothing. "
+                f"{copied[copies[0]]}. Copies are held out {f'by {holding}' if holding else 'together'}, as a held-out copy of "
+                "a training row tests nothing. "
                 f"{remedy}"
             )
     if validation is None or split.stream is not None:

@@ -101,7 +101,8 @@ def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int
     if options.folds is not None or options.validation is not None or split.stream is not None:
         return options.folds or 1
     rows = len(split.numbers())
-    if rows >= FEW or rows < 2 * FOLDS or not has_flow(view.rest) or view.rest.likelihood == "lower bound":
+    few = 2 * FOLDS <= rows < FEW and split.suits_folds(FOLDS, options)
+    if not few or not has_flow(view.rest) or view.rest.likelihood == "lower bound":
         return 1
     part = view.rest_part
     if closures := part.closures:
@@ -125,7 +126,7 @@ class Shared(NamedTuple):
 
 def check_data(split: Split, options: Options, model: Shared | ModelView) -> ColumnFacts:
     """Check the training rows and their context, for a model or several, and measure the context's columns."""
-    check_copies(split)
+    check_copies(split, options.holding)
     data = Examined(split, options, model)
     for noise in data.noise:
         check_rounded(noise, data.labels)

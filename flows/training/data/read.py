@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError, check_finite, rows_within
-from flows.results.frames import collected, in_order, named_apart, numbers_of
+from flows.results.frames import collected, in_order, named_apart, numbers_of, without_column
 from flows.training.data.copies import groups_of
 from flows.training.data.table import (
     LEAST_ROWS,
@@ -41,7 +41,11 @@ CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
 BLOCK = 1024  # rows, at most
 BLOCKS_HELD_OUT = 4  # blocks, at least
 HELD_OUT = 100_000, 2**24  # rows, and numbers, at most, of a share of a stream
-NO_WEIGHTS = "fit: weights are for data in memory; draw the rows of a stream in proportion to their weights instead"
+GAPS = "None", "nan", "NaT", "<NA>"  # as text
+IN_MEMORY = (
+    "fit: groups, order and weights are for data in memory; draw the rows of a stream in proportion to their weights instead, "
+    "and hold out whole groups, or the last rows, as rows of validation"
+)
 
 
 def read(data: Any, options: Options, key: Array) -> Split:
@@ -58,15 +62,19 @@ def read(data: Any, options: Options, key: Array) -> Split:
 def read_arrays(data: Any, options: Options, key: Array) -> Split:
     """Read arrays or frames, and split them."""
     data, context = collected(data, "fit: data"), collected(options.context, "fit: context")
+    holding, values = options.holding, getattr(options, options.holding, None)
+    if isinstance(values, str):
+        data, values = without_column(data, values, f"fit: {holding}")
     headers = named_apart(data, "fit: data"), named_apart(context, "fit: context")
     whole = Table.of(read_rows(data, context, weights=options.weights), headers)
     # Rows of weight 0 are left out.
     numbers = whole.numbers if whole.weights is None else np.flatnonzero(whole.weights)
-    groups = groups_of((whole.x, whole.context))
+    groups = places_of(values, holding, len(whole)) if holding else groups_of((whole.x, whole.context))
     if options.share is None:
         held_out = read_validation(options.validation, whole)
     else:
-        train, others = split_numbers(len(numbers), options.share, key, None if groups is None else groups[numbers])
+        chosen = None if groups is None else groups[numbers]
+        train, others = split_numbers(len(numbers), options.share, key, chosen, holding)
         numbers, held_out = numbers[train], whole.take(numbers[others])
     return Split.of(whole, numbers, held_out, options, groups)
 
@@ -107,6 +115,21 @@ def _weights(weights: Any, rows: int) -> np.ndarray:
     return w
 
 
+def places_of(values: Any, name: str, rows: int) -> np.ndarray:
+    """Return the place of each row's value among the sorted values of `groups=` or `order=`."""
+    values = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+    if values.shape != (rows,):
+        raise FlowsError(f"fit: {name} has shape {values.shape}, expected ({rows},): one for each row of data")
+    as_text = values.astype(str) if values.dtype.kind in "OU" else values
+    gaps = (values != values) if as_text is values else np.isin(as_text, GAPS)
+    if gaps.any():
+        raise FlowsError(f"fit: {name} has a gap in row {gaps.argmax()}; expected a value for each row: fill or drop it")
+    if name == "order" and any(isinstance(value, str) for value in values[:1]):
+        raise FlowsError(f"fit: order is text, such as {as_text[0]:.40}; expected numbers, or a column that is read as a date")
+    places: np.ndarray = np.unique(values if name == "order" else as_text, return_inverse=True)[1]
+    return places
+
+
 def read_validation(validation: Any, table: Table) -> Table:
     """Read rows to validate on, or a pair of rows and context, of the shapes of a table; names put columns in order."""
     pair, context_name = isinstance(validation, tuple) and len(validation) == 2, "the context of validation"
@@ -144,8 +167,8 @@ class DataFailed(Exception):
 def mapped(data: np.memmap, options: Options, key: Array) -> Split:
     """Read a memory-mapped file; whole blocks of neighbouring rows are held out and shuffled."""
     n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), seed_of(key)
-    if options.weights is not None:
-        raise FlowsError(NO_WEIGHTS)
+    if options.weights is not None or options.holding:
+        raise FlowsError(IN_MEMORY)
     headers = None, named_apart(context, "fit: context")
     if context is not None and not isinstance(context, np.memmap):
         context = read_rows(context, None, "context").x
@@ -192,8 +215,8 @@ def mapped(data: np.memmap, options: Options, key: Array) -> Split:
 
 def iterated(data: Any, options: Options) -> Split:
     """Read an iterable of batches, which starts again at its end if it can."""
-    if options.weights is not None:
-        raise FlowsError(NO_WEIGHTS)
+    if options.weights is not None or options.holding:
+        raise FlowsError(IN_MEMORY)
     if options.context is not None:
         raise FlowsError("fit: data is an iterable, so it has to yield the context in pairs (rows, context)")
     if options.steps_per_epoch is None:

@@ -1,6 +1,6 @@
 """Rows on their way to a model: NumPy arrays in tables, divided at random into training rows and held-out rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ class Rows(NamedTuple):
 
 
 Headers = tuple[Header | None, Header | None]  # the columns of frames, of data and of their context
+Pair = tuple[np.ndarray, np.ndarray]  # the numbers of training rows and of held-out rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ class Split:
     validation: Rows | None  # the rows of `validation=`
     batch_size: int
     steps: int  # an epoch
-    groups: np.ndarray | None = None  # a number for each row of data, equal for copies; None without copies
+    groups: np.ndarray | None = None  # the place of each row in `groups=` or `order=`; or numbers, equal for copies
     stream: Stream | None = None  # the source of rows that do not fit on the device
     total: int = 0  # rows to train on in an epoch
 
@@ -159,16 +160,22 @@ class Split:
             raise FlowsError(f"fit: folds is {count}; expected folds from 2 to {len(numbers) // 2}, half the rows")
         return self.divided(numbers, numbers, options)
 
+    def suits_folds(self, count: int, options: Options) -> bool:
+        """Tell whether folds are possible, and no group is larger than a fold."""
+        sizes = np.ones(count) if self.groups is None or options.groups is None else np.bincount(self.groups[self.numbers()])
+        return options.holding != "order" and bool(count * sizes.max() <= sizes.sum())
+
     def folds(self, options: Options, key: Array, count: int) -> list["Split"]:
         """Return a split for each fold, which holds out another part of the rows."""
         numbers = self.numbers()
         groups = None if self.groups is None else self.groups[numbers]
-        parts = folds_of_rows(len(numbers), count, key, groups)
+        parts = folds_of_rows(len(numbers), count, key, groups, options.holding)
         return [self.divided(numbers[train], numbers[others], options) for train, others in parts]
 
 
-def split_numbers(n: int, validation: float, key: Array, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the numbers of the training rows and of the held-out rows at random; rows of one of the `groups` stay together."""
+def split_numbers(n: int, validation: float, key: Array, groups: np.ndarray | None = None, holding: str = "") -> Pair:
+    """Draw the numbers of the training rows and of the held-out rows at random; rows of one of the `groups` stay together.
+    With the option `holding`, "groups" always stay together, and of "order" the last rows are held out."""
     held_out = max(round(n * validation), 1)
     if n - held_out < LEAST_ROWS:
         raise FlowsError(
@@ -177,21 +184,26 @@ def split_numbers(n: int, validation: float, key: Array, groups: np.ndarray | No
         )
     order = np.random.default_rng(seed_of(key)).permutation(n)
     part = np.full(n, -1)
-    part[order[:held_out]] = 0
-    if groups is not None:
+    chosen = order[:held_out] if groups is None or holding != "order" else np.argsort(groups, kind="stable")[n - held_out :]
+    part[chosen] = 0
+    if groups is not None and holding == "groups":
+        part = _dealt(groups, order, (1 - validation, validation)) - 1
+    elif groups is not None and not holding:
         smallest = int(np.unique(groups, return_counts=True)[1].min())
         together = _parts(groups, order, max(held_out, smallest), 1)
         part = together if ENOUGH * held_out <= (together == 0).sum() <= n - LEAST_ROWS else part
     return order[part[order] < 0], order[part[order] == 0]
 
 
-def folds_of_rows(n: int, folds: int, key: Array, groups: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds_of_rows(n: int, folds: int, key: Array, groups: np.ndarray | None = None, holding: str = "") -> list[Pair]:
     """Return training and held-out numbers of each fold; all folds have equally many, so that they share their programs."""
     order, size = np.random.default_rng(seed_of(key)).permutation(n), n // folds
     part = np.full(n, -1)
     part[order[: folds * size]] = np.repeat(np.arange(folds), size)
+    if groups is not None and holding:
+        part = _dealt(groups, order, (1 / folds,) * folds)
     for smaller in SMALLER:
-        if groups is None:
+        if groups is None or holding:
             break
         together = _parts(groups, order, size // smaller, folds)
         if np.bincount(together[together >= 0], minlength=folds).min() >= max(ENOUGH * size / smaller, 1):
@@ -220,6 +232,23 @@ def _parts(groups: np.ndarray, order: np.ndarray, size: int, parts: int) -> np.n
                 rest.append(group)
         left = rest
     return np.array(part_of_group)[group_of_row.ravel()]
+
+
+def _dealt(groups: np.ndarray, order: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Return the part of each row: whole groups, the largest first, each into the part that is then the least full for its
+    share. Groups of one size are in random order."""
+    _, first, group_of_row, counts = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    if len(counts) < len(shares):
+        raise FlowsError(f"fit: groups has {len(counts)} values; expected {len(shares)} or more. Give fewer folds or no groups")
+    ranked, sizes, loads = np.lexsort((np.argsort(order)[first], -counts)), counts.tolist(), [0] * len(shares)
+    part_of_group = np.zeros(len(counts), int)
+    for group in ranked.tolist():
+        full = [(load + sizes[group]) / share for load, share in zip(loads, shares, strict=True)]
+        part_of_group[group] = part = full.index(min(full))
+        loads[part] += sizes[group]
+    if 0 in loads:
+        part_of_group[ranked[-1]] = loads.index(0)
+    return part_of_group[group_of_row]
 
 
 def seed_of(key: Array) -> list[int]:

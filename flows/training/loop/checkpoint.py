@@ -45,7 +45,7 @@ class Checkpoint:
             both = [(name, header["settings"].get(name), now) for name, now in self.settings.items()]
             changes = [(name, f"{name} was {was!r:.100}, now {now!r:.100}") for name, was, now in both if was != now]
             if changes:
-                said = "; ".join("it has other rows of data" if name == "data" else text for name, text in changes)
+                said = "; ".join("it has other rows of data, groups or order" if it == "data" else text for it, text in changes)
                 raise FlowsError(f"it is of another fit: {said}. Give another folder, or delete the file")
             leaves, tree = jax.tree.flatten(like)
             names = _names(like)
