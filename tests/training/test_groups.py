@@ -111,6 +111,12 @@ def test_folds_say_which_rows_were_left_out():
     assert 0 < 285 - rows < 30
 
 
+def test_groups_of_left_out_rows_count_for_no_others():
+    weights = np.r_[np.zeros(5), np.ones(295)]
+    split = read_arrays(ROWS, Options(groups=GROUPS, weights=weights), KEY)
+    assert not set(GROUPS[split.others]) & set(GROUPS[split.train.numbers]) and split.train.numbers.min() >= 5
+
+
 def test_select_compares_on_whole_groups():
     selection = select(0, {"a": NORMAL, "b": flows.Normal()}, ROWS, groups=GROUPS, max_epochs=1, verbose=0)
     assert selection.folds == 5 and len(selection.rows) == 300
