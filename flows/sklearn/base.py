@@ -67,7 +67,7 @@ class TableEstimator(Hints, BaseEstimator):
             )
         return frame, schema, weights_of(frame, sample_weight)
 
-    def _fit(self, frame: Any, schema: tables.Schema | None, weights: np.ndarray | None, folds: int | None = None) -> None:
+    def _fit(self, frame: Any, schema: Any, weights: Any, groups: Any, order: Any, folds: int | None = None) -> None:
         if (minutes := self.minutes) is not None:
             number(minutes, "minutes", lambda x: x > 0, "a number above 0, or None for no limit")
         self.table_ = tables.fit(
@@ -77,6 +77,8 @@ class TableEstimator(Hints, BaseEstimator):
             model=self.model,
             weights=weights,
             folds=folds if self.folds is None else self.folds,
+            groups=groups,
+            order=order,
             total_minutes=self.minutes,
             verbose=0,
             **{name: value for name in OPTIONS if (value := getattr(self, name)) is not None},

@@ -1,6 +1,6 @@
 """`FlowClassifier`: classes by Bayes' rule, from the density of rows given their label."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import log_softmax
@@ -85,13 +85,14 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         )
         self.priors = priors
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FlowClassifier":
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None, order: Any = None) -> Self:
         """Fit the density of rows given their label.
 
         Args:
             X: a frame, or an array (rows, columns).
             y: labels, (rows,), text or numbers of any type that scikit-learn takes for classes.
             sample_weight: (rows,), 0 or more.
+            groups, order: as in `flows.tables.fit`.
 
         Returns:
             The estimator itself.
@@ -114,7 +115,7 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
             self._label += "_"
         kinds = {name: tables.Ignored() if isinstance(kind, tables.Constant) else kind for name, kind in schema.kinds.items()}
         kinds[self._label] = tables.Category(range(len(classes)))
-        self._fit(self._labelled(frame, places), tables.Schema(kinds, [self._label]), weights)
+        self._fit(self._labelled(frame, places), tables.Schema(kinds, [self._label]), weights, groups, order)
         self.classes_, self.priors_ = classes, priors
         return self
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import DensityMixin
@@ -51,18 +51,19 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         ((200,), (3, 2))
     """
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "NormalizingFlow":
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, groups: Any = None, order: Any = None) -> Self:
         """Fit the density of rows.
 
         Args:
             X: a frame, or an array (rows, columns).
             y: is not used.
             sample_weight: (rows,), 0 or more.
+            groups, order: as in `flows.tables.fit`.
 
         Returns:
             The estimator itself.
         """
-        self._fit(*self._read(X, sample_weight))
+        self._fit(*self._read(X, sample_weight), groups, order)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

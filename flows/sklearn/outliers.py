@@ -1,6 +1,6 @@
 """`FlowOutlierDetector`: rows that are unlike those fitted to, at a rate of false alarms that is kept."""
 
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from sklearn.base import OutlierMixin
@@ -86,13 +86,14 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
             random_state=random_state,
         )
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "FlowOutlierDetector":
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, groups: Any = None, order: Any = None) -> Self:
         """Fit the density of rows, and the score below which a row is an outlier.
 
         Args:
             X: a frame, or an array (rows, columns).
             y: is not used.
             sample_weight: (rows,), 0 or more.
+            groups, order: as in `flows.tables.fit`.
 
         Returns:
             The estimator itself.
@@ -102,8 +103,8 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         count = len(frame) if weights is None else int((weights > 0).sum())
         enough = max(LEAST, ROWS_A_COLUMN * self.n_features_in_) <= count < FEW
         # All rows are held out once, as several models do by default.
-        folds = FOLDS if enough and isinstance(self.model, ModelValue) else None
-        self._fit(frame, schema, weights, folds)
+        folds = FOLDS if enough and isinstance(self.model, ModelValue) and all(x is None for x in (groups, order)) else None
+        self._fit(frame, schema, weights, groups, order, folds)
         result = self.table_.result
         held_out = cast(Kept, result.kept).x.reshape(-1, len(self.table_.schema.columns))
         # As new rows are scored, to the last digit: in a table of categories many rows have one score.

@@ -44,6 +44,8 @@ def fit(
     gaps: str = "refuse",
     validation: Any = None,
     folds: int | None = None,
+    groups: Any = None,
+    order: Any = None,
     total_minutes: float | None = None,
     checkpoint: Any = None,
     callbacks: Any = (),
@@ -68,6 +70,7 @@ def fit(
         gaps: "refuse" a row without a number, an angle or a date, or "drop" it. A gap in a category is a value like others.
         validation: the share of rows that are held out, or a frame to validate on.
         batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, mesh, verbose: as in `flows.fit`.
+        groups, order: as in `flows.fit`: of rows, or the name of a column, which is then not modelled.
         folds, checkpoint, callbacks: as in `flows.fit`, for a single model.
         total_minutes: as in `flows.select`; for a single model it is a limit, too.
 
@@ -96,12 +99,13 @@ def fit(
     with devices_of(keywords.get("mesh"), "tables.fit"), ExitStack() as units:
         names = names_of([condition] if isinstance(condition, str) else condition)
         table = looked_at(frame, "tables.fit")
-        row_weights = weights_of(table, weights, names)
-        schema = completed(table, schema, names, weights)
+        apart = {"weights": weights, "groups": groups, "order": order}
+        of_rows = {option: of_rows_of(table, option, values, names) for option, values in apart.items()}
+        schema = completed(table, schema, names, {name: option for option, name in apart.items() if isinstance(name, str)})
         if gaps == "drop":
-            table, row_weights = _without_gaps(table, schema, row_weights)
+            table, of_rows = _without_gaps(table, schema, of_rows)
         rows = schema.rows(table)
-        shared: Any = {"context": rows.context, "weights": row_weights, **keywords, **_cells(schema)}
+        shared: Any = {"context": rows.context, **of_rows, **keywords, **_cells(schema)}
         models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
         if validation is not None and not np.isscalar(validation):
             validation = _validation(validation, schema)
@@ -127,11 +131,10 @@ def fit(
         return TableResult(schema, result)
 
 
-def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], weights: Any) -> Schema:
-    """The schema of a frame, inferred where there is none; with the condition, and without a column of weights."""
-    in_frame = isinstance(weights, str)
+def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], apart: Mapping[str, str]) -> Schema:
+    """The schema of a frame, inferred where there is none; with the condition, and without the columns of other options."""
     if schema is None:
-        schema = infer_schema(table.without(weights) if in_frame else table, names)
+        schema = infer_schema(table.without(*apart), names)
     elif not isinstance(schema, Schema):
         raise TypeError(f"tables.fit: schema is a {type(schema).__name__}; expected a tables.Schema, or None")
     elif names and schema.condition and names != schema.condition:
@@ -140,7 +143,9 @@ def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], weigh
         )
     elif names and not schema.condition:
         schema = Schema(schema.kinds, names)
-    schema = (schema.ignoring(weights, "weights") if in_frame else schema).fitted(table)
+    for name, option in apart.items():
+        schema = schema.ignoring(name, option)
+    schema = schema.fitted(table)
     if not schema.columns:
         raise FlowsError(
             "tables.fit: no column is left to model, as all are constant, ignored or of the condition; expected one at least:\n"
@@ -154,36 +159,39 @@ def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], weigh
     return schema
 
 
-def weights_of(table: Frame, weights: Any, condition: Sequence[str]) -> Any:
-    """Return the weights of rows, as `flows.fit` takes them; of a name, the column."""
-    if not isinstance(weights, str):
-        return weights
-    if weights not in table.places:
+def of_rows_of(table: Frame, option: str, values: Any, condition: Sequence[str]) -> Any:
+    """Return weights, groups or an order of rows, as `flows.fit` takes them; of a name, the column."""
+    if not isinstance(values, str):
+        return values
+    if values not in table.places:
         raise FlowsError(
-            f"tables.fit: weights is {weights!r:.60}, which is not a column of the frame; it has {listed(list(table.places))}"
+            f"tables.fit: {option} is {values!r:.60}, which is not a column of the frame; it has {listed(list(table.places))}"
         )
-    if weights in condition:
-        raise FlowsError(f"tables.fit: weights is {weights!r:.60}, which is a column of the condition; expected another one")
-    return numbers_of(table.column(weights).to_frame().to_native(), "tables.fit: weights")[:, 0]
+    if values in condition:
+        raise FlowsError(f"tables.fit: {option} is {values!r:.60}, which is a column of the condition; expected another one")
+    column, alone = table.column(values), table.without(*(name for name in table.places if name != values))
+    if option == "weights":
+        return numbers_of(column.to_frame().to_native(), "tables.fit: weights")[:, 0]
+    if option == "order" and (schema := infer_schema(alone)).numbers:  # dates may be text
+        return schema.encode(alone)[:, 0]
+    return column.to_native()
 
 
-def _without_gaps(table: Frame, schema: Schema, weights: Any) -> tuple[Frame, Any]:
-    """The rows without gaps, and their weights; a warning counts the others."""
+def _without_gaps(table: Frame, schema: Schema, of_rows: dict[str, Any]) -> tuple[Frame, dict[str, Any]]:
+    """The rows without gaps, and their weights, groups or order; a warning counts the others."""
     gaps = schema.gaps(table)
     if not gaps:
-        return table, weights
-    if weights is not None and np.shape(weights) != (table.rows,):
-        raise FlowsError(
-            f"tables.fit: weights have shape {np.shape(weights)}, expected ({table.rows},): one for each row of the frame, "
-            "also for those with gaps"
-        )
+        return table, of_rows
+    for option, values in of_rows.items():
+        if values is not None and np.shape(values) != (table.rows,):
+            raise FlowsError(f"tables.fit: {option} has shape {np.shape(values)}, expected ({table.rows},), also for gaps")
     lacking = np.logical_or.reduce(list(gaps.values()))
     by_column = ", ".join(f"{name!r} in {int(mask.sum())}" for name, mask in gaps.items())
     if lacking.all():
         raise FlowsError(f"tables.fit: all {len(lacking)} rows have a gap, in {by_column}; ignore these columns, or fill them")
     warn_user(f"tables.fit: {int(lacking.sum())} of {len(lacking)} rows are left out, as they have gaps, in {by_column}")
     places = np.flatnonzero(~lacking)
-    return table.taken(places), None if weights is None else np.asarray(weights)[places]
+    return table.taken(places), {name: None if x is None else np.asarray(x)[places] for name, x in of_rows.items()}
 
 
 def _validation(frame: Any, schema: Schema) -> Any:

@@ -3,6 +3,7 @@
 import functools
 import io
 import pickle
+import re
 import warnings
 
 import jax
@@ -15,7 +16,7 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -169,6 +170,22 @@ def test_grids_folds_and_pipelines_and_one_seed_gives_one_fit():
     assert search.best_estimator_.model == NORMAL and search.best_score_ == scores.mean()
     scaled = make_pipeline(StandardScaler(), estimator).fit(X)
     np.testing.assert_allclose(scaled.score_samples(X), first - np.log(X.std(0)).sum() * -1, atol=0.05)
+
+
+@pytest.mark.parametrize("library", [np.array, pd.DataFrame])
+def test_groups_and_order_of_rows_are_held_out(library):
+    """As scikit-learn passes them: to `fit`, and to a splitter of groups."""
+    groups, y = np.arange(300) % 30, np.arange(300) // 30 % 2
+    X = library(np.random.default_rng(0).normal(size=(300, 2)))
+    estimators = NormalizingFlow(NORMAL, **QUICK), FlowOutlierDetector(0.2, NORMAL, **QUICK), FlowClassifier(GIVEN, **QUICK)
+    for estimator in estimators:
+        estimator.fit(X, y, groups=groups)
+        assert re.search(r"of \d+ rows of \d+ groups held out", repr(estimator.table_.result))
+        assert "of the last 30 rows held out" in repr(estimator.fit(X, y, order=np.arange(300)).table_.result)
+    grouped = cross_val_score(estimators[0], X, groups=groups, cv=GroupKFold(2), params={"groups": groups})
+    assert (grouped != cross_val_score(estimators[0], X, groups=groups, cv=GroupKFold(2))).all()
+    with pytest.raises(flows.FlowsError, match="groups has shape"):
+        estimators[0].fit(X, groups=groups[1:])
 
 
 @BOTH

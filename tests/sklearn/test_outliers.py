@@ -118,7 +118,7 @@ def test_a_value_that_one_row_alone_has_counts_as_a_score_below_all(monkeypatch)
     x[[17, 30], [1, 2]] = x[[40, 41], 3] = 1.0
     x[[17, 30], 0] = 200.0, 201.0
 
-    def fitted(self, frame, schema, weights, folds):
+    def fitted(self, frame, schema, weights, groups, order, folds):
         rows = schema.encode(frame)
         result = SimpleNamespace(log_prob=lambda x, context: x[:, 0], scores=rows[:, 0], score_weights=weights)
         result.kept = SimpleNamespace(x=rows)

@@ -1,6 +1,7 @@
 """`tables.fit`, and what a `TableResult` is asked: scores, draws, files, in the units of the data."""
 
 import functools
+import warnings
 from types import SimpleNamespace
 
 import jax
@@ -271,7 +272,41 @@ def test_gaps_weights_and_validation():
         message = error_of(
             lambda weights=weights: tables.fit(0, frame.drop(columns="weight"), SCHEMA, weights=weights, gaps="drop")
         )
-        assert f"weights have shape {weights.shape}, expected (60,)" in message
+        assert f"weights has shape {weights.shape}, expected (60,)" in message
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.from_pandas])
+def test_columns_of_groups_and_order_are_not_modelled(library):
+    frame = mixed(120)
+    frame["who"], frame["day"] = [f"p{i}" for i in np.arange(120) % 20], pd.date_range("2024-01-01", periods=120)[::-1]
+    frame.loc[[3, 100], "level"] = np.nan
+    small = {**QUICK, "max_epochs": 1, "model": flows.Normal(conditioner=flows.conditioners.MLP(4)), "gaps": "drop"}
+    with pytest.warns(UserWarning, match="2 of 120 rows are left out"):
+        result = tables.fit(0, library(frame.drop(columns="day")), groups="who", **small)
+    levels = result.result.kept.x[:, 4] + result.schema.offsets["level"]
+    held_out = {frame["who"][(frame["level"] - level).abs().idxmin()] for level in levels}
+    assert result.schema["who"] == tables.Ignored() and "who" not in result.draw(1, 1).columns
+    assert "rows of 2 groups held out" in repr(result) and len(held_out) == 2
+    with pytest.warns(UserWarning, match="2 of 120 rows are left out"):
+        last = tables.fit(0, library(frame.drop(columns="who")), order="day", **small)
+    assert "of the last 12 rows held out" in repr(last) and "day" not in last.schema.columns
+    levels = np.sort(last.result.kept.x[:, 4] + last.schema.offsets["level"])
+    np.testing.assert_allclose(levels, np.sort(frame["level"].dropna()[:12]), rtol=1e-5)
+    text = frame.drop(columns="who").assign(day=frame["day"].dt.strftime("%d.%m.%Y"))
+    with pytest.warns(UserWarning, match="2 of 120 rows are left out"):
+        again = tables.fit(0, library(text), order="day", **small)
+    np.testing.assert_array_equal(again.result.kept.x, last.result.kept.x)
+    for options, words in (
+        ({"groups": "where"}, "tables.fit: groups is 'where', which is not a column of the frame"),
+        ({"order": "kind", "condition": "kind"}, "tables.fit: order is 'kind', which is a column of the condition"),
+        ({"groups": np.zeros(118)}, "tables.fit: groups has shape (118,), expected (120,), also for gaps"),
+        ({"order": frame["day"].astype(str)}, "fit: order is text, such as 2024-04-29; expected numbers, or a column that is"),
+        ({"order": "who"}, "fit: order is text, such as p0; expected"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            message = error_of(lambda options=options: tables.fit(0, library(frame), **{**small, **options}))
+        assert words in message
 
 
 def test_codes_alone_have_the_masses_of_their_counts():
