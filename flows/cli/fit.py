@@ -38,6 +38,8 @@ def fit(
     condition: Condition = None,
     ignore: Ignore = None,
     weights: Annotated[Optional[str], typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
+    groups: Annotated[Optional[str], typer.Option("--groups", metavar="COL", help="Hold out equal values together.")] = None,
+    order: Annotated[Optional[str], typer.Option("--order", metavar="COL", help="Hold out rows of the last values.")] = None,
     model: Annotated[Models, typer.Option("--model", help="Model of numbers; auto keeps the best of several.")] = Models.auto,
     minutes: Annotated[float, typer.Option("--minutes", help="Minutes after which the fit ends with its epoch.")] = 5.0,
     max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Limit of epochs for each model.")] = None,
@@ -51,7 +53,7 @@ def fit(
         raise Mistake("-o is -; expected a file, as a model is not text for stdout")
     check_output(output, shared.force, data, schema)
     source = Source(data, reading_of(shared, data))
-    columns = Columns(tuple(condition or ()), tuple(ignore or ()), weights or "")
+    columns = Columns(*(tuple(filter(None, names or [])) for names in (condition, ignore, [weights], [groups], [order])))
     block, known = read(source, schema, columns, rows, shared.seed)
     if not (shared.quiet or shared.json):
         print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)
@@ -64,6 +66,8 @@ def fit(
             known,
             model=_model(model, bool(known.condition or known.codes or known.angles), bool(known.numbers)),
             weights=weights,
+            groups=groups,
+            order=order,
             gaps="drop" if shared.drop_gaps else "refuse",
             max_epochs=max_epochs,
             total_minutes=minutes,

@@ -18,11 +18,13 @@ ODD_NAMES = 0.9  # of a column whose name is a number: the share of values that 
 
 
 class Columns(NamedTuple):
-    """Columns that options name: the condition, columns that are not read, and the column of weights."""
+    """Columns that options name: the condition, columns that are not read, and columns of weights, groups and order."""
 
     condition: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
-    weights: str = ""
+    weights: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
 
 
 def read(
@@ -32,10 +34,10 @@ def read(
     schema = None if path is None else _schema_of(path, columns)
     block = source.whole()
     there = block.frame.columns
-    for option, names in zip(("--condition", "--ignore", "--weights"), columns, strict=True):
-        for name in [names] if isinstance(names, str) else names:
-            if name and name not in there:
-                raise Mistake(f"{option} is {name!r}, which is not a column of {source.name}; expected one of {listed(there)}")
+    for option, names in columns._asdict().items():
+        for name in names:
+            if name not in there:
+                raise Mistake(f"--{option} is {name!r}, which is not a column of {block.name}; expected one of {listed(there)}")
     if source.format == "csv" and source.reading.header is None and first_row_is_data(block.frame):
         raise Mistake(
             f"{source.name}: the names of columns, {listed(there)}, read like the rows below them. Give --no-header if the "
@@ -66,11 +68,9 @@ def _typed(column: pl.Series, schema: "flows.tables.Schema | None", block: Block
 
 
 def _suggested(block: Block, columns: Columns) -> "flows.tables.Schema":
-    frame = block.frame.drop([*columns.ignore, *filter(None, [columns.weights])])
+    frame = block.frame.drop([name for names in columns[1:] for name in names])
     if not frame.columns:
-        raise Mistake(
-            f"{block.name} has no column that is left to model; expected one or more that --ignore and --weights leave"
-        )
+        raise Mistake(f"{block.name} has no column that is left to model; expected one or more that --ignore and others leave")
     for column in frame.get_columns():
         place = text_among_numbers(column)
         if place is not None:
@@ -90,7 +90,7 @@ def _check_columns(schema: "flows.tables.Schema", path: str, block: Block, colum
     """Refuse a schema of a file whose columns are not the columns of the rows."""
     there, name = block.frame.columns, block.name
     missing = [column for column in schema if column not in there and schema[column].is_read]
-    more = [column for column in there if column not in schema and column not in (*columns.ignore, columns.weights)]
+    more = [column for column in there if column not in schema and not any(column in names for names in columns[1:])]
     if missing:
         raise Mistake(f"{name} lacks {listed(missing)}, which {path} has; expected the same columns, or another --schema")
     if more:

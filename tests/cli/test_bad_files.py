@@ -91,7 +91,7 @@ def test_bad_rows_to_fit(flows, rows, tmp_path):
     mistake(
         fit(last, "--rows", "20", "--seed", "1"), "row 29 (line 31), column 'active_power_kw'"
     )  # the number is that of the file
-    for option in ("--condition", "--ignore", "--weights"):
+    for option in ("--condition", "--ignore", "--weights", "--groups", "--order"):
         mistake(fit(gap, option, "volts"), f"{option} is 'volts', which is not a column of gap.csv")
     mistake(fit(rows("one.csv", text="a\n1\n2\n"), "--ignore", "a"), "no column that is left to model")
     mistake(fit("gap.csv", "--minutes", "0"), "--minutes is 0; expected a number above 0")

@@ -41,6 +41,28 @@ def test_equal_commands_write_equal_bytes(model, shell, tmp_path):
     assert told["schema"] == json.loads(result.schema.to_json())
 
 
+def test_groups_and_an_order_are_columns_of_the_file(flows, tmp_path):
+    rng = np.random.default_rng(0)
+    days = np.datetime64("2024-01-13") + np.arange(60)
+    frame = pd.DataFrame({"x": rng.normal(size=60), "who": [f"{i % 20:03}" for i in range(60)]})
+    frame["day"] = pd.Series(days).dt.strftime("%d.%m.%Y")
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    fit = ("fit", "rows.csv", "-o", "m.flows", "--model", "Gaussian", "--max-epochs", 1, "--no-cache", "--force")
+    status, out, err = flows(*fit, "--groups", "who", "--ignore", "day")
+    assert status == 0 and "of 6 rows of 2 groups held out" in out, err
+    assert list(tables.load(tmp_path / "m.flows").schema.columns) == ["x"]
+    status, out, err = flows(*fit, "--order", "day", "--ignore", "who")
+    assert status == 0 and "of the last 6 rows held out" in out, err
+    held_out = tables.load(tmp_path / "m.flows").result.scores
+    assert len(held_out) == 6 and flows("score", "m.flows", "rows.csv", "-o", "scored.csv")[0] == 0
+    scored = pd.read_csv(tmp_path / "scored.csv")["log_prob"]
+    np.testing.assert_allclose(np.sort(held_out), np.sort(scored[-6:]), rtol=1e-4)
+    assert flows("schema", "rows.csv", "-o", "s.json", "--ignore", "who", "--ignore", "day")[0] == 0
+    assert flows(*fit, "--groups", "who", "--ignore", "day", "--schema", "s.json")[0] == 0
+    assert "order is text, such as 000; expected" in flows(*fit, "--order", "who")[2]
+    assert "groups, order and rows of validation each say" in flows(*fit, "--order", "day", "--groups", "who")[2]
+
+
 def test_a_scored_file_is_its_input_with_two_columns_more(model, shell, tmp_path):
     status, out, err = shell(tmp_path, "score", model, POWER, "-o", "scored.csv")
     assert (status, err) == (0, "") and out.startswith("wrote 20,000 rows to scored.csv, log_prob -14.")
