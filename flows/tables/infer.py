@@ -2,6 +2,7 @@
 
 import decimal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,9 @@ from flows.tables.fields import CellError, Field
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real, number
 from flows.tables.kinds.base import as_plain
 from flows.tables.kinds.category import PLAIN
+from flows.tables.kinds.date import ends_of_dates
 from flows.tables.kinds.dtypes import described, factorized, is_date, names_among, row_of, values_of
+from flows.tables.kinds.ends import ends_that_show
 from flows.tables.kinds.notation import Notation, dates_in, numbers_in
 from flows.tables.schema import Schema, names_of
 from flows.training.data.rounding import ATOM, LEAST_TIES, step_of
@@ -40,8 +43,10 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
     - Numbers of at most 20 values, each in 5 rows or more, are a `Category` too. Other whole numbers are `Integer`, other
       numbers `Real`, with the step to which they are rounded, if that shows. Durations are `Real`, in seconds.
     - `low=0` where nothing is negative, the least value is at most a hundredth of the largest, and 0 itself occurs only if
-      there is a step. No other bound is guessed, and never an angle: `schema.replace({name: tables.Circular(360)})`.
-    - Dates and times are `DateTime`. A column of one value is a `Constant`; any other column is `Ignored`.
+      there is a step. From 500 rows on, other ends are guessed where they show: rows do not become rare towards a round number,
+      such as minute 1439, or a value of 5 rows. An angle never is: `schema.replace({name: tables.Circular(360)})`.
+    - Dates and times are `DateTime`; from 100 rows on with ends where they begin or end abruptly.
+    - The condition has no ends but 0. A column of one value is a `Constant`; any other column is `Ignored`.
 
     A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, brings a warning (`DataWarning`), and so
     does a column that is left out.
@@ -66,6 +71,7 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
     """
     table = looked_at(frame, "infer_schema")
     guesses = {name: _guessed(name, table.column(name)) for name in table.places}
+    guesses |= {name: guess.with_ends() for name, guess in guesses.items() if name not in names_of(condition)}
     return _fitted(table, guesses, condition, "infer_schema")
 
 
@@ -110,12 +116,19 @@ class Guess(NamedTuple):
     Attributes:
         spike: what a warning says of a value that repeats.
         unread: what a warning says of texts that cannot be read; of a column that is left out it says the reason.
+        ends: that show, as a low and a high one.
     """
 
     kind: Kind
     why: str
     spike: str = ""
     unread: str = ""
+    ends: tuple[Any, ...] = (None, None)
+
+    def with_ends(self) -> "Guess":
+        ends = {name: end for name, end in zip(("low", "high"), self.ends, strict=True) if end is not None}
+        more = f", not rarer next to {' and '.join(map(str, ends.values()))}" if ends else ""
+        return self._replace(kind=replace(self.kind, **ends), why=self.why + more)  # type: ignore[type-var]
 
 
 def _guessed(name: str, column: Any) -> Guess:
@@ -133,7 +146,7 @@ def _guessed(name: str, column: Any) -> Guess:
     if len(values) + gaps == 1:
         return _constant(as_plain(values[0]) if values else None)
     if is_date(native := described(column)):
-        return Guess(DateTime(), "times")
+        return Guess(DateTime(), "times", ends=ends_of_dates(name, Field(DateTime()), column, "infer_schema"))
     if dtype.startswith("Duration"):
         return _number(name, column)
     ordered = isinstance(native, dict) and bool(native.get("ordered"))
@@ -187,7 +200,8 @@ def _written(name: str, column: Any, places: np.ndarray, texts: list[str]) -> Gu
             unread = f"{what} but for {reading.odd!r:.60} in {row_of(column, row)}, which is to be corrected, or to be a gap"
             return Guess(Ignored() if is_long else Category(), count, unread=unread)
         if reading.ways and kind.startswith("Date"):
-            return Guess(DateTime(format=reading.ways[0]), f"dates such as {texts[0]!r}")
+            dates = DateTime(format=reading.ways[0])
+            return Guess(dates, f"dates such as {texts[0]!r}", ends=ends_of_dates(name, Field(dates), column, "infer_schema"))
         if reading.ways:
             values = np.append(Notation.of(reading.ways[0]).numbers(known), np.nan)[places]
             guess = _number_of(name, column, values, places < 0, reading.ways[0])
@@ -232,10 +246,12 @@ def _number_of(name: str, column: Any, values: np.ndarray, missing: np.ndarray, 
     if levels[0] >= 0 and FAR_ABOVE * float(levels[0]) <= levels[-1] and (step is not None or levels[0] > 0):
         low = 0
         why += ", none is negative and some are near 0"
+    ends = ends_that_show(levels, counts, step)
+    ends = None if low == 0 else ends[0], ends[1]
     if whole:
-        return Guess(Integer(low=low, text=text), why)
+        return Guess(Integer(low=low, text=text), why, ends=tuple(end if end is None else round(end) for end in ends))
     spike = _spike(levels, counts) if step is None else ""
-    return Guess(Real(low=low, step=step, text=text), why + (f"; {spike}" if spike else ""), spike)
+    return Guess(Real(low=low, step=step, text=text), why + (f"; {spike}" if spike else ""), spike, ends=ends)
 
 
 def _are_whole(levels: np.ndarray) -> bool:

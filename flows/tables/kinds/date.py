@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.results.columns import Column
-from flows.tables.kinds.base import WHOLE, Entries, Kind, check_decodable, check_step, without_numpy
+from flows.tables.kinds.base import WHOLE, Entries, Kind, as_plain, check_decodable, check_step, without_numpy
 from flows.tables.kinds.category import taken
 from flows.tables.kinds.dtypes import (
     column_of,
@@ -21,6 +21,7 @@ from flows.tables.kinds.dtypes import (
     without_zone,
     zone_in,
 )
+from flows.tables.kinds.ends import abrupt
 from flows.tables.kinds.notation import date_text, time_of
 
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
@@ -39,6 +40,8 @@ class DateTime(Kind):
     """A date or a time, with or without a time zone; as a number, the seconds since the least one.
 
     Args:
+        low, high: the first and the last date, such as "2024-12-31" (which is its midnight), "2024-12-31T23:59", or a date of
+            Python; None where a side is open. Where times have a zone, these are by Universal Time.
         step: in seconds, such as 60 or 86400, to which times are rounded; None for the coarsest of a second, a minute, an hour
             and a day that all values have, counted from the least one. Beyond 2^22 steps, the most that float32 can
             represent, a schema takes the next of these steps that fits, and says so.
@@ -46,19 +49,28 @@ class DateTime(Kind):
             written without a zero in front.
 
     Errors:
-        FlowsError: a step that is not above 0, a format without a %, or one with a time zone.
+        FlowsError: ends that are not dates, or not in order; a step that is not above 0; a format without a %, or one with a
+            time zone.
 
     Example:
         >>> from flows import tables
-        >>> tables.DateTime(format="%Y%m%d")
-        DateTime(format='%Y%m%d')
+        >>> tables.DateTime(high="2024-12-31", format="%Y%m%d")
+        DateTime(high='2024-12-31', format='%Y%m%d')
     """
 
+    low: Any = None
+    high: Any = None
     step: float | None = None
     format: str | None = None
 
     def __post_init__(self) -> None:
         check_step("DateTime", self.step)
+        for name in ("low", "high"):
+            object.__setattr__(self, name, end := as_plain(getattr(self, name)))
+            if end is not None and not is_iso(end):
+                raise FlowsError(f"DateTime: {name} is {end!r:.60}; expected a date as in '2024-01-31', or None")
+        if np.diff(self._bounds()) <= 0:
+            raise FlowsError(f"DateTime: low is {self.low!r} and high is {self.high!r}; expected low < high")
         without_numpy(self)
         if self.format is not None:
             if not isinstance(self.format, str) or "%" not in self.format:
@@ -87,7 +99,8 @@ class DateTime(Kind):
         if self.step is None:
             step = _step_of(ticks - least, per_second)
             field = replace(field, kind=replace(self, step=step), why=_joined(field.why, f"in {NAMES[STEPS.index(step)]}"))
-        field = _within_float32(field, (largest - least) / per_second)
+        ends = [end / 1e6 - least / per_second for end in self._bounds() if np.isfinite(end)]
+        field = _within_float32(field, max(*ends, (largest - least) / per_second, 0.0) - min(*ends, 0.0, 0.0))
         if field.least is None:
             step = max(round(field.step * per_second), 1)
             # Times that are to be rounded become whole hours, say, and do not start at the minutes of the least time.
@@ -109,19 +122,35 @@ class DateTime(Kind):
         times = ticks_of(name, field, column, what)
         _check_zone(name, field, times, what)
         since = (times.ticks - _from_text(field.least, times.unit)).astype(np.float64)
-        seconds = np.rint(since / (field.step * _per_second(times.unit))) * field.step
-        seconds[times.gaps | times.outside] = np.nan
-        return Entries(seconds, times.outside, times.gaps)
+        seconds = np.clip(np.rint(since / (field.step * _per_second(times.unit))) * field.step, *field.ends)
+        (low, high), ticks = self._bounds(), times.ticks // (_per_second(times.unit) // 10**6)
+        outside = times.outside | (((ticks < low) | (ticks > high)) & ~times.gaps)
+        seconds[times.gaps | outside] = np.nan
+        return Entries(seconds, outside, times.gaps)
 
     def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
-        return f"a date written as {self.format!r}", "Correct it, or make it a gap (None)"
+        if self.format is not None and time_of(_plain(value), self.format) is None:
+            return f"a date written as {self.format!r}", "Correct it, or make it a gap (None)"
+        ends = [f"{word} {end}" for word, end in (("from", self.low), ("up to", self.high)) if end is not None]
+        kind = "DateTime()" if self.format is None else f"DateTime(format={self.format!r})"
+        return f"a date {' '.join(ends)}", f"Correct it, or widen the bounds: schema.replace({{{name!r}: {kind}}})"
+
+    def ends(self, field: Any) -> tuple[float, float]:
+        """The first and the last step within the bounds, in seconds since the least date."""
+        low, high = (np.array(self._bounds()) - _from_text(field.least, "us")) / (1e6 * field.step)
+        return float(np.ceil(low - WHOLE)) * field.step, float(np.floor(high + WHOLE)) * field.step
+
+    def _bounds(self) -> tuple[float, float]:
+        """The ends in microseconds since 1970, infinite where a side is open."""
+        low, high = (None if end is None else float(_from_text(end, "us")) for end in (self.low, self.high))
+        return -np.inf if low is None else low, np.inf if high is None else high
 
     def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
         """Seconds as a native column of times, or of text or whole numbers in the format."""
         check_decodable(name, values, ~np.isfinite(values), "a finite number of seconds")
         dtype = field.dtype or "datetime64[us]"
         unit = "ns" if self.format is None and "ns" in str(dtype) else "us"
-        ticks = np.rint(np.rint(values / field.step) * (field.step * _per_second(unit)))
+        ticks = np.rint(np.rint(np.clip(values, *field.ends) / field.step) * (field.step * _per_second(unit)))
         ticks = np.clip(ticks, -(2.0**62), 2.0**62)  # of nanoseconds that is 146 years
         times = (ticks.astype(np.int64) + _from_text(field.least, unit)).view(f"M8[{unit}]")
         if self.format is None:
@@ -194,6 +223,16 @@ def ticks_of(name: str, field: Any, column: Any, what: str) -> Ticks:
     return Ticks(ticks, gaps, wall, unit, zoned, np.zeros(len(gaps), bool))
 
 
+def ends_of_dates(name: str, field: Any, column: Any, what: str) -> tuple[str | None, ...]:
+    """Return the first and the last date as ends, None where dates do not begin or end abruptly."""
+    times = ticks_of(name, field, column, what)
+    ticks, counts = np.unique(times.ticks[~(times.gaps | times.outside)], return_counts=True)
+    since, per_second = ticks - ticks[0], _per_second(times.unit)
+    shown = abrupt(since, counts, _step_of(since, per_second) * per_second, "times")
+    texts = [_as_text(tick, times.unit, times.zoned).removesuffix("T00:00:00") for tick in ticks[[0, -1]]]
+    return tuple(text if shows else None for text, shows in zip(texts, shown, strict=True))
+
+
 def _parsed(name: str, kind: "DateTime", column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Microseconds of dates as text or whole numbers, and which are not dates; each that occurs is read once."""
     places, values = factorized(column)
@@ -234,7 +273,7 @@ def _from_text(text: str, unit: str) -> int:
 def is_iso(text: Any) -> bool:
     """Tell whether a text is a time as a schema writes it."""
     try:
-        return isinstance(text, str) and not np.isnat(np.datetime64(text.removesuffix("Z"), "us"))
+        return isinstance(text, str) and not text[:1].isalpha() and not np.isnat(np.datetime64(text.removesuffix("Z"), "us"))
     except ValueError:
         return False
 
