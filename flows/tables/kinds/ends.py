@@ -8,15 +8,16 @@ FEWEST = {"numbers": 500, "times": 100}  # rows, below which no end shows
 PART = {"numbers": 0.02, "times": 0.1}  # of the rows, next to an end and again behind; of dates so that it holds whole weeks
 LEAST_OF_PART = 20
 TIMES = 1.7  # the room of the first part, as a multiple of that of the second: 4 to 7 in a tail, 2.4 if rows decrease linearly
-PILED = 5  # rows of a value that is an end wherever it lies
+PILED = 5  # rows of a value that is an end wherever it lies, if the next ones, as many, are close, or have fewer rows in all
 NEAR = 5.0  # mean distances of neighbours, by which a round number may lie beyond a continuous value
 ON_GRID = 1e-6  # of a step
 TURNS = 7, 12, 24, 60, 90, 180, 360, 365, 1440, 3600, 86_400  # round numbers, next to 1, 2 and 5 times a power of 10
 
 
 def ends_that_show(levels: np.ndarray, counts: np.ndarray, step: float | None) -> tuple[float | None, float | None]:
-    """Return the low and the high end of numbers, None where none shows. An end is the outermost value, if 5 rows have it or
-    it is a round number, or one step inside of one; without a step it is a round number close beyond.
+    """Return the low and the high end of numbers, None where none shows. An end is the outermost value, if it is a round number
+    or one step inside of one, or if 5 rows have it and the steps next to it are not empty; without a step it is a round number
+    close beyond.
 
     Args:
         levels, counts: the values that occur, in order, and in how many rows.
@@ -58,4 +59,5 @@ def _low(levels: np.ndarray, counts: np.ndarray, step: float | None) -> float | 
     places, inside = (levels - least) / step, np.add.outer((0.0, step), rounds)
     if np.abs(places - np.rint(places)).max() > ON_GRID:
         return None
-    return least if counts[0] >= PILED or np.abs(least - inside).min() <= ON_GRID * step else None
+    close = places[:PILED][-1] < 2 * PILED or counts[0] > counts[1 : PILED + 1].sum()
+    return least if (counts[0] >= PILED and close) or np.abs(least - inside).min() <= ON_GRID * step else None
