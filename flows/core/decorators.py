@@ -27,7 +27,7 @@ from flows.core.inputs import (
     signature,
 )
 from flows.core.lifting import BijectionAuthor, DistributionAuthor
-from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request, made_once
+from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request, init_in_numpy, made_once
 from flows.core.publish import functions_of
 from flows.core.structure import ORDERS, Composite
 from flows.core.support import Region, Support, Traits, as_support, resolved
@@ -143,6 +143,8 @@ class ModelValue(Value):
             "noisy": "rng" in part.keywords and not self.estimates,
             "likelihood": self.likelihood,
         }
+        if self.own_traits.in_numpy:
+            fields["init"] = partial(init_in_numpy, self.inner, part)
         if isinstance(part, DistributionPart):
             fields["region"] = resolved(self.own_support.inputs, event, name)
             if self.own_cdf is not None and event == COLUMN:

@@ -13,10 +13,11 @@ from math import inf
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from flows.core.caching import Memo, assigned
-from flows.core.contract import Array, Given, Params, Shape
-from flows.core.inputs import KEY
+from flows.core.contract import INIT, Array, Given, Params, Shape
+from flows.core.inputs import KEY, holds_tracer, named_by, on_device, select
 from flows.core.params import abstract
 from flows.core.support import Region
 
@@ -141,6 +142,21 @@ class DistributionPart(Part):
             return self.joint_draw(rng, params, n, dtype, context)
         x = self.sample(rng, params, n, dtype, context)
         return x, self.log_pdf(params, x, context, None, False)
+
+
+def init_in_numpy(init_fun: Callable, part: Part, key: Array, data: Given) -> Params:
+    """The params of an init that measures data in NumPy, and draws nothing; a compiled program calls it."""
+    if data.init_inputs is None or data.params is not None:
+        return part.init(key, data)
+    names, like = named_by(init_fun, INIT), part.abstract_params()
+
+    def measured(data: Given) -> Params:
+        params = init_fun(None, part.event, **select(names, context_dim=part.context, **data._asdict()))[0]
+        return jax.tree.map(lambda leaf, like: np.asarray(leaf, like.dtype), params, like)
+
+    if not holds_tracer(data):
+        return jax.tree.map(on_device, measured(data))
+    return jax.pure_callback(measured, like, data, vmap_method="sequential")
 
 
 _exact: ContextVar[bool] = ContextVar("exact", default=False)

@@ -129,6 +129,7 @@ class Traits:
         joins: whether a layer that measures batches with train=True joins the measurements of all devices.
         picks: whether draws of a distribution pick one of several values, so that params have no gradient through draws.
         clusters: of a mixture, "anywhere" or, if its components have no correlations, "along columns".
+        in_numpy: whether init measures data in NumPy, without a compiled program, and draws nothing.
     """
 
     rounding: Rounding | None = None
@@ -137,6 +138,7 @@ class Traits:
     joins: bool = False
     picks: bool = False
     clusters: str = ""
+    in_numpy: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,12 @@
 """Distributions on circles and spheres: uniform, von Mises and von Mises-Fisher. Family: Circles and spheres."""
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditioners.base import check_conditioner
 from flows.core import (
     SPHERE,
     Array,
@@ -19,15 +16,17 @@ from flows.core import (
     Region,
     Shape,
     Support,
+    Traits,
     distribution,
     numbers,
     off_sphere,
     positive,
     size,
-    soft_clip_inverse,
+    soft_clip,
 )
-from flows.distributions.location_scale import conditional
-from flows.distributions.polar import BOUND, concentration_of, draw_angle, likeliest, linear_in_context, log_area, log_mass
+from flows.distributions.polar import BOUND, LEAST, Form, directional, draw_angle, log_area, log_mass
+
+TURN = 2 * math.pi
 
 
 def _check_sphere(shape: Shape, name: str) -> int:
@@ -37,8 +36,8 @@ def _check_sphere(shape: Shape, name: str) -> int:
     return shape[0] - 1
 
 
-def _circles(period: float, **_: Any) -> Support:
-    region = Region(period=float(period))
+def _circles(period: Any, **_: Any) -> Support:
+    region = Region(period=np.asarray(period, float) if isinstance(period, tuple) else float(period))
     return Support(region, region)
 
 
@@ -131,60 +130,6 @@ def directions(v: Array) -> Array:
     return jnp.where(there, v / jnp.sqrt(jnp.where(there, squared, 1.0)), pole)
 
 
-class Form(NamedTuple):
-    """A directional distribution: theta is `{"loc": (rows, ...), "log_concentration": (rows, ...)}`; one row may serve all.
-
-    `constants(shape)` is the theta of the constructor's arguments, `outputs(shape)` the number of outputs of a network,
-    `as_theta(raw, shape)` makes theta of outputs (rows, outputs), `measured(x)` estimates it from data, `log_density(theta, x)`
-    is (rows,), and `draw(theta, rng, n, shape)` is (n, *shape). `points(x)` are the unit vectors of rows, (rows, points, p),
-    and `of_points(v, shape)` are the locs of such vectors of any length.
-    """
-
-    constants: Callable
-    outputs: Callable
-    as_theta: Callable
-    measured: Callable
-    log_density: Callable
-    draw: Callable
-    points: Callable
-    of_points: Callable
-
-
-def directional(name: str, form: Form, trainable: bool, conditioner: Any, regression: bool) -> Callable:
-    """The init_fun of a form: with constants, with trained params, a regression on the context, or a network of the context."""
-    if regression and (not trainable or conditioner is not None):
-        raise FlowsError(
-            f"{name}: regression=True trains k loc that is linear in the context: give trainable=True, and no conditioner"
-        )
-    net: Any = None if conditioner is None else check_conditioner(conditioner, name)
-
-    def functions(theta_of, shape):
-        def log_pdf(params, x):
-            return form.log_density(theta_of(params, x.dtype), x)
-
-        def sample(rng, params, num_samples):
-            return form.draw(theta_of(params, float), rng, num_samples, shape)
-
-        return log_pdf, sample
-
-    def fixed(rng, shape):
-        theta = form.constants(shape)
-        return {}, *functions(lambda params, dtype: jax.tree.map(partial(jnp.asarray, dtype=dtype), theta), shape)
-
-    def trained(rng, shape, init_inputs=None):
-        theta = form.constants(shape) if init_inputs is None else form.measured(init_inputs)
-        params = {leaf: jnp.asarray(value, float)[0] for leaf, value in theta.items()}
-        return params, *functions(lambda params, dtype: {leaf: value[None] for leaf, value in params.items()}, shape)
-
-    def outputs(shape: Shape) -> int:
-        form.constants(shape)  # refuses an event that does not fit
-        return form.outputs(shape)
-
-    if net is None:
-        return linear_in_context(name, form, trained) if regression else trained if trainable else fixed
-    return conditional(name, net, outputs, form.as_theta, form.log_density, form.draw)
-
-
 def _log_concentration(concentration: Any, name: str) -> np.ndarray:
     k = numbers(concentration, f"{name}: concentration")
     if not ((k >= 1e-5) & (k <= 1e5)).all():
@@ -192,18 +137,17 @@ def _log_concentration(concentration: Any, name: str) -> np.ndarray:
     return BOUND * np.arctanh(np.log(k) / BOUND)
 
 
-def _estimated(resultant: Array, p: int) -> Array:
-    """log_concentration by the norm of the mean of unit vectors of p entries: near the maximum of the likelihood."""
-    return soft_clip_inverse(jnp.log(likeliest(resultant, p)), BOUND)
+def _traits(trainable: bool, conditioner: Any, **_: Any) -> Traits:
+    return Traits(in_numpy=trainable and conditioner is None)
 
 
-@distribution(batched=True, support=_circles)
+@distribution(batched=True, support=_circles, traits=_traits)
 def VonMises(
     loc: Numbers = 0.0,
     concentration: Numbers = 1.0,
     trainable: bool = False,
     conditioner: ConditionerLike | None = None,
-    period: float = 2 * math.pi,
+    period: Numbers = 2 * math.pi,
     regression: bool = False,
 ):
     """Independent von Mises distributions of angles, one for each entry of the event: the normal of the circle.
@@ -217,15 +161,15 @@ def VonMises(
             about 1 / variance where it is large.
         trainable: train loc and k, which start at these values, or at the mean direction and concentration of `init_inputs`.
         conditioner: a network that makes both from the context, and trains; see `Normal`. Two outputs make the angle.
-        period: the length of the circle, such as 360 for degrees, or 24 for hours.
-        regression: with trainable=True, make the vector k (cos(r loc), sin(r loc)) linear in the context: slope' context is
-            added to it. It starts at the likeliest slope of `init_inputs` on `init_context`, if there are five rows or more
-            for each entry of the context and the slope gains more than its number of entries, in nats over all rows; otherwise
-            at 0. The init then needs `context_dim`.
+        period: the length of the circle, such as 360 for degrees, or 24 for hours; or a length for each entry of the last axis.
+        regression: with trainable=True, make the vector k (cos(r loc), sin(r loc)) of each angle linear in the context and, of
+            up to 8 angles, in cos and sin of the angles before it: slope' features is added to it. It starts at the likeliest
+            slope of `init_inputs`, if there are five rows or more for each feature and the slope gains more than its number of
+            entries, in nats over all rows; otherwise at 0. A single angle, or more than 8, need `context_dim`.
 
     Params:
         `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)), and "slope"
-        (context entries, d, 2) for a regression; the params of the conditioner if there is one; else `{}`.
+        (features, d, 2) for a regression; the params of the conditioner if there is one; else `{}`.
 
     Errors:
         FlowsError: a concentration outside its range; a period that is not above 0; a conditioner or a regression without a
@@ -243,14 +187,24 @@ def VonMises(
         (True, (5, 1))
     """
     where, log_k = numbers(loc, "VonMises: loc"), _log_concentration(concentration, "VonMises")
-    half = positive(period, "VonMises: period") / 2
-    radian = half / math.pi
+    periods = np.array([positive(one, "VonMises: period") for one in (period if isinstance(period, tuple) else (period,))])
     if conditioner is not None and (np.any(where) or np.any(log_k)):
         raise FlowsError("VonMises: loc or concentration was given with a conditioner, which makes both; leave them out")
 
+    def along(values, x, xp):
+        return xp.asarray(values, x.dtype).reshape(*(1,) * (x.ndim - 1), -1)  # the last axis
+
+    def inner(x, xp):
+        return x / along(periods / TURN, x, xp)
+
+    def outer(turned, xp):
+        x, turn = turned * along(periods / TURN, turned, xp), along(periods, turned, xp)
+        x = x - turn * xp.floor(x / turn + 0.5)
+        return xp.where(x >= turn / 2, x - turn, x)
+
     def constants(shape):
         try:
-            loc, raw = (np.broadcast_to(value, shape)[None].copy() for value in (where, log_k))
+            loc, raw = (np.broadcast_to(value, shape).copy() for value in (where, log_k))
         except ValueError:
             got = f"loc has shape {where.shape}, concentration {log_k.shape}"
             raise FlowsError(f"VonMises: {got}; expected numbers, or arrays of the event, {shape}") from None
@@ -258,38 +212,33 @@ def VonMises(
 
     def as_theta(raw, shape):
         across, along, log_k = (part.reshape(-1, *shape) for part in jnp.split(raw, 3, axis=1))
-        return {"loc": radian * jnp.arctan2(across, 1 + along), "log_concentration": log_k}
+        return jnp.arctan2(across, 1 + along), jnp.exp(soft_clip(log_k, BOUND))
 
-    def measured(x):
-        sin, cos = jnp.sin(x / radian).mean(0), jnp.cos(x / radian).mean(0)
-        return {"loc": radian * jnp.arctan2(sin, cos)[None], "log_concentration": _estimated(jnp.hypot(sin, cos), 2)[None]}
+    def away(loc, x):
+        return 2 * jnp.square(jnp.sin((x - loc) / 2))
 
-    def log_density(theta, x):
-        k = concentration_of(theta)
-        away = jnp.sin((x - theta["loc"]) / (2 * radian))
-        log_p = (-2 * k * away * away - log_mass(k, 1) - math.log(radian)).sum(tuple(range(1, x.ndim)))
-        return on_circles(log_p, x)
+    def log_density(away, k, x):
+        log_p = -k * away - log_mass(k, 1) - jnp.log(along(periods / TURN, x, jnp))
+        return on_circles(log_p.sum(tuple(range(1, x.ndim))), x)
 
     def draw(theta, rng, n, shape):
         angle_key, side_key = jax.random.split(rng)
-        k = jnp.broadcast_to(concentration_of(theta), (n, *shape))
+        k = jnp.broadcast_to(theta[1], (n, *shape))
         side = jnp.where(jax.random.bernoulli(side_key, shape=k.shape), 1.0, -1.0).astype(k.dtype)
-        x = theta["loc"] + radian * side * draw_angle(angle_key, k, 1)
-        x = x - 2 * half * jnp.floor(x / (2 * half) + 0.5)
-        return jnp.where(x >= half, x - 2 * half, x)
+        return theta[0] + side * draw_angle(angle_key, k, 1)
 
-    def points(x):
-        turned = x.reshape(x.shape[0], -1) / radian
-        return jnp.stack([jnp.cos(turned), jnp.sin(turned)], 2)
+    def points(x, xp):
+        flat = x.reshape(x.shape[0], -1)
+        return xp.stack([xp.cos(flat), xp.sin(flat)], 2)
 
-    def of_points(v, shape):
-        return radian * jnp.arctan2(v[..., 1], v[..., 0]).reshape(-1, *shape)
+    def of_points(v, xp):
+        return xp.arctan2(v[..., 1], v[..., 0])
 
-    form = Form(constants, lambda shape: 3 * size(shape), as_theta, measured, log_density, draw, points, of_points)
+    form = Form(inner, outer, constants, lambda shape: 3 * size(shape), as_theta, away, log_density, draw, points, of_points)
     return directional("VonMises", form, trainable, conditioner, regression)
 
 
-@distribution(batched=True, support=Support(SPHERE, SPHERE))
+@distribution(batched=True, support=Support(SPHERE, SPHERE), traits=_traits)
 def VonMisesFisher(
     loc: Numbers | None = None,
     concentration: float = 1.0,
@@ -335,40 +284,38 @@ def VonMisesFisher(
     if log_k.shape or (where is not None and not np.any(where)):
         raise FlowsError(f"VonMisesFisher: loc is {loc} and concentration {concentration}; expected a direction and one number")
 
+    def as_it_is(x, xp):
+        return x
+
     def constants(shape):
         _check_sphere(shape, "VonMisesFisher")
         if where is not None and where.shape != shape:
             raise FlowsError(f"VonMisesFisher: loc has shape {where.shape}, expected the shape of the event, {shape}")
-        mu = np.eye(shape[0])[-1] if where is None else where / np.linalg.norm(where)
-        return {"loc": mu[None], "log_concentration": log_k[None]}
+        return {"loc": np.eye(shape[0])[-1] if where is None else where / np.linalg.norm(where), "log_concentration": log_k}
 
     def as_theta(raw, shape):
-        return {"loc": raw[:, :-1].at[:, -1].add(1.0), "log_concentration": raw[:, -1]}
+        return raw[:, :-1].at[:, -1].add(1.0), jnp.exp(soft_clip(raw[:, -1], BOUND))
 
-    def measured(x):
-        mean = x.mean(0)
-        resultant = jnp.linalg.norm(mean)
-        return {"loc": directions(mean)[None], "log_concentration": _estimated(resultant, x.shape[1])[None]}
-
-    def log_density(theta, x):
-        k = concentration_of(theta)
+    def away(loc, x):
         # For unit vectors 1 - mu'x = |x - mu|^2 / 2, which has no large rounding error where they are close.
-        away = jnp.square(x - directions(theta["loc"])).sum(1) / 2
+        return jnp.square(x - directions(loc)).sum(1) / 2
+
+    def log_density(away, k, x):
         return on_sphere(-k * away - log_mass(k, x.shape[1] - 1), x)
 
     def draw(theta, rng, n, shape):
         angle_key, direction_key = jax.random.split(rng)
-        mu = jnp.broadcast_to(directions(theta["loc"]), (n, *shape))
-        angle = draw_angle(angle_key, jnp.broadcast_to(concentration_of(theta), (n,)), shape[0] - 1)[:, None]
+        mu = jnp.broadcast_to(directions(theta[0]), (n, *shape))
+        angle = draw_angle(angle_key, jnp.broadcast_to(theta[1], (n,)), shape[0] - 1)[:, None]
         g = jax.random.normal(direction_key, mu.shape, mu.dtype)
         tangent = directions(g - (g * mu).sum(1, keepdims=True) * mu)
         return directions(jnp.cos(angle) * mu + jnp.sin(angle) * tangent)
 
-    def points(x):
-        return directions(x)[:, None]
+    def points(x, xp):
+        return (directions(x) if xp is jnp else x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), LEAST))[:, None]
 
-    def of_points(v, shape):
-        return v[:, 0]
+    def of_points(v, xp):
+        return v
 
-    form = Form(constants, lambda shape: shape[0] + 1, as_theta, measured, log_density, draw, points, of_points)
+    form = Form(as_it_is, as_it_is, constants, lambda shape: shape[0] + 1, as_theta, away, log_density, draw, points, of_points)
     return directional("VonMisesFisher", form, trainable, conditioner, regression)

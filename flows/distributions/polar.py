@@ -1,23 +1,28 @@
 """The angle t between a point of the sphere S^n and a mean direction: its mass by quadrature, draws by the inverse of its
-distribution function. Up to a constant its density is f(t) = e^(k (cos t - 1)) sin(t)^(n - 1). Last, the regression of points
-on a context."""
+distribution function. Up to a constant its density is f(t) = e^(k (cos t - 1)) sin(t)^(n - 1). Then, in NumPy, the likeliest
+means and regressions; and the init_fun of a directional distribution."""
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
-from scipy.special import gammaln
+from jax.scipy.special import i0e
+from scipy import special
 
-from flows.core import Array, FlowsError, as_context, rows_within, size, soft_clip, soft_clip_inverse
+from flows.conditioners.base import check_conditioner
+from flows.core import Array, FlowsError, Shape, as_context, rows_within, size, soft_clip
+from flows.distributions.location_scale import conditional
 from flows.transformers.solve import solve
 
 BOUND = 14.0  # nats: trained concentrations lie between e^-14 and e^14
 LEAST = 1e-5  # the least concentration of a regression
+MOST_CHAINED = 8  # points of which each is regressed on the points before it
+POWERS = -0.13499238, 0.37626026, -0.45590046, 0.26113557, -0.37958009, 0.25975912, -1.4584381, 0.91893916
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 FAR = 12.0  # standard deviations from the mode; the mass beyond is negligible
 
@@ -30,15 +35,25 @@ SOLVED = 1e-6  # nats a row that a step gains
 
 def log_area(n: int) -> float:
     """log of the surface of S^n, 2 pi^((n+1)/2) / Gamma((n+1)/2): log 2 for n = 0."""
-    return math.log(2) + (n + 1) / 2 * math.log(math.pi) - float(gammaln((n + 1) / 2))
+    return math.log(2) + (n + 1) / 2 * math.log(math.pi) - float(special.gammaln((n + 1) / 2))
 
 
 def log_mass(k: Array, n: int) -> Array:
     """log of the integral of e^(k (mu'x - 1)) over S^n."""
+    if n == 1:
+        return jnp.log(2 * math.pi * i0e(k)) if k.dtype == jnp.float64 else _log_mass_of_circle(k)
     if n == 2:
         return math.log(2 * math.pi) + jnp.log(-jnp.expm1(-2 * k)) - jnp.log(k)
     bulk = _bulk(k, n)
     return log_area(n - 1) + _log_density(k, bulk.mode, n) + jnp.log(_mass(k, bulk, bulk.high, n))
+
+
+def _log_mass_of_circle(k: Array) -> Array:
+    """log(2 pi I_0(k) e^-k) = y - k - log(y) / 2 + P(3 / y), y = sqrt(k^2 + 9), to 8e-7: in the rounding of float32, and in a
+    fifth of the operations of a compiled Bessel function."""
+    y = jnp.sqrt(k * k + 9)
+    polynomial = reduce(lambda total, power: total * (3 / y) + power, POWERS, jnp.zeros_like(y))
+    return 9 / (y + k) - jnp.log(y) / 2 + polynomial
 
 
 def draw_angle(rng: Array, k: Array, n: int) -> Array:
@@ -96,145 +111,244 @@ def _log_density(k: Array, t: Array, n: int) -> Array:
     return -2 * k * half * half + (n - 1) * jnp.log(jnp.where(sin > 0, sin, jnp.finfo(k.dtype).tiny))
 
 
-def likeliest(resultant: Any, p: int, xp: Any = jnp) -> Any:
+def likeliest(resultant: Any, p: int) -> np.ndarray:
     """k by the norm of the mean of unit vectors of p entries: near the maximum of the likelihood."""
-    r = xp.clip(resultant, 1e-3, 1 - 1e-6)
+    r = np.clip(resultant, 1e-3, 1 - 1e-6)
     if p > 2:
         return r * (p - r * r) / (1 - r * r)
-    far = xp.where(r < 0.85, -0.4 + 1.39 * r + 0.43 / (1 - r), 1 / (r * (1 - r) * (3 - r)))
-    return xp.where(r < 0.53, 2 * r + r**3 + 5 / 6 * r**5, far)
+    far = np.where(r < 0.85, -0.4 + 1.39 * r + 0.43 / (1 - r), 1 / (r * (1 - r) * (3 - r)))
+    return np.where(r < 0.53, 2 * r + r**3 + 5 / 6 * r**5, far)
 
 
-def concentration_of(theta: dict[str, Array]) -> Array:
-    """k of theta."""
-    return jnp.exp(soft_clip(theta["log_concentration"], BOUND))
+def likeliest_vectors(u: np.ndarray) -> np.ndarray:
+    """k mu (points, p) of unit vectors u (rows, points, p)."""
+    mean = u.mean(0)
+    resultant = np.linalg.norm(mean, axis=1, keepdims=True)
+    return likeliest(resultant, u.shape[2]) * mean / np.maximum(resultant, LEAST)
 
 
-def linear_in_context(name: str, form: Any, trained: Callable) -> Callable:
-    """The init_fun of a directional distribution, a `Form`, whose k mu is linear in the context; `trained` is the init_fun of
-    the same distribution without a context."""
+def regression_of(u: np.ndarray, context: np.ndarray, chained: int) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest a (points, p) and slope (features, points, p) of unit vectors u (rows, points, p), each von Mises-Fisher
+    around v = a + slope' features, with k = |v|. The features are the context, and the points before it, of `chained` points.
+    Where the slope gains less, in nats over all rows, than its number of entries, it is 0, and a the likeliest without it.
+    """
+    n, points, p = u.shape
+    features = np.concatenate([context, u[:, : chained - 1].reshape(n, -1)], 1)
+    rows = rows_within(MOST_ROWS, MOST_NUMBERS, features.shape[1:])
+    few = slice(None, None, -(-n // rows))
+    a, slope = likeliest_vectors(u), np.zeros((features.shape[1], points, p))
+    for i in range(points):
+        known = context.shape[1] + min(i, chained - 1) * p
+        if known and n >= ROWS_A_SLOPE * (1 + known):
+            a[i], slope[:known, i] = _regression(features[few, :known], u[few, i], a[i])
+    return a, slope
+
+
+def visible(context: int, points: int, p: int, chained: int) -> np.ndarray:
+    """Which features the vector of each point depends on, (features, points, 1): the context, and the points before it."""
+    before = np.repeat(np.arange(chained - 1), p)[:, None] < np.arange(points)
+    return np.concatenate([np.ones((context, points)), before])[..., None]
+
+
+def mass_and_mean(k: np.ndarray, p: int) -> tuple[np.ndarray, np.ndarray]:
+    """log of the integral of e^(k (mu'x - 1)) over unit vectors x of p entries, and the mean of mu'x."""
+    if p == 2:
+        bessel = special.i0e(k)
+        return np.log(2 * np.pi * bessel), special.i1e(k) / bessel
+    bessel = special.ive(p / 2 - 1, k)
+    there = bessel > 1e-290  # elsewhere k is far below p
+    bessel = np.where(there, bessel, 1.0)
+    log_mass = p / 2 * math.log(2 * math.pi) - (p / 2 - 1) * np.log(k) + np.log(bessel)
+    near = log_area(p - 1) - k + k * k / (2 * p), k / p
+    return np.where(there, log_mass, near[0]), np.where(there, special.ive(p / 2, k) / bessel, near[1])
+
+
+def _regression(context: np.ndarray, u: np.ndarray, alone: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Newton's method, with the first of several steps that gains: the log-likelihood is concave in w, whose first row is a.
+
+    With one point for each row, log p = v'u - k - log_mass(k) = -k |u - v / k|^2 / 2 - log_mass(k), in which no large numbers
+    cancel. Each row counts once more by its leverage, as a point in the direction of least squares, as concentrated as all rows
+    are: so a category of one row is not a point to the model.
+    """
+    n, p = u.shape
+    design = np.concatenate([np.ones((n, 1)), context], 1)
+    m = design.shape[1]
+    left, sizes, right = np.linalg.svd(design, full_matrices=False)
+    large = sizes > RANK * sizes[0]
+    leverage = np.square(left[:, large]).sum(1)
+    least_squares = right[large].T @ (left[:, large].T @ u / sizes[large, None])
+    guess = design @ least_squares
+    guess /= np.maximum(np.linalg.norm(guess, axis=1, keepdims=True), LEAST)
+    apart = np.square(u - guess).sum(1).mean() / 2  # 1 - the mean cosine
+
+    def split(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        v = design @ w
+        k = np.maximum(np.linalg.norm(v, axis=1), LEAST)
+        return k, v / k[:, None]
+
+    def log_p(w: np.ndarray, leverage: Any = leverage) -> float:
+        k, mu = split(w)
+        further = apart + (1 - apart) * np.square(guess - mu).sum(1) / 2
+        away = np.square(u - mu).sum(1) / 2 + leverage * further
+        return float((-k * away - (1 + leverage) * mass_and_mean(k, p)[0]).mean())
+
+    def newton(w: np.ndarray) -> np.ndarray:
+        k, mu = split(w)
+        cos, more = mass_and_mean(k, p)[1], leverage[:, None]
+        across = cos / k
+        along = 1 - cos * cos - (p - 1) * across  # the derivative of the mean cosine
+        pull = u + more * (1 - apart) * guess - (1 + more) * cos[:, None] * mu
+        curved = (along - across)[:, None, None] * mu[:, :, None] * mu[:, None] + across[:, None, None] * np.eye(p)
+        hessian = np.einsum("nij,na,nb->iajb", (1 + leverage)[:, None, None] * curved, design, design, optimize=True)
+        hessian = hessian.reshape(p * m, p * m)
+        unit = np.sqrt(np.diagonal(hessian))
+        unit = np.where(unit > 0, unit, 1.0)
+        scaled = hessian / unit / unit[:, None] + RANK * np.eye(p * m)
+        return (np.linalg.solve(scaled, (design.T @ pull).T.ravel() / unit) / unit).reshape(p, m).T
+
+    without = np.zeros((m, p))
+    without[0] = alone
+    w = max(without, (p - 1) / 2 / max(apart, 1e-6) * least_squares, key=log_p)
+    best = log_p(w)
+    for _ in range(NEWTON_STEPS):
+        step = newton(w)
+        tried = ((log_p(w + share * step), share) for share in STEPS)
+        value, share = next((pair for pair in tried if pair[0] > best), (best, 0.0))
+        w, gain, best = w + share * step, value - best, value
+        if gain <= SOLVED:
+            break
+    w = w if n * (log_p(w, 0.0) - log_p(without, 0.0)) > p * (m - 1) else without
+    return w[0], w[1:]
+
+
+class Form(NamedTuple):
+    """A directional distribution: theta is loc (rows, ...) and the concentration k, of any rank; one row may serve all.
+
+    `inner(x, xp)` are rows in its coordinates, angles in radians, and `outer(x, xp)` such rows in the units of x; loc, rows and
+    draws below are in its coordinates. `constants(shape)` are the params of the constructor's arguments, `outputs(shape)` the
+    number of outputs of a network, `as_theta(raw, shape)` makes theta of outputs (rows, outputs), `away(loc, x)` is 1 minus the
+    cosine of the angle between loc and x, `log_density(away, k, x)` is (rows,), and `draw(theta, rng, n, shape)` is
+    (n, *shape). `points(x, xp)` are the unit vectors of rows, (rows, points, p), and `of_points(v, xp)` the locs of such
+    vectors of any length. `xp` is jax.numpy or NumPy.
+    """
+
+    inner: Callable
+    outer: Callable
+    constants: Callable
+    outputs: Callable
+    as_theta: Callable
+    away: Callable
+    log_density: Callable
+    draw: Callable
+    points: Callable
+    of_points: Callable
+
+    def density(self, theta: Any, x: Array) -> Array:
+        x, (loc, k) = self.inner(x, jnp), theta
+        return self.log_density(self.away(loc, x), k, x)
+
+    def drawn(self, theta: Any, rng: Array, n: int, shape: Shape) -> Array:
+        return self.outer(self.draw(theta, rng, n, shape), jnp)
+
+    def points_of(self, x: Any) -> np.ndarray:
+        """The unit vectors of rows."""
+        return self.points(self.inner(np.asarray(x, float), np), np)
+
+    def theta_of(self, params: Any) -> tuple[Array, Array]:
+        return self.inner(params["loc"][None], jnp), jnp.exp(soft_clip(params["log_concentration"], BOUND))[None]
+
+    def params_of(self, v: np.ndarray, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Params by k mu (points, p)."""
+        k = np.maximum(np.linalg.norm(v, axis=1), LEAST)
+        loc = self.outer(self.of_points(v / k[:, None], np).reshape(1, *like["loc"].shape), np)[0]
+        log_k = BOUND * np.arctanh(np.clip(np.log(k) / BOUND, -0.9, 0.9))
+        return {"loc": loc, "log_concentration": log_k.reshape(like["log_concentration"].shape)}
+
+
+def directional(name: str, form: Form, trainable: bool, conditioner: Any, regression: bool) -> Callable:
+    """The init_fun of a form: with constants, with trained params, a regression, or a network of the context."""
+    if regression and (not trainable or conditioner is not None):
+        raise FlowsError(
+            f"{name}: regression=True trains k loc that is linear in the context: give trainable=True, and no conditioner"
+        )
+    net: Any = None if conditioner is None else check_conditioner(conditioner, name)
+
+    def functions(theta_of, shape):
+        def log_pdf(params, x):
+            return form.density(theta_of(params, x.dtype), x)
+
+        def sample(rng, params, num_samples):
+            return form.drawn(theta_of(params, float), rng, num_samples, shape)
+
+        return log_pdf, sample
+
+    def fixed(rng, shape):
+        start = form.constants(shape)
+        return {}, *functions(lambda _, dtype: form.theta_of({at: jnp.asarray(x, dtype) for at, x in start.items()}), shape)
+
+    def trained(rng, shape, init_inputs=None):
+        params = form.constants(shape)
+        if init_inputs is not None:
+            params = form.params_of(likeliest_vectors(form.points_of(init_inputs)), params)
+        return params, *functions(lambda params, dtype: form.theta_of(params), shape)
+
+    def outputs(shape: Shape) -> int:
+        form.constants(shape)  # refuses an event that does not fit
+        return form.outputs(shape)
+
+    if net is None:
+        return linear(name, form) if regression else trained if trainable else fixed
+    return conditional(name, net, outputs, form.as_theta, form.density, form.drawn)
+
+
+def linear(name: str, form: Form) -> Callable:
+    """The init_fun of a form whose k mu is linear in the context and in the points before."""
 
     def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None):
-        context_shape = as_context(context_dim)
-        if context_shape is None:
+        params, context = form.constants(shape), as_context(context_dim)
+        _, points, p = form.points_of(params["loc"][None]).shape
+        chained, columns = points if points <= MOST_CHAINED else 1, 0 if context is None else size(context)
+        mask = visible(columns, points, p, chained)
+        if not len(mask):
             raise FlowsError(f"{name}: its k mu is to be linear in a context; give init_fun context_dim=")
-        params = trained(rng, shape, init_inputs)[0]
+        slope = np.zeros((len(mask), points, p))
+        if init_inputs is not None:
+            known = np.zeros((len(init_inputs), 0)) if context is None else np.asarray(init_context, float)
+            v, slope = regression_of(form.points_of(init_inputs), known.reshape(len(known), -1), chained)
+            params = form.params_of(v, params)
 
-        def vectors_of(params):
-            theta = {leaf: params[leaf][None] for leaf in ("loc", "log_concentration")}
-            mu = form.points(theta["loc"])
-            return mu * concentration_of(theta).reshape(*mu.shape[:2], 1)
+        def vectors_of(params, x, context):
+            """k mu of rows x, in the coordinates of the form, and k."""
+            seen = [] if context is None else [context.reshape(context.shape[0], -1).astype(x.dtype)]
+            seen += [form.points(x, jnp)[:, : chained - 1].reshape(x.shape[0], -1)] if chained > 1 else []
+            slope = params["slope"] * jnp.asarray(mask, x.dtype)
+            moved = jnp.einsum("nf,fij->nij", jnp.concatenate(seen, 1), slope, precision="highest")
+            loc, k = form.theta_of(params)
+            v = form.points(loc, jnp) * k.reshape(1, points, 1) + moved
+            return v, jnp.sqrt(jnp.square(v).sum(-1) + LEAST**2)
 
-        def theta_of_vectors(v):
-            squared = jnp.square(v).sum(-1, keepdims=True)
-            v = jnp.where(squared > LEAST**2, v, LEAST)
-            log_k = jnp.log(jnp.square(v).sum(-1)).reshape(-1, *params["log_concentration"].shape) / 2
-            return {"loc": form.of_points(v, shape), "log_concentration": soft_clip_inverse(log_k, BOUND)}
+        def theta_of(params, x, context):
+            v, k = vectors_of(params, x, context)
+            return form.of_points(v, jnp).reshape(-1, *shape), k.reshape(-1, *params["log_concentration"].shape)
 
-        v = vectors_of(params)
-        slope = jnp.zeros((size(context_shape), *v.shape[1:]))
-        if init_inputs is not None and init_context is not None:
-            context = init_context.reshape(init_context.shape[0], -1).astype(v.dtype)
-            v, slope = regression_of(form.points(init_inputs), context, v[0])
-            params = {leaf: value[0] for leaf, value in theta_of_vectors(v[None]).items()}
+        def log_pdf(params, x, context=None):
+            x = form.inner(x, jnp)
+            v, k = vectors_of(params, x, context)
+            away = jnp.square(form.points(x, jnp) - v / k[..., None]).sum(-1) / 2
+            like = -1, *params["log_concentration"].shape
+            return form.log_density(away.reshape(like), k.reshape(like), x)
 
-        def theta_of(params, context):
-            context = context.reshape(context.shape[0], -1).astype(params["slope"].dtype)
-            moved = jnp.einsum("nf,fij->nij", context, params["slope"], precision="highest")
-            return theta_of_vectors(vectors_of(params) + moved)
+        def sample(rng, params, num_samples, context=None):
+            def one(i, x):
+                theta = (part.reshape(num_samples, -1) for part in theta_of(params, x.reshape(num_samples, *shape), context))
+                of_point = tuple(jax.lax.dynamic_slice_in_dim(part, i, 1, 1) for part in theta)
+                return jax.lax.dynamic_update_slice_in_dim(x, form.draw(of_point, keys[i], num_samples, (1,)), i, 1)
 
-        def log_pdf(params, x, context):
-            return form.log_density(theta_of(params, context), x)
-
-        def sample(rng, params, num_samples, context):
-            return form.draw(theta_of(params, context), rng, num_samples, shape)
+            x, keys = jnp.zeros((num_samples, size(shape)), params["slope"].dtype), jax.random.split(rng, points)
+            if chained == 1:
+                return form.drawn(theta_of(params, x.reshape(num_samples, *shape), context), rng, num_samples, shape)
+            return form.outer(jax.lax.fori_loop(0, points, one, x).reshape(num_samples, *shape), jnp)
 
         return {**params, "slope": slope}, log_pdf, sample
 
     return init_fun
-
-
-def regression_of(u: Array, context: Array, alone: Array) -> tuple[Array, Array]:
-    """The likeliest a (points, p) and slope (f, points, p) of unit vectors u (rows, points, p), each von Mises-Fisher around
-    v = a + slope' context, with k = |v|. Where the slope gains less, in nats over all rows, than its number of entries, it is
-    0, and a is `alone`, the likeliest without a context.
-    """
-    rows, (n, f) = rows_within(MOST_ROWS, MOST_NUMBERS, context.shape[1:]), context.shape
-    if n < ROWS_A_SLOPE * (1 + f):
-        return alone, jnp.zeros((f, *alone.shape), alone.dtype)
-    few = slice(None, None, -(-n // rows))
-    return jax.vmap(partial(_regression, context[few]), (1, 0), (0, 1))(u[few], alone)
-
-
-def _least_squares(design: Array, u: Array) -> tuple[Array, Array, Array]:
-    """Coefficients (m, p), directions (rows, p) and leverage (rows,) of the regression of unit vectors on a design."""
-    left, sizes, _ = jnp.linalg.svd(design, full_matrices=False)
-    leverage = jnp.where((sizes > RANK * sizes[0])[None], jnp.square(left), 0).sum(1)
-    coefficients = jnp.linalg.lstsq(design, u, rcond=RANK)[0]
-    fitted = jnp.matmul(design, coefficients, precision="highest")
-    return coefficients, fitted / jnp.sqrt(jnp.square(fitted).sum(1, keepdims=True) + jnp.finfo(u.dtype).eps), leverage
-
-
-def _newton_step(design: Array, pull: Array, weighted: Array) -> Array:
-    """The step (m, p) of Newton's method, by the gradient (rows, p) and the curvature (rows, p, p) of each row."""
-    m, p = design.shape[1], pull.shape[1]
-    product = partial(jnp.matmul, precision="highest")
-    hessian = jnp.stack([jnp.stack([product(design.T, design * weighted[:, i, j, None]) for j in range(p)]) for i in range(p)])
-    hessian = jnp.moveaxis(hessian, 2, 1).reshape(p * m, p * m)
-    unit = jnp.sqrt(jnp.diagonal(hessian))
-    unit = jnp.where(unit > 0, unit, 1.0)
-    hessian = hessian / unit[None] / unit[:, None] + RANK * jnp.eye(p * m, dtype=pull.dtype)
-    return (jnp.linalg.solve(hessian, product(design.T, pull).T.ravel() / unit) / unit).reshape(p, m).T
-
-
-def _regression(context: Array, u: Array, alone: Array) -> tuple[Array, Array]:
-    """Newton's method, with the best of several steps: the log-likelihood is concave in w, whose first row is a.
-
-    With one point for each row, log p = v'u - k - log_mass(k) = -k |u - v / k|^2 / 2 - log_mass(k), in which no large numbers
-    cancel, and neither do they in its derivatives. Each row counts once more by its leverage, as a point in the direction of
-    least squares, as concentrated as all rows are: so a category of one row is not a point to the model.
-    """
-    n, p = u.shape
-    design = jnp.concatenate([jnp.ones((n, 1), u.dtype), context.astype(u.dtype)], 1)
-    m, product = design.shape[1], partial(jnp.matmul, precision="highest")
-    least_squares, guess, leverage = _least_squares(design, u)
-    apart = jnp.square(u - guess).sum(1).mean() / 2  # 1 - the mean cosine
-
-    def mass(k: Array) -> Array:
-        return log_mass(k, p - 1)
-
-    def slope_of(k: Array) -> Array:
-        return jax.jvp(mass, (k,), (jnp.ones_like(k),))[1]
-
-    def split(w: Array) -> tuple[Array, Array]:
-        v = product(design, w)
-        k = jnp.sqrt(jnp.square(v).sum(1) + jnp.finfo(u.dtype).eps)
-        return k, v / k[:, None]
-
-    def log_p(w: Array, leverage: Any = 0.0) -> Array:
-        k, mu = split(w)
-        further = apart + (1 - apart) * jnp.square(guess - mu).sum(1) / 2
-        return (-k * (jnp.square(u - mu).sum(1) / 2 + leverage * further) - (1 + leverage) * mass(k)).mean()
-
-    def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        w, best, _, i = state
-        k, mu = split(w)
-        away, along = jax.jvp(slope_of, (k,), (jnp.ones_like(k),))  # the mean cosine, minus 1, and its derivative
-        across, more = (1 + away) / k, leverage[:, None]
-        pull = u - mu + more * ((1 - apart) * guess - mu) - (1 + more) * away[:, None] * mu
-        along_mu = (along - across)[:, None, None] * mu[:, :, None] * mu[:, None]
-        weighted = (1 + more)[:, None] * (along_mu + across[:, None, None] * jnp.eye(p, dtype=u.dtype)[None])
-        tried = w[None] + STEPS.astype(w.dtype)[:, None, None] * _newton_step(design, pull, weighted)[None]
-        values = jax.lax.map(lambda w: log_p(w, leverage), tried)
-        values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
-        better = values.max() > best
-        new = jnp.where(better, tried[values.argmax()], w)
-        return new, jnp.where(better, values.max(), best), values.max() - best, i + 1
-
-    without = jnp.zeros((m, p), u.dtype).at[0].set(alone)
-    starts = jnp.stack([without, (p - 1) / 2 / jnp.clip(apart, 1e-6) * least_squares])
-    values = jax.lax.map(lambda w: log_p(w, leverage), starts)
-    state = starts[values.argmax()], values.max(), jnp.asarray(jnp.inf, u.dtype), jnp.asarray(0)
-    w = jax.lax.while_loop(lambda state: (state[2] > SOLVED) & (state[3] < NEWTON_STEPS), step, state)[0]
-    w = jnp.where(n * (log_p(w) - log_p(without)) > p * (m - 1), w, without)
-    return w[0], w[1:]

@@ -42,11 +42,10 @@ from flows.core import (
 )
 from flows.distributions.directional import CircularUniform, SphereUniform, VonMises, VonMisesFisher
 from flows.distributions.flow import STANDARD, Flow
-from flows.distributions.joint import ChainRule
 from flows.distributions.normal import Normal
+from flows.distributions.polar import MOST_CHAINED
 
 Layers = tuple[BijectionInit, ...]
-MOST_ANGLES = 8  # that start at their regression on the angles before them; each has a program
 BEHIND = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
 
 
@@ -275,7 +274,7 @@ def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: fl
     if base == SphereUniform():
         started = VonMisesFisher(trainable=True, regression=conditional) if concentrated else base
         return with_base(model, started, base)
-    chained = event[0] <= MOST_ANGLES and (context is None or (conditional and len(context) == 1))
+    chained = MOST_CHAINED if context is None else 0
     return with_base(model, _started_angles(base, event[0], conditional, chained), base)
 
 
@@ -285,21 +284,19 @@ def _started_normal(columns: int, conditional: bool, shrinkage: float | None) ->
     return Normal(trainable=True, regression=True) if conditional else STANDARD
 
 
-def _started_angles(base: Any, columns: int, conditional: bool, chained: bool) -> Any:
+def _started_angles(base: Any, columns: int, conditional: bool, chained: int) -> Any:
     """Return a base that starts at the rows in place of one that is uniform on circles, or has such blocks in a `Joint`; any
-    other base as it is. With `chained`, each angle starts at its regression on the angles before it."""
+    other base as it is. Each of up to `chained` angles starts at its regression on the angles before it."""
     pieces = structure_of(base).pieces if structure_of(base).order == "joint" else (Piece(base, features=(0, columns)),)
     ends = [piece.features or (0, 1) for piece in pieces]
-    periods = [_period_of_uniform(piece.value) for piece, (a, b) in zip(pieces, ends, strict=True) for _ in range(a, b)]
-    if chained and all(periods) and columns > 1:
-        return ChainRule(
-            *(VonMises(trainable=True, period=period, regression=conditional or i > 0) for i, period in enumerate(periods))
-        )
+    periods = tuple(_period_of_uniform(piece.value) for piece, (a, b) in zip(pieces, ends, strict=True) for _ in range(a, b))
+    if all(periods):
+        period = periods[0] if len(set(periods)) == 1 else periods
+        return VonMises(trainable=True, period=period, regression=conditional or 1 < columns <= chained)
     for piece, (a, b) in zip(pieces, ends, strict=True):
         if piece.params_at:
-            base = replaced(base, piece.params_at, _started_angles(piece.value, b - a, conditional, chained=False))
-    period = _period_of_uniform(base)
-    return VonMises(trainable=True, period=period, regression=conditional) if period else base
+            base = replaced(base, piece.params_at, _started_angles(piece.value, b - a, conditional, chained))
+    return base
 
 
 def _period_of_uniform(base: Any) -> float:

@@ -4,12 +4,15 @@ regression on what comes before."""
 from functools import partial
 
 import jax
+import jax.monitoring
 import numpy as np
 import pytest
 from common import error_of
+from scipy.special import i0e, i1e
 from scipy.stats import vonmises
 
 import flows
+from flows.distributions.polar import log_area, log_mass, mass_and_mean
 from flows.training import fit
 from flows.training.model_view import from_gaussian
 
@@ -51,14 +54,12 @@ def test_bases_that_are_uniform_start_at_the_rows():
     def base(model, columns, context=None):
         return from_gaussian(model, (columns,), context, None).arguments["prior"]
 
-    chained = flows.ChainRule(of_one(), of_one(regression=True), of_one(regression=True))
     assert base(flow(TURN), 1) == of_one() and base(flow(TURN), 1, (2,)) == REGRESSION
-    assert base(flow(TURN), 3) == chained and base(flow(*[TURN] * 3), 3) == chained
-    assert base(flow(TURN), 2, (4,)) == flows.ChainRule(REGRESSION, REGRESSION)
-    assert base(flow(TURN), 2, (2, 2)) == REGRESSION  # a block sees a vector alone
+    assert base(flow(TURN), 3) == REGRESSION and base(flow(*[TURN] * 3), 3) == REGRESSION
+    assert base(flow(TURN), 2, (2, 2)) == REGRESSION and base(flow(TURN), 9, (4,)) == REGRESSION
     assert base(flow(TURN), 9) == of_one() and base(flow(TURN), 2, (600,)) == of_one()
     several = flows.Joint(flows.CircularUniform(24.0), flows.CircularUniform(360.0))
-    assert base(flow(24.0, 360.0, base=several), 2) == flows.ChainRule(of_one(24.0), of_one(360.0, True))
+    assert base(flow(24.0, 360.0, base=several), 2) == of_one((24.0, 360.0), True)
     cylinder = flows.Joint(flows.CircularUniform(24.0), flows.Normal())
     assert base(flow(24.0, base=cylinder), 2, (1,)) == flows.Joint(of_one(24.0, True), flows.Normal())
     sphere = flows.Flow(flows.SphereFlow(1, (8,)), flows.SphereUniform())
@@ -103,6 +104,67 @@ def test_a_regression_starts_at_the_von_mises_of_each_category():
     assert float(log_pdf(params, other, context=codes[:1])[0]) > -10
     few = REGRESSION(0, 1, context_dim=4, init_inputs=rows[:24], init_context=codes[:24]).params
     assert not np.any(few["slope"]) and few["loc"] == pytest.approx(of_one()(0, 1, init_inputs=rows[:24]).params["loc"])
+
+
+def test_masses_and_means_are_those_of_scipy():
+    k = np.geomspace(1e-5, 1e5, 300)
+    expected, mean = np.log(2 * np.pi * i0e(k)), i1e(k) / i0e(k)
+    values, slope = jax.jvp(partial(log_mass, n=1), (k.astype(np.float32),), (k.astype(np.float32),))
+    np.testing.assert_allclose(values, expected, atol=3e-6)
+    np.testing.assert_allclose(slope, k * (mean - 1), atol=2e-5)  # along log k
+    assert mass_and_mean(k, 2) == (pytest.approx(expected), pytest.approx(mean))
+    turn = (np.arange(20_000) + 0.5) * np.pi / 20_000
+    for p in (3, 6, 300):
+        for k in (0.1, 3.0, 200.0):
+            density = np.exp(k * (np.cos(turn) - 1) + (p - 2) * np.log(np.sin(turn)))
+            total = np.log(density.sum() * np.pi / 20_000) + log_area(p - 2)
+            mean = (density * np.cos(turn)).sum() / density.sum()
+            assert mass_and_mean(np.array(k), p) == (pytest.approx(total, abs=1e-6), pytest.approx(mean, rel=1e-4))
+
+
+def test_a_start_is_measured_in_numpy():
+    rows, codes = OF_GROUPS.astype(np.float32), np.eye(3, dtype=np.float32)[GROUP]
+    REGRESSION(0, 1, context_dim=3)
+    several, compiled = np.tile(rows, (1, 2)), list[str]()
+    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
+    of_parts = flows.core.distribution_part
+    part, other = of_parts(REGRESSION, (1,), (3,)), of_parts(of_one(), (2,), None)
+    compiled.clear()
+    outside = part.init(jax.random.key(0), flows.core.Given(jax.device_put(rows), jax.device_put(codes)))
+    other.init(jax.random.key(0), flows.core.Given(jax.device_put(several)))
+    assert not [event for event in compiled if "backend_compile" in event]
+    traced = jax.jit(lambda x, c: REGRESSION(0, 1, context_dim=3, init_inputs=x, init_context=c).params)(rows, codes)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), traced, outside)
+    members = jax.vmap(lambda x: of_one()(0, 1, init_inputs=x).params)(np.stack([rows, rows + 1]))
+    assert members["loc"][1] - members["loc"][0] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_an_angle_depends_on_the_angles_before_it():
+    params, log_pdf, sample = REGRESSION(0, 2)
+    turn = ((np.arange(100) + 0.5) / 100 * TURN - np.pi).astype(np.float32)
+    grid = np.stack(np.meshgrid(turn, turn, indexing="ij"), -1).reshape(-1, 2)
+    params = {**params, "slope": np.array([[[5.0, 5.0], [3.0, 0.0]], [[5.0, 5.0], [0.0, -3.0]]], np.float32)}
+    p = np.exp(np.asarray(log_pdf(params, grid))).reshape(100, 100) * (TURN / 100) ** 2
+    assert p.sum() == pytest.approx(1.0, abs=1e-4)
+    np.testing.assert_allclose(p.sum(1) / (TURN / 100), vonmises(1.0).pdf(turn), atol=1e-4)
+    draws = np.asarray(sample(1, params, 4000))
+    expected = (p.ravel() * np.cos(grid.sum(1))).sum()  # the second angle is minus the first
+    assert np.cos(draws.sum(1)).mean() == pytest.approx(expected, abs=0.05) and expected > 0.5
+
+
+def test_angles_of_two_periods():
+    both = of_one((24.0, 360.0), True)
+    rows = np.random.default_rng(5).uniform(-3, 3, (400, 2)).astype(np.float32)
+    scaled = (rows * [24, 360] / TURN).astype(np.float32)
+    params, log_pdf, sample = both(0, 2, init_inputs=scaled)
+    like = REGRESSION(0, 2, init_inputs=rows)
+    expected = like.log_pdf(like.params, rows) - np.log(24 * 360 / TURN**2)
+    np.testing.assert_allclose(log_pdf(params, scaled), expected, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(params["loc"]) / [24, 360] * TURN, like.params["loc"], atol=1e-4)
+    draws = np.abs(np.asarray(sample(0, params, 2000))).max(0)
+    assert 10 < draws[0] <= 12 and 150 < draws[1] <= 180
+    assert flows.support(both, 2).inputs.period.tolist() == [24.0, 360.0]
+    assert "VonMises: period" in error_of(lambda: flows.VonMises(period=(24.0, 0.0)))
 
 
 def test_a_regression_without_a_gain_has_no_slope():

@@ -169,7 +169,7 @@ def _von_mises_loss(train: Rows, held_out: Rows) -> float:
     """Return minus the mean log-density of held-out angles under the von Mises of the training rows, in radians. Its
     concentration is the one at which `flows.VonMises` starts."""
     sin, cos = (float(np.average(f(train.x), weights=train.weights)) for f in (np.sin, np.cos))
-    k = float(likeliest(math.hypot(sin, cos), 2, np))
+    k = float(likeliest(math.hypot(sin, cos), 2))
     away = 2 * np.square(np.sin((held_out.x - math.atan2(sin, cos)) / 2))
     return float(k * np.average(away, weights=held_out.weights) + np.log(2 * np.pi * i0e(k)))
 
