@@ -217,7 +217,7 @@ test-release: dist $(RELEASE)/.stamp
 
 # make release VERSION=0.2.0
 release:
-	@$(PYTHON) tests/release.py "$(VERSION)"
+	@$(PYTHON) tests/release.py "$$VERSION"
 
 # Figures, in out/: they are only worth something on a quiet machine.
 bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp

@@ -177,7 +177,7 @@ else:
         if name[:1] == "_":
             raise AttributeError(message)
         if (new := _new_name(name)) is not None:
-            return globals()[new]
+            return getattr(_importlib.import_module("flows"), new)
         called = _importlib.import_module("flows.elsewhere").CALLED.get(name)
         if called is None:
             raise AttributeError(message)

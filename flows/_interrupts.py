@@ -10,7 +10,9 @@ from typing import Any
 
 def is_command() -> bool:
     """Return whether Python was started as `flows` or `python -m flows`."""
-    return (sys.argv[:1] == ["-m"] and sys.orig_argv[1:3] == ["-m", "flows"]) or os.path.basename(sys.argv[0] or "") == "flows"
+    return (sys.argv[:1] == ["-m"] and sys.orig_argv[1:3] == ["-m", "flows"]) or os.path.basename(
+        sys.argv[0] or ""
+    ).removesuffix(".exe") == "flows"
 
 
 def _stop(number: int, frame: Any) -> None:

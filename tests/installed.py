@@ -30,7 +30,7 @@ def main() -> None:
             ["sample", model, "-n", "10", "-o", out],
             ["score", model, data],
         ):
-            subprocess.run([sys.executable, "-m", "flows", *command], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, "-P", "-m", "flows", *command], check=True, stdout=subprocess.DEVNULL)
         if len(Path(out).read_text().splitlines()) != 11:
             sys.exit(f"installed.py: flows sample wrote {Path(out).read_text()!r:.200}; expected a header and 10 rows")
     print("installed.py: a fit, scores, draws and files are right")

@@ -25,7 +25,8 @@ PLACES = {  # with the line that has the version
     "docs/cite.md": r"^  version = \{(.*)\},$",
 }
 SECTION = re.compile(r"^## \[(.+?)\](?: - (\d{4}-\d{2}-\d{2}))?\n(.*?)(?=^## \[|\Z)", re.MULTILINE | re.DOTALL)
-VERSION = re.compile(r"\d+\.\d+\.\d+")
+VERSION = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}")
+TAKEN = "0.0.1"  # the version of that name that the package index has
 
 
 class Wrong(Exception):
@@ -48,7 +49,7 @@ def top_section(root: Path = ROOT) -> tuple[str, str | None, str]:
     match = SECTION.search((root / "CHANGELOG.md").read_text(encoding="utf-8"))
     if match is None:
         raise Wrong("CHANGELOG.md has no section; expected '## [Unreleased]' or '## [0.2.0] - 2027-01-31' at its top")
-    if not match[3].strip():
+    if not re.search(r"^- \S", match[3], re.MULTILINE):
         raise Wrong(f"CHANGELOG.md: the section [{match[1]}] is empty; say what changed")
     return match[1], match[2], match[3]
 
@@ -61,9 +62,12 @@ def write(version: str, root: Path = ROOT) -> str:
     name, _, _ = top_section(root)
     if name != "Unreleased":
         raise Wrong(f"CHANGELOG.md begins with [{name}]; expected [Unreleased], with what changed since")
-    released = [section[1] for section in SECTION.finditer((root / "CHANGELOG.md").read_text(encoding="utf-8"))][1:]
-    if released and numbers(version) <= numbers(released[0]):
-        raise Wrong(f"the version is {version}, and {released[0]} is released; expected a higher one")
+    others = [section[1] for section in SECTION.finditer((root / "CHANGELOG.md").read_text(encoding="utf-8"))][1:]
+    if "Unreleased" in others:
+        raise Wrong("CHANGELOG.md has two sections [Unreleased]; expected one, at its top")
+    latest = max([TAKEN, *others], key=numbers)
+    if numbers(version) <= numbers(latest):
+        raise Wrong(f"the version is {version}, and {latest} is released; expected a higher one")
     dirty = subprocess.run(["git", "status", "--porcelain"], cwd=root, check=True, capture_output=True, text=True).stdout
     if dirty:
         raise Wrong(f"{len(dirty.splitlines())} files are not committed, such as {dirty.split()[1]}; commit them first")
@@ -77,8 +81,10 @@ def write(version: str, root: Path = ROOT) -> str:
             text = re.sub(r"^version: .*\n", rf"\g<0>date-released: {today}\n", text, flags=re.MULTILINE)
         (root / place).write_text(text, encoding="utf-8")
     log = root / "CHANGELOG.md"
-    text = log.read_text(encoding="utf-8")
-    log.write_text(text.replace("## [Unreleased]", f"## [{version}] - {today}", 1), encoding="utf-8")
+    text = re.sub(
+        r"^## \[Unreleased\].*$", f"## [{version}] - {today}", log.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE
+    )
+    log.write_text(text, encoding="utf-8")
     return (
         f"{before} is {version} in {', '.join(PLACES)}, and in CHANGELOG.md.\n"
         f"Next: git diff; make test-all; git commit -am 'release {version}'; git tag v{version}; git push --follow-tags"
@@ -95,9 +101,10 @@ def check_tag(tag: str, root: Path = ROOT) -> str:
     expected = {**versions(root), "CHANGELOG.md": top_section(root)[0]}
     for place, version in expected.items():
         if tag != f"v{version}":
-            raise Wrong(f"the tag is {tag}, and {place} says {version}; expected v{version}, or make release VERSION={tag[1:]}")
-    if top_section(root)[1] is None:
-        raise Wrong(f"CHANGELOG.md: the section [{tag[1:]}] has no date; expected '## [{tag[1:]}] - 2027-01-31'")
+            raise Wrong(f"the tag is {tag!r}, and {place} says {version}; expected v{version}")
+    date, cff = top_section(root)[1], (root / "CITATION.cff").read_text(encoding="utf-8")
+    if date is None or f"\ndate-released: {date}\n" not in cff:
+        raise Wrong(f"the section [{tag[1:]}] of CHANGELOG.md has the date {date}; expected one, and the same in CITATION.cff")
     return f"{tag} is the version of {', '.join(expected)}"
 
 
@@ -143,14 +150,23 @@ def main() -> None:
     parser.add_argument("--contents", type=Path, metavar="FOLDER", help="a folder with a wheel and an sdist to check")
     asked = parser.parse_args()
     try:
-        if asked.tag:
+        if asked.tag is not None:
             print(check_tag(asked.tag))
         elif asked.contents:
             print(check_contents(asked.contents))
         else:
             print(write(asked.version or ""))
-    except Wrong as error:
-        sys.exit(f"release: {error}")
+    except (
+        Wrong,
+        OSError,
+        ValueError,
+        subprocess.SubprocessError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        StopIteration,
+    ) as error:
+        kind = "" if isinstance(error, Wrong) else f"{type(error).__name__}: "
+        sys.exit(f"release: {kind}{' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import flows
+from flows.core.extras import installs
 from flows.interop import LIBRARIES
 
 ROOT = Path(flows.__file__).parent
@@ -127,7 +128,7 @@ def test_rooms_on_top_are_imported_when_they_are_named():
 def test_a_room_on_top_says_how_its_extra_is_installed():
     code = "import sys, flows; sys.modules['sklearn'] = None; flows.sklearn"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    expected = "ImportError: flows.sklearn needs the package sklearn: pip install '.[sklearn]' in the checkout"
+    expected = f"ImportError: flows.sklearn needs the package sklearn: {installs('sklearn')}"
     assert done.stderr.strip().endswith(expected)
 
 
@@ -135,7 +136,7 @@ def test_a_room_on_top_says_how_its_extra_is_installed():
 def test_a_room_for_another_library_says_how_it_is_installed(library):
     code = f"import sys, flows; sys.modules['{library}'] = None; flows.interop.{library}"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    expected = f"pip install '.[{library}]' in the checkout"
+    expected = installs(library)
     assert done.stderr.strip().endswith(f"ImportError: flows.interop.{library} needs the package {library}: {expected}")
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 import subprocess
+import sys
 
 import pytest
 import release
@@ -34,7 +35,7 @@ def test_a_release_is_written_and_its_tag_is_right(tree):
     assert f"\nversion: 0.2.0\ndate-released: {TODAY}\nlicense:" in (tree / "CITATION.cff").read_text()
     assert f"## [0.2.0] - {TODAY}\n\n- All." in (tree / "CHANGELOG.md").read_text()
     assert release.check_tag("v0.2.0", tree).startswith("v0.2.0 is the version of flows/__init__.py")
-    with pytest.raises(release.Wrong, match=r"the tag is v0\.3\.0, and flows/__init__\.py says 0\.2\.0; expected v0\.2\.0"):
+    with pytest.raises(release.Wrong, match=r"the tag is 'v0\.3\.0', and flows/__init__\.py says 0\.2\.0; expected v0\.2\.0"):
         release.check_tag("v0.3.0", tree)
     with pytest.raises(release.Wrong, match=r"begins with \[0\.2\.0\]; expected \[Unreleased\]"):
         release.write("0.3.0", tree)
@@ -47,6 +48,10 @@ def test_a_release_is_written_and_its_tag_is_right(tree):
     ("version", "log", "error"),
     [
         ("", None, "the version is ''; expected three numbers"),
+        ("00.2.0", None, "the version is '00.2.0'; expected three numbers"),
+        ("0.0.1", "## [Unreleased]\n\n- All.\n", "the version is 0.0.1, and 0.0.1 is released"),
+        ("0.2.0", "## [Unreleased]\n\n### Added\n", r"the section \[Unreleased\] is empty; say what"),
+        ("0.2.0", "## [Unreleased]\n\n- All.\n\n## [Unreleased]\n\n- All.\n", r"has two sections \[Unreleased\]"),
         ("v0.2", None, "the version is 'v0.2'; expected three numbers"),
         ("0.0.1", None, "the version is 0.0.1, and 0.0.1 is released; expected a higher one"),
         ("0.2.0", "# Changelog\n", "CHANGELOG.md has no section; expected"),
@@ -65,10 +70,20 @@ def test_a_release_that_cannot_be_made_is_one_line(tree, version, log, error):
 
 def test_a_tag_of_a_version_without_a_date_is_refused(tree):
     (tree / "CHANGELOG.md").write_text(f"## [{flows.__version__}]\n\n- All.\n")
-    with pytest.raises(release.Wrong, match="has no date; expected"):
+    with pytest.raises(release.Wrong, match="has the date None; expected one, and the same in"):
         release.check_tag(f"v{flows.__version__}", tree)
 
 
 def test_a_folder_without_a_wheel_is_refused(tmp_path):
     with pytest.raises(release.Wrong, match="has 0 wheels and 0 sdists; expected one of each: make dist"):
         release.check_contents(tmp_path)
+
+
+@pytest.mark.parametrize("wheel", [b"", b"not a zip file"])
+def test_a_broken_wheel_is_one_line(tmp_path, wheel):
+    (tmp_path / "a.whl").write_bytes(wheel)
+    (tmp_path / "a.tar.gz").write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, release.__file__, "--contents", tmp_path], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("release: BadZipFile") and done.stderr.count("\n") == 1

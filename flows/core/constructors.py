@@ -16,7 +16,7 @@ from weakref import WeakSet
 import jax
 import numpy as np
 
-from flows.core.deprecated import with_new_names
+from flows.core.deprecated import NAMES, with_new_names
 from flows.core.errors import FlowsError
 from flows.core.validation import spend
 
@@ -238,7 +238,7 @@ def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
             if next(left, None) is None:
                 raise FlowsError(f"it has more than {MOST_CONSTRUCTORS:,} constructors")
             name = str(x["constructor"])
-            construct = by_name.get(name.rpartition(":")[2]) if ":" in name else library.get(name)
+            construct = by_name.get(name.rpartition(":")[2]) if ":" in name else library.get(NAMES.get(name, (name,))[0])
             if construct is None:
                 raise FlowsError(
                     f"unknown constructor {name!r}: this version of flows has none of that name, and among "
@@ -252,7 +252,7 @@ def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
 
 def call(construct: Callable, arguments: dict[str, Any]) -> Any:
     """Call a constructor with the arguments of a `Value`; a missing argument keeps its default."""
-    signature = inspect.signature(construct)
+    signature, arguments = inspect.signature(construct), with_new_names(getattr(construct, "__wrapped__", construct), arguments)
     unknown = sorted(set(arguments) - set(signature.parameters))
     if unknown:
         raise TypeError(f"{construct.__name__} takes no argument {unknown}; its signature is {construct.__name__}{signature}")

@@ -12,7 +12,7 @@ from flows.core.errors import warn_user
 F = TypeVar("F", bound=Callable)
 
 NAMES: dict[str, tuple[str, str]] = {}  # the old name in `flows`, the new one, and the version in which the old one goes
-_ARGUMENTS: dict[Callable, tuple[str, dict[str, str]]] = {}  # of a function: that version, and new names by old ones
+_ARGUMENTS: dict[Callable, dict[str, tuple[str, str]]] = {}  # the same for arguments, of a function
 
 
 def new_name(name: str) -> str | None:
@@ -32,7 +32,7 @@ def renamed(version: str, **names: str) -> Callable[[F], F]:
         def call(*args: Any, **kwargs: Any) -> Any:
             return function(*args, **with_new_names(call, kwargs))
 
-        _ARGUMENTS[call] = version, names
+        _ARGUMENTS[call] = _ARGUMENTS.get(function, {}) | {old: (new, version) for old, new in names.items()}
         return call  # type: ignore[return-value]
 
     return decorate
@@ -40,14 +40,13 @@ def renamed(version: str, **names: str) -> Callable[[F], F]:
 
 def with_new_names(function: Callable, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the keywords of a call by their new names, and warn of old ones."""
-    version, names = _ARGUMENTS.get(function, ("", {}))
-    changed = {}
+    names, changed = _ARGUMENTS.get(function, {}), {}
     for name, value in kwargs.items():
-        new = names.get(name, name)
+        new, version = names.get(name, (name, ""))
         if new != name:
-            if new in kwargs:
+            if new in kwargs or new in changed:
                 raise TypeError(
-                    f"{function.__name__}: {name}= is the old name of {new}=, and both are there; give {new}= alone"
+                    f"{function.__name__}: {name}= is an old name of {new}=, which is there twice; give {new}= alone"
                 )
             _warn_of(f"{function.__name__}({name}=)", f"{new}=", version)
         changed[new] = value

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import sys
+from shlex import quote
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -14,7 +15,7 @@ DISTRIBUTION = "jax-flows"  # as in pyproject.toml; every hint is made from it
 RELEASED = False  # whether the package index has this library by that name
 CHECKOUT = " in the checkout"
 
-NEEDED = ("jax", "jaxlib", "optax", "numpy", "scipy", "safetensors", "narwhals")
+NEEDED = ("jax", "jaxlib", "optax", "numpy", "scipy", "safetensors", "tqdm", "narwhals")
 OPTIONAL = (
     "blackjax", "diffrax", "equinox", "flax", "grain", "matplotlib", "numpyro", "pandas", "pillow", "polars", "pyarrow", "rich",
     "scikit-learn", "tensorboardX", "typer",
@@ -25,9 +26,13 @@ def installs(extra: str) -> str:
     """Return how an extra is installed where the library came from: the package index, a wheel file, or a checkout."""
     if RELEASED:
         return f"pip install '{DISTRIBUTION}[{extra}]'"
-    if (wheel := _wheel()) is None:
+    if (origin := _origin()) is None:
         return f"pip install '.[{extra}]'{CHECKOUT}"
-    return f"pip install '{wheel}[{extra}]'" if os.path.exists(wheel) else f"install the wheel again, with [{extra}]"
+    if "://" in origin:
+        return f"pip install '{DISTRIBUTION}[{extra}] @ {origin}'"
+    return (
+        f"pip install {quote(f'{origin}[{extra}]')}" if os.path.exists(origin) else f"install the wheel again, with [{extra}]"
+    )
 
 
 def lacking(needs: str, package: str | None, extra: str) -> str:
@@ -35,20 +40,24 @@ def lacking(needs: str, package: str | None, extra: str) -> str:
     return f"{needs} needs the package {package}: {installs(extra)}"
 
 
-def _wheel() -> str | None:
-    """Return the wheel file that the library was installed from; None if it is a folder, or installed by other means."""
+def _origin() -> str | None:
+    """Return the file or the address that the library was installed from; None if it is a folder, or not known."""
     try:
-        origin = json.loads(importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
-        return url2pathname(urlsplit(origin["url"]).path) if "archive_info" in origin else None
-    except (importlib.metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
+        text = json.loads(importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+        url, vcs = text["url"], text.get("vcs_info", {})
+        if vcs:
+            return f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+        path = url2pathname(urlsplit(url).path) if url.startswith("file:") else url
+        return path if "archive_info" in text else None
+    except (importlib.metadata.PackageNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    except Exception as error:  # also of a broken installation
+        return "not installed" if isinstance(error, importlib.metadata.PackageNotFoundError) else f"unknown: {error!r:.60}"
 
 
 def first_line() -> str:
@@ -70,7 +79,7 @@ def show_versions() -> None:
     """
     try:
         devices = ", ".join(map(str, jax.devices()))
-    except RuntimeError as error:
+    except Exception as error:  # whatever a backend raises
         devices = f"none: {error}"
     lines = {"imported from": sys.modules["flows"].__file__, "Python": sys.executable, "system": platform.platform()}
     lines |= {"devices": devices, **{package: _version(package) for package in (DISTRIBUTION, *NEEDED, *OPTIONAL)}}

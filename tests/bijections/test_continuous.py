@@ -1,6 +1,7 @@
 """Continuous flows: solvers, exact and estimated log-dets, flow matching, objectives in `fit`."""
 
 import functools
+import re
 import sys
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from common import close, error_of, facts, stirred
 import flows
 from flows.bijections.continuous import TABLEAUX, fixed
 from flows.conditioners import ConcatSquash
+from flows.core.extras import installs
 from flows.diagnostics import enable_x64
 
 NET = ConcatSquash(6, last_scale=1.0)
@@ -94,7 +96,7 @@ def test_few_steps_are_further_from_the_truth_and_need_no_diffrax(monkeypatch):
             _, direct_fun, _ = flows.Continuous(NET, solver="rk4", steps=steps)(0, 2)
             errors.append(float(np.abs(direct_fun(solved(100).params, X)[1] - solved(100).log_det).max()))
     assert errors[1] < 1e-4 < errors[0] < 0.1
-    with pytest.raises(ImportError, match=r"pip install '\.\[continuous\]' in the checkout; or give steps="):
+    with pytest.raises(ImportError, match=re.escape(f"{installs('continuous')}; or give steps=")):
         flows.Continuous(NET)(0, 2)
 
 

@@ -19,6 +19,7 @@ from flows.cli.command import Mistake
 from flows.cli.models import typed
 from flows.cli.source import Block
 from flows.cli.text import TextRows
+from flows.core.extras import installs
 
 pytestmark = pytest.mark.filterwarnings("default")
 NAMES = POWER.read_text().split("\n", 1)[0].split(",")
@@ -232,7 +233,7 @@ def test_pictures_say_how_matplotlib_is_installed(model, flows, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     mistake(
         flows("plot", model, "-o", "pairs.png"),
-        "flows plot needs the package matplotlib: pip install '.[plot]' in the checkout",
+        f"flows plot needs the package matplotlib: {installs('plot')}",
     )
 
 

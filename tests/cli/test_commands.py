@@ -22,6 +22,7 @@ from flows import tables
 from flows.__main__ import main
 from flows.cli import check, command, sample, show, source
 from flows.cli.app import EXAMPLES
+from flows.core.extras import installs
 from flows.tables import contributions
 from flows.training.comparison import Candidate, as_one
 from flows.training.select import Selection
@@ -240,7 +241,7 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "typer", None)
     with pytest.raises(SystemExit) as ended:
         main()
-    expected = "flows: the command flows needs the package typer: pip install '.[cli]' in the checkout\n"
+    expected = f"flows: the command flows needs the package typer: {installs('cli')}\n"
     assert (ended.value.code, capsys.readouterr().err) == (2, expected)
 
 

@@ -2,6 +2,7 @@
 
 import builtins
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from networks import LIBRARIES, X, imported, plain, two_layers
 
 import flows
 from flows.conditioners import FromEquinox, FromLinen, FromNNX, FromStax
+from flows.core.extras import installs
 from flows.diagnostics import enable_x64
 
 pytestmark = pytest.mark.usefixtures("relaxed")  # none of these libraries is written for strict promotion
@@ -201,6 +203,6 @@ def test_a_missing_library_is_named(adapter, missing, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(
         ModuleNotFoundError,
-        match=rf"{adapter.__name__} needs the package {missing}: pip install '\.\[networks\]' in the checkout",
+        match=re.escape(f"{adapter.__name__} needs the package {missing}: {installs('networks')}"),
     ):
         adapter(lambda *sizes: None)

@@ -7,9 +7,10 @@ import pytest
 
 import flows
 from flows.core import deprecated
-from flows.core.constructors import to_json
+from flows.core.constructors import from_json, to_json
 
 
+@deprecated.renamed("0.4", height="hidden")
 @deprecated.renamed("0.3", width="hidden", depth="layers")
 def count(hidden=8, *, layers=1):
     """Multiply."""
@@ -39,7 +40,11 @@ def test_an_argument_has_its_old_name_for_a_version(recwarn):
     assert warned[0].filename == __file__
     with pytest.warns(FutureWarning), pytest.raises(TypeError, match="unexpected keyword"):
         count(depth=3, wide=2)
-    with pytest.raises(TypeError, match=r"count: width= is the old name of hidden=, and both are there; give hidden= alone"):
+    with pytest.warns(FutureWarning, match=r"count\(height=\) is deprecated and goes in version 0\.4"):
+        assert count(height=3) == 3
+    with pytest.warns(FutureWarning), pytest.raises(TypeError, match="width= is an old name of hidden=, which is there twice"):
+        count(height=3, width=4)
+    with pytest.raises(TypeError, match=r"count: width= is an old name of hidden=, which is there twice; give hidden= alone"):
         count(width=3, hidden=4)
     assert list(inspect.signature(count).parameters) == ["hidden", "layers"]
 
@@ -49,11 +54,14 @@ def test_an_argument_of_a_constructor_is_remembered_by_its_new_name():
         old = Scaled(factor=3.0)
     assert old == Scaled(3.0) and repr(old).endswith("Scaled(scale=3.0)")
     assert to_json(old)["arguments"] == {"scale": 3.0}
+    with pytest.warns(FutureWarning, match="write scale="):
+        assert from_json({**to_json(old), "arguments": {"factor": 3.0}}, (Scaled,)) == old, "files load for good"
 
 
 def test_a_name_has_its_old_form_for_a_version(monkeypatch):
     monkeypatch.setitem(deprecated.NAMES, "SplineFlow", ("NSF", "0.3"))
     with pytest.warns(FutureWarning, match=r"flows\.SplineFlow is deprecated and goes in version 0\.3; write flows\.NSF"):
         assert flows.SplineFlow is flows.NSF
+    assert from_json({"constructor": "SplineFlow", "arguments": {}}) == flows.NSF()
     with pytest.raises(AttributeError, match="SplineFlows"):
         _ = flows.SplineFlows

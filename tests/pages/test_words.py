@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import flows
+from flows.core.extras import CHECKOUT, installs
 
 DOCS = Path(__file__).parents[2] / "docs"
 PROJECT = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
@@ -103,7 +104,7 @@ def test_the_commands_have_all_their_options():
 def test_the_table_of_extras_is_that_of_pyproject():
     table = made("extras")
     for name, packages in PROJECT["optional-dependencies"].items():
-        assert f"| `pip install '.[{name}]'` |" in table and packages[0] in table
+        assert f"| `{installs(name).removesuffix(CHECKOUT)}` |" in table and packages[0] in table
 
 
 def test_sources_are_those_of_the_docstrings(conf):

@@ -1,5 +1,6 @@
 """What `result.plot` draws, by the data of its artists."""
 
+import re
 import sys
 
 import jax
@@ -12,6 +13,7 @@ from common import AFFINE, QUICK, ROWS, error_of
 from matplotlib.colors import to_hex, to_rgb
 
 import flows
+from flows.core.extras import installs
 from flows.results.columns import Column
 from flows.results.pictures.axes import STYLE, colours, edges, limits, spread, step_of
 from flows.results.pictures.comparison import Compared, pairs
@@ -332,5 +334,5 @@ def luminance(colour):
 def test_without_matplotlib_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     for plot in (result_of(2).plot, flows.results.History().plot):
-        with pytest.raises(ImportError, match=r"plot needs the package matplotlib: pip install '\.\[plot\]' in the checkout"):
+        with pytest.raises(ImportError, match=re.escape(f"plot needs the package matplotlib: {installs('plot')}")):
             plot()
