@@ -26,8 +26,6 @@ from flows.core import (
 )
 from flows.distributions.polar import BOUND, LEAST, Form, directional, draw_angle, log_area, log_mass
 
-TURN = 2 * math.pi
-
 
 def _check_sphere(shape: Shape, name: str) -> int:
     """The n of S^n, from its event (n + 1,)."""
@@ -188,6 +186,7 @@ def VonMises(
     """
     where, log_k = numbers(loc, "VonMises: loc"), _log_concentration(concentration, "VonMises")
     periods = np.array([positive(one, "VonMises: period") for one in (period if isinstance(period, tuple) else (period,))])
+    radian = periods / (2 * math.pi)
     if conditioner is not None and (np.any(where) or np.any(log_k)):
         raise FlowsError("VonMises: loc or concentration was given with a conditioner, which makes both; leave them out")
 
@@ -195,10 +194,10 @@ def VonMises(
         return xp.asarray(values, x.dtype).reshape(*(1,) * (x.ndim - 1), -1)  # the last axis
 
     def inner(x, xp):
-        return x / along(periods / TURN, x, xp)
+        return x / along(radian, x, xp)
 
     def outer(turned, xp):
-        x, turn = turned * along(periods / TURN, turned, xp), along(periods, turned, xp)
+        x, turn = turned * along(radian, turned, xp), along(periods, turned, xp)
         x = x - turn * xp.floor(x / turn + 0.5)
         return xp.where(x >= turn / 2, x - turn, x)
 
@@ -218,7 +217,7 @@ def VonMises(
         return 2 * jnp.square(jnp.sin((x - loc) / 2))
 
     def log_density(away, k, x):
-        log_p = -k * away - log_mass(k, 1) - jnp.log(along(periods / TURN, x, jnp))
+        log_p = -k * away - log_mass(k, 1) - jnp.log(along(radian, x, jnp))
         return on_circles(log_p.sum(tuple(range(1, x.ndim))), x)
 
     def draw(theta, rng, n, shape):

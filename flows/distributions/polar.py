@@ -22,6 +22,7 @@ from flows.transformers.solve import solve
 BOUND = 14.0  # nats: trained concentrations lie between e^-14 and e^14
 LEAST = 1e-5  # the least concentration of a regression
 MOST_CHAINED = 8  # points of which each is regressed on the points before it
+# Of a polynomial P: log I_0(k) = y - log(y) / 2 + P(3 / y) - log(2 pi), y = sqrt(k^2 + 9).
 POWERS = -0.13499238, 0.37626026, -0.45590046, 0.26113557, -0.37958009, 0.25975912, -1.4584381, 0.91893916
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 FAR = 12.0  # standard deviations from the mode; the mass beyond is negligible
@@ -40,20 +41,15 @@ def log_area(n: int) -> float:
 
 def log_mass(k: Array, n: int) -> Array:
     """log of the integral of e^(k (mu'x - 1)) over S^n."""
-    if n == 1:
-        return jnp.log(2 * math.pi * i0e(k)) if k.dtype == jnp.float64 else _log_mass_of_circle(k)
+    if n == 1 and k.dtype == jnp.float64:
+        return jnp.log(2 * math.pi * i0e(k))
+    if n == 1:  # to 8e-7, the rounding of float32, in a fifth of the operations of a compiled Bessel function
+        y = jnp.sqrt(k * k + 9)
+        return 9 / (y + k) - jnp.log(y) / 2 + reduce(lambda total, power: total * (3 / y) + power, POWERS, jnp.zeros_like(y))
     if n == 2:
         return math.log(2 * math.pi) + jnp.log(-jnp.expm1(-2 * k)) - jnp.log(k)
     bulk = _bulk(k, n)
     return log_area(n - 1) + _log_density(k, bulk.mode, n) + jnp.log(_mass(k, bulk, bulk.high, n))
-
-
-def _log_mass_of_circle(k: Array) -> Array:
-    """log(2 pi I_0(k) e^-k) = y - k - log(y) / 2 + P(3 / y), y = sqrt(k^2 + 9), to 8e-7: in the rounding of float32, and in a
-    fifth of the operations of a compiled Bessel function."""
-    y = jnp.sqrt(k * k + 9)
-    polynomial = reduce(lambda total, power: total * (3 / y) + power, POWERS, jnp.zeros_like(y))
-    return 9 / (y + k) - jnp.log(y) / 2 + polynomial
 
 
 def draw_angle(rng: Array, k: Array, n: int) -> Array:
@@ -134,8 +130,7 @@ def regression_of(u: np.ndarray, context: np.ndarray, chained: int) -> tuple[np.
     """
     n, points, p = u.shape
     features = np.concatenate([context, u[:, : chained - 1].reshape(n, -1)], 1)
-    rows = rows_within(MOST_ROWS, MOST_NUMBERS, features.shape[1:])
-    few = slice(None, None, -(-n // rows))
+    few = slice(None, None, -(-n // rows_within(MOST_ROWS, MOST_NUMBERS, features.shape[1:])))
     a, slope = likeliest_vectors(u), np.zeros((features.shape[1], points, p))
     for i in range(points):
         known = context.shape[1] + min(i, chained - 1) * p
@@ -144,20 +139,13 @@ def regression_of(u: np.ndarray, context: np.ndarray, chained: int) -> tuple[np.
     return a, slope
 
 
-def visible(context: int, points: int, p: int, chained: int) -> np.ndarray:
-    """Which features the vector of each point depends on, (features, points, 1): the context, and the points before it."""
-    before = np.repeat(np.arange(chained - 1), p)[:, None] < np.arange(points)
-    return np.concatenate([np.ones((context, points)), before])[..., None]
-
-
 def mass_and_mean(k: np.ndarray, p: int) -> tuple[np.ndarray, np.ndarray]:
     """log of the integral of e^(k (mu'x - 1)) over unit vectors x of p entries, and the mean of mu'x."""
     if p == 2:
         bessel = special.i0e(k)
         return np.log(2 * np.pi * bessel), special.i1e(k) / bessel
-    bessel = special.ive(p / 2 - 1, k)
+    bessel = np.maximum(special.ive(p / 2 - 1, k), 1e-290)
     there = bessel > 1e-290  # elsewhere k is far below p
-    bessel = np.where(there, bessel, 1.0)
     log_mass = p / 2 * math.log(2 * math.pi) - (p / 2 - 1) * np.log(k) + np.log(bessel)
     near = log_area(p - 1) - k + k * k / (2 * p), k / p
     return np.where(there, log_mass, near[0]), np.where(there, special.ive(p / 2, k) / bessel, near[1])
@@ -201,10 +189,8 @@ def _regression(context: np.ndarray, u: np.ndarray, alone: np.ndarray) -> tuple[
         curved = (along - across)[:, None, None] * mu[:, :, None] * mu[:, None] + across[:, None, None] * np.eye(p)
         hessian = np.einsum("nij,na,nb->iajb", (1 + leverage)[:, None, None] * curved, design, design, optimize=True)
         hessian = hessian.reshape(p * m, p * m)
-        unit = np.sqrt(np.diagonal(hessian))
-        unit = np.where(unit > 0, unit, 1.0)
-        scaled = hessian / unit / unit[:, None] + RANK * np.eye(p * m)
-        return (np.linalg.solve(scaled, (design.T @ pull).T.ravel() / unit) / unit).reshape(p, m).T
+        hessian += np.diag(RANK * np.diagonal(hessian) + 1e-12)
+        return np.linalg.solve(hessian, (design.T @ pull).T.ravel()).reshape(p, m).T
 
     without = np.zeros((m, p))
     without[0] = alone
@@ -224,12 +210,11 @@ def _regression(context: np.ndarray, u: np.ndarray, alone: np.ndarray) -> tuple[
 class Form(NamedTuple):
     """A directional distribution: theta is loc (rows, ...) and the concentration k, of any rank; one row may serve all.
 
-    `inner(x, xp)` are rows in its coordinates, angles in radians, and `outer(x, xp)` such rows in the units of x; loc, rows and
-    draws below are in its coordinates. `constants(shape)` are the params of the constructor's arguments, `outputs(shape)` the
-    number of outputs of a network, `as_theta(raw, shape)` makes theta of outputs (rows, outputs), `away(loc, x)` is 1 minus the
-    cosine of the angle between loc and x, `log_density(away, k, x)` is (rows,), and `draw(theta, rng, n, shape)` is
-    (n, *shape). `points(x, xp)` are the unit vectors of rows, (rows, points, p), and `of_points(v, xp)` the locs of such
-    vectors of any length. `xp` is jax.numpy or NumPy.
+    `inner(x, xp)` are rows in its coordinates, angles in radians, and `outer` the way back; loc, x and draws below are in them.
+    `constants(shape)` are params, `outputs(shape)` is the number of outputs of a network, `as_theta(raw, shape)` makes theta of
+    these (rows, outputs), `away(loc, x)` is 1 minus the cosine between them, `log_density(away, k, x)` is (rows,), and
+    `draw(theta, rng, n, shape)` is (n, *shape). `points(x, xp)` are the unit vectors of rows, (rows, points, p), and
+    `of_points(v, xp)` the locs of such vectors of any length. `xp` is jax.numpy or NumPy.
     """
 
     inner: Callable
@@ -308,7 +293,8 @@ def linear(name: str, form: Form) -> Callable:
         params, context = form.constants(shape), as_context(context_dim)
         _, points, p = form.points_of(params["loc"][None]).shape
         chained, columns = points if points <= MOST_CHAINED else 1, 0 if context is None else size(context)
-        mask = visible(columns, points, p, chained)
+        before = np.repeat(np.arange(chained - 1), p)[:, None] < np.arange(points)  # which points each point depends on
+        mask = np.concatenate([np.ones((columns, points)), before])[..., None]
         if not len(mask):
             raise FlowsError(f"{name}: its k mu is to be linear in a context; give init_fun context_dim=")
         slope = np.zeros((len(mask), points, p))

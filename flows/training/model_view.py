@@ -274,8 +274,7 @@ def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: fl
     if base == SphereUniform():
         started = VonMisesFisher(trainable=True, regression=conditional) if concentrated else base
         return with_base(model, started, base)
-    chained = MOST_CHAINED if context is None else 0
-    return with_base(model, _started_angles(base, event[0], conditional, chained), base)
+    return with_base(model, _started_angles(base, event[0], conditional, MOST_CHAINED * (context is None)), base)
 
 
 def _started_normal(columns: int, conditional: bool, shrinkage: float | None) -> DistributionInit:
