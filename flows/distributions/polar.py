@@ -151,6 +151,22 @@ def mass_and_mean(k: np.ndarray, p: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(there, log_mass, near[0]), np.where(there, special.ive(p / 2, k) / bessel, near[1])
 
 
+def _least_squares(design: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients (m, p) and the leverage of rows, (rows,), of the regression of u on a design."""
+    left, sizes, right = np.linalg.svd(design, full_matrices=False)
+    large = sizes > RANK * sizes[0]
+    left = left[:, large]
+    return right[large].T @ (left.T @ u / sizes[large, None]), np.square(left).sum(1)
+
+
+def _solved(design: np.ndarray, curved: np.ndarray, pull: np.ndarray) -> np.ndarray:
+    """The step (m, p) of Newton's method, by the curvature (rows, p, p) and the gradient (rows, p) of rows."""
+    (_, m), p = design.shape, pull.shape[1]
+    hessian = np.einsum("nij,na,nb->iajb", curved, design, design, optimize=True).reshape(p * m, p * m)
+    hessian += np.diag(RANK * np.diagonal(hessian) + 1e-12)
+    return np.linalg.solve(hessian, (design.T @ pull).T.ravel()).reshape(p, m).T
+
+
 def _regression(context: np.ndarray, u: np.ndarray, alone: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Newton's method, with the first of several steps that gains: the log-likelihood is concave in w, whose first row is a.
 
@@ -161,10 +177,7 @@ def _regression(context: np.ndarray, u: np.ndarray, alone: np.ndarray) -> tuple[
     n, p = u.shape
     design = np.concatenate([np.ones((n, 1)), context], 1)
     m = design.shape[1]
-    left, sizes, right = np.linalg.svd(design, full_matrices=False)
-    large = sizes > RANK * sizes[0]
-    leverage = np.square(left[:, large]).sum(1)
-    least_squares = right[large].T @ (left[:, large].T @ u / sizes[large, None])
+    least_squares, leverage = _least_squares(design, u)
     guess = design @ least_squares
     guess /= np.maximum(np.linalg.norm(guess, axis=1, keepdims=True), LEAST)
     apart = np.square(u - guess).sum(1).mean() / 2  # 1 - the mean cosine
@@ -187,10 +200,7 @@ def _regression(context: np.ndarray, u: np.ndarray, alone: np.ndarray) -> tuple[
         along = 1 - cos * cos - (p - 1) * across  # the derivative of the mean cosine
         pull = u + more * (1 - apart) * guess - (1 + more) * cos[:, None] * mu
         curved = (along - across)[:, None, None] * mu[:, :, None] * mu[:, None] + across[:, None, None] * np.eye(p)
-        hessian = np.einsum("nij,na,nb->iajb", (1 + leverage)[:, None, None] * curved, design, design, optimize=True)
-        hessian = hessian.reshape(p * m, p * m)
-        hessian += np.diag(RANK * np.diagonal(hessian) + 1e-12)
-        return np.linalg.solve(hessian, (design.T @ pull).T.ravel()).reshape(p, m).T
+        return _solved(design, (1 + leverage)[:, None, None] * curved, pull)
 
     without = np.zeros((m, p))
     without[0] = alone
@@ -293,48 +303,51 @@ def linear(name: str, form: Form) -> Callable:
         params, context = form.constants(shape), as_context(context_dim)
         _, points, p = form.points_of(params["loc"][None]).shape
         chained, columns = points if points <= MOST_CHAINED else 1, 0 if context is None else size(context)
-        before = np.repeat(np.arange(chained - 1), p)[:, None] < np.arange(points)  # which points each point depends on
-        mask = np.concatenate([np.ones((columns, points)), before])[..., None]
-        if not len(mask):
+        slope = np.zeros((columns + (chained - 1) * p, points, p))
+        if not len(slope):
             raise FlowsError(f"{name}: its k mu is to be linear in a context; give init_fun context_dim=")
-        slope = np.zeros((len(mask), points, p))
         if init_inputs is not None:
             known = np.zeros((len(init_inputs), 0)) if context is None else np.asarray(init_context, float)
             v, slope = regression_of(form.points_of(init_inputs), known.reshape(len(known), -1), chained)
             params = form.params_of(v, params)
-
-        def vectors_of(params, x, context):
-            """k mu of rows x, in the coordinates of the form, and k."""
-            seen = [] if context is None else [context.reshape(context.shape[0], -1).astype(x.dtype)]
-            seen += [form.points(x, jnp)[:, : chained - 1].reshape(x.shape[0], -1)] if chained > 1 else []
-            slope = params["slope"] * jnp.asarray(mask, x.dtype)
-            moved = jnp.einsum("nf,fij->nij", jnp.concatenate(seen, 1), slope, precision="highest")
-            loc, k = form.theta_of(params)
-            v = form.points(loc, jnp) * k.reshape(1, points, 1) + moved
-            return v, jnp.sqrt(jnp.square(v).sum(-1) + LEAST**2)
+        of_k = -1, *params["log_concentration"].shape
 
         def theta_of(params, x, context):
-            v, k = vectors_of(params, x, context)
-            return form.of_points(v, jnp).reshape(-1, *shape), k.reshape(-1, *params["log_concentration"].shape)
+            v, k = vectors_of(form, params, x.reshape(-1, *shape), context)
+            return form.of_points(v, jnp).reshape(-1, *shape), k.reshape(of_k)
 
         def log_pdf(params, x, context=None):
             x = form.inner(x, jnp)
-            v, k = vectors_of(params, x, context)
+            v, k = vectors_of(form, params, x, context)
             away = jnp.square(form.points(x, jnp) - v / k[..., None]).sum(-1) / 2
-            like = -1, *params["log_concentration"].shape
-            return form.log_density(away.reshape(like), k.reshape(like), x)
+            return form.log_density(away.reshape(of_k), k.reshape(of_k), x)
 
         def sample(rng, params, num_samples, context=None):
             def one(i, x):
-                theta = (part.reshape(num_samples, -1) for part in theta_of(params, x.reshape(num_samples, *shape), context))
+                theta = (part.reshape(num_samples, -1) for part in theta_of(params, x, context))
                 of_point = tuple(jax.lax.dynamic_slice_in_dim(part, i, 1, 1) for part in theta)
                 return jax.lax.dynamic_update_slice_in_dim(x, form.draw(of_point, keys[i], num_samples, (1,)), i, 1)
 
             x, keys = jnp.zeros((num_samples, size(shape)), params["slope"].dtype), jax.random.split(rng, points)
             if chained == 1:
-                return form.drawn(theta_of(params, x.reshape(num_samples, *shape), context), rng, num_samples, shape)
+                return form.drawn(theta_of(params, x, context), rng, num_samples, shape)
             return form.outer(jax.lax.fori_loop(0, points, one, x).reshape(num_samples, *shape), jnp)
 
         return {**params, "slope": slope}, log_pdf, sample
 
     return init_fun
+
+
+def vectors_of(form: Form, params: Any, x: Array, context: Array | None) -> tuple[Array, Array]:
+    """k mu (rows, points, p) of rows x in the coordinates of the form, linear in the context and the points before; and k."""
+    slope, n = params["slope"], x.shape[0]
+    features = [] if context is None else [context.reshape(context.shape[0], -1).astype(x.dtype)]
+    columns = sum(part.shape[1] for part in features)
+    before = (slope.shape[0] - columns) // slope.shape[2]
+    features += [form.points(x, jnp)[:, :before].reshape(n, -1)] if before else []
+    visible = np.repeat(np.arange(before), slope.shape[2])[:, None] < np.arange(slope.shape[1])
+    mask = np.concatenate([np.ones((columns, slope.shape[1])), visible])[..., None]
+    moved = jnp.einsum("nf,fij->nij", jnp.concatenate(features, 1), slope * jnp.asarray(mask, x.dtype), precision="highest")
+    loc, k = form.theta_of(params)
+    v = form.points(loc, jnp) * k.reshape(1, -1, 1) + moved
+    return v, jnp.sqrt(jnp.square(v).sum(-1) + LEAST**2)
