@@ -93,7 +93,7 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
             X: a frame, or an array (rows, columns).
             y: is not used.
             sample_weight: (rows,), 0 or more.
-            groups, order: as in `flows.tables.fit`.
+            groups, order: as in `flows.tables.fit`; they leave folds to `folds` and to the default of `flows.fit`.
 
         Returns:
             The estimator itself.

@@ -43,8 +43,7 @@ BLOCKS_HELD_OUT = 4  # blocks, at least
 HELD_OUT = 100_000, 2**24  # rows, and numbers, at most, of a share of a stream
 GAPS = "None", "nan", "NaT", "<NA>"  # as text
 IN_MEMORY = (
-    "fit: groups, order and weights are for data in memory; draw the rows of a stream in proportion to their weights instead, "
-    "and hold out whole groups, or the last rows, as rows of validation"
+    "fit: groups, order and weights are for data in memory; give validation rows, and draw rows in proportion to weights"
 )
 
 
