@@ -42,9 +42,7 @@ BLOCK = 1024  # rows, at most
 BLOCKS_HELD_OUT = 4  # blocks, at least
 HELD_OUT = 100_000, 2**24  # rows, and numbers, at most, of a share of a stream
 GAPS = "None", "nan", "NaT", "<NA>"  # as text
-IN_MEMORY = (
-    "fit: groups, order and weights are for data in memory; give validation rows, and draw rows in proportion to weights"
-)
+IN_MEMORY = "fit: groups, order and weights are for data in memory; give validation rows, and draw rows by their weights"
 
 
 def read(data: Any, options: Options, key: Array) -> Split:
