@@ -20,11 +20,12 @@ from flows.results.frames import Frame, frame_of, less_offsets, library_of, list
 from flows.tables.infer import infer_schema
 from flows.tables.result import TableResult, steps_of
 from flows.tables.schema import Schema, names_of
+from flows.training.data.rounding import spiked
 from flows.training.devices import devices_of
 from flows.training.fit import TableKeywords, hands_on
 from flows.training.fit import fit as fit_rows
 from flows.training.options import one_of
-from flows.training.select import mostly_whole, select, suggested
+from flows.training.select import select, suggested
 from flows.transformers import CircularRationalQuadratic
 
 WIDTHS: tuple[tuple[int, ...], ...] = ((), (64, 64))  # of networks of codes alone, which are compared
@@ -222,8 +223,8 @@ def models_of(schema: Schema, model: Any, numbers: np.ndarray, conditional: bool
         return _without_numbers(schema, model)
     if isinstance(model, str) and model == "auto":
         rows, columns = numbers.shape
-        known, whole = conditional or bool(schema.codes or schema.angles), mostly_whole(numbers)
-        model = suggested(rows, (columns,), known, whole)
+        known = conditional or bool(schema.codes or schema.angles)
+        model = suggested(rows, (columns,), known, spiked(numbers))
     if isinstance(model, Mapping):
         return {str(name): joined(schema, number_model) for name, number_model in model.items()}
     if isinstance(model, str) or not (callable(model) or isinstance(model, Sequence)):

@@ -21,6 +21,7 @@ from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
 from flows.training.data.facts import Shared, check_data
 from flows.training.data.read import read_arrays
 from flows.training.data.region import check_ends_are_near
+from flows.training.data.rounding import spiked
 from flows.training.devices import devices_of
 from flows.training.fit import SelectKeywords, hands_on
 from flows.training.model_view import ModelView
@@ -35,7 +36,6 @@ COMPONENTS = {"full": (3, 10, 20, 40, 100), "diagonal": (3, 10, 40)}  # of mixtu
 MOST = {"full": 4, "diagonal": 2}  # mixtures of each kind, the largest ones
 WIDTH = 32  # of the network of a conditional normal
 MANY_BINS = 32  # of splines, which can follow values that repeat
-MOSTLY = 0.8  # the share of whole numbers in a column from which such splines are tried
 ROWS_A_COMPONENT = 3  # for each column; with fewer, shrinkage alone determines a full covariance
 
 
@@ -185,7 +185,7 @@ def select(
         few = FOLDS * 2 <= rows < FEW and split.suits_folds(FOLDS, options)
         folds = FOLDS if options.share is not None and few else 1
         models = (
-            suggested(rows, table.event, options.context is not None, mostly_whole(table.x))
+            suggested(rows, table.event, options.context is not None, spiked(table.x))
             if candidates is None
             else _named(candidates)
         )
@@ -224,8 +224,8 @@ def _named(candidates: Any) -> dict[str, DistributionLike]:
     return named
 
 
-def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -> dict[str, DistributionLike]:
-    """Return models to try on this many rows of vectors, by name; with `whole`, also splines of more bins."""
+def suggested(rows: int, event: Shape, conditional: bool, spikes: bool = False) -> dict[str, DistributionLike]:
+    """Return models to try on this many rows of vectors, by name; with `spikes`, also splines of more bins."""
     if len(event) != 1:
         raise FlowsError(f"select: there is no list of models for events {event}; give candidates")
     (d,) = event
@@ -240,15 +240,9 @@ def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -
             able = [k for k in counts if k == counts[0] or rows > ROWS_A_COMPONENT * d * k]
             simple += [GMM(num_components=k, covariance=covariance) for k in able[-MOST[covariance] :]]
     flows = [MAF(), BNAF(), NSF(), Serial(NormalScores(), NSF())]
-    if whole:
+    if spikes:
         flows.append(NSF(num_bins=MANY_BINS))
     if rows >= FEW and d > 1:
         width = 64 if rows < MANY else 128
         flows.append(NSF(hidden=(width, width), autoregressive=False, linear=True))
     return {repr(model): model for model in [*simple, *map(Flow, flows)]}
-
-
-def mostly_whole(x: np.ndarray) -> bool:
-    """Tell whether a column holds mostly, but not only, whole numbers."""
-    whole = (x == np.round(x)).mean(0)
-    return bool(((whole > MOSTLY) & (whole < 1)).any())

@@ -6,7 +6,7 @@ from common import error_of
 
 import flows
 from flows.training import DataWarning, fit
-from flows.training.data.rounding import step_of, ties
+from flows.training.data.rounding import spiked, step_of, ties
 
 DRAW = np.random.default_rng(0)
 NORMAL = np.random.default_rng(0).normal(size=20_000)
@@ -110,3 +110,22 @@ def test_a_least_value_off_the_grid_is_named():
     rows[rows[:, 1] == -3, 1] = 13.0
     with pytest.warns(DataWarning, match=r"0\.25% of its values, such as 13, are not a whole number of steps from 0"):
         fit(0, GAUSS, rows, dequantize={1: 10}, validation=rows[8:20], **QUICK)
+
+
+def test_spikes_are_values_that_repeat_as_their_neighbours_do_not():
+    rng = np.random.default_rng(0)
+    smooth, whole = rng.normal(12, 3, 2000), rng.poisson(12, 2000).astype(float)
+    mostly = np.arange(2000) < 1400
+    schooling = np.where(mostly, whole, np.round(smooth, 1))
+    for name, column, has in (
+        ("whole numbers with tenths between them", schooling, True),
+        ("whole numbers with others between them", np.where(mostly, whole, smooth), True),
+        ("prices that end in 9", 10 * whole - rng.binomial(9, 0.01, 2000), True),
+        ("fewer of them", np.where(np.arange(2000) < 1200, whole, smooth), False),
+        ("whole numbers", whole, False),
+        ("tenths", np.round(smooth, 1), False),
+        ("no value repeats", smooth, False),
+        ("zeros", np.where(mostly, 0.0, smooth), False),
+        ("two values", mostly * 1.0, False),
+    ):
+        assert spiked(np.stack([smooth, column], 1)) == has, name

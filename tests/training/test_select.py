@@ -15,7 +15,7 @@ from flows.training import comparison
 from flows.training.comparison import Candidate, Comparison, SelectOptions, as_one, mixed, stacked_scores
 from flows.training.data.read import read_arrays
 from flows.training.devices import Devices
-from flows.training.select import Selection, mostly_whole, suggested
+from flows.training.select import Selection, suggested
 
 DRAW = np.random.default_rng(0)
 
@@ -185,10 +185,7 @@ def test_without_candidates_there_is_a_list_for_the_data():
     sizes = [size_of(list(suggested(rows, (5,), False).values())[-1], 5) for rows in (5_000, 10**6)]
     assert sizes[0] < sizes[1], "more rows, larger models"
     many = flows.Flow(flows.NSF(num_bins=32))
-    assert many in suggested(100, (2,), False, whole=True).values() and many not in suggested(100, (2,), False).values()
-    whole = np.round(DRAW.normal(size=(50, 1)) * 10)
-    assert not mostly_whole(whole) and not mostly_whole(whole + 0.3)
-    assert mostly_whole(np.where(np.arange(50)[:, None] % 10 == 0, whole + 0.3, whole))
+    assert many in suggested(100, (2,), False, spikes=True).values() and many not in suggested(100, (2,), False).values()
     assert "give candidates" in error_of(lambda: flows.select(0, None, np.ones((20, 4, 4, 1)) * ROWS[:20, :1, None, None]))
 
 

@@ -18,6 +18,8 @@ SLACK = 0.1  # of a step, at most, by which values may miss it, as otherwise any
 ULPS = 8  # by which a computed value may miss its step
 ATOM = 0.01  # the share of rows from which one value is an atom, if it has at least LEAST_TIES rows
 ALONE = 5  # times as many rows as any other value: an atom among rounded values
+TALL = 3  # times as many rows as both neighbours together: a spike
+OF_SPIKES = 0.65  # of the rows of a column with spikes
 LEVELS = 10  # values of a rounded column; one of them can be an atom only if there are more
 FINE = 1e-3  # of a standard deviation: smaller steps do no harm
 IMAGES = 2**22  # numbers of the images by which channels are judged; of their pixels some are drawn at random
@@ -113,6 +115,21 @@ def _smallest_gap(values: np.ndarray, single: bool) -> float | None:
     if slack > SLACK or np.abs(multiples - np.round(multiples)).max() > slack:
         return None
     return float(f"{float(values[-1] - values[0]) / round(multiples[-1]):.{6 if single else 9}g}")
+
+
+def spiked(x: np.ndarray) -> bool:
+    """Tell whether some column consists of spikes: of values that repeat far more often than those one step from them."""
+    for column in sampled(x).T:
+        values = column[np.isfinite(column)].astype(float)
+        levels, counts = np.unique(values, return_counts=True)
+        if len(levels) < FEW_LEVELS:
+            continue
+        reach, so_far = 1.5 * (step_of(values) or 0.0), np.append(0, np.cumsum(counts))
+        below, above = (np.searchsorted(levels, levels + side * reach, at) for side, at in ((-1, "left"), (1, "right")))
+        spikes = (counts >= LEAST_TIES) & (counts > TALL * (so_far[above] - so_far[below] - counts))
+        if spikes.sum() >= FEW_LEVELS and counts[spikes].sum() > OF_SPIKES * len(values):
+            return True
+    return False
 
 
 def ties(column: np.ndarray, offset: float = 0.0) -> tuple[str, float | None]:
