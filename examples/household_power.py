@@ -140,7 +140,8 @@ def main():
     scores["mixture"] = log_pdf(test)
 
     epochs = 2 if options.quick else 40
-    result, seconds["flow"] = timed(flows.fit, 0, make_model(), np.concatenate([train, validation]), max_epochs=epochs)
+    rows, day = np.concatenate([train, validation]), {0: (0, 1440)}  # minutes end with the day
+    result, seconds["flow"] = timed(flows.fit, 0, make_model(), rows, max_epochs=epochs, support=day)
     params, log_pdf, sample = result
     scores["flow"] = np.asarray(log_pdf(params, test), float)
 
@@ -154,7 +155,7 @@ def main():
     samples = np.asarray(sample(1, params, 10_000))
     model = options.out / "model.flows"
     result.save(model, metadata={"columns": names, "steps": STEP.tolist(), "data": DATA.name})
-    recorded = np.clip(np.floor(samples / STEP) * STEP, 0, [1439] + [np.inf] * 6)  # the meters' steps again, none below 0
+    recorded = np.maximum(np.floor(samples / STEP) * STEP, 0)  # the meters' steps again, none below 0
     np.savetxt(options.out / "samples.csv", recorded, delimiter=",", header=",".join(names), comments="", fmt="%.6g")
     plot_pairs(options.out / "pairs.png", result, test)
     references = {f"{title} (test rows)": -scores[name].mean() for title, name in zip(titles[:2], scores, strict=False)}
