@@ -70,9 +70,9 @@ def RealNVP(
 
     y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1), the next the same with the halves exchanged, |s| < 2;
     log|det J| = the sum of all s and of the normalisations' log-dets. One network makes s and t (the MAF paper has two, one of
-    tanh units and one of ReLU units). In one column, without a context, no network sees anything, and y is an affine function
-    of x: the density stays Gaussian, where `NSF` bends it. Train with `train=True`, so that batches are normalised by their
-    own statistics, and `flows.remeasure` before use (`flows.fit` does both); or leave the statistics as `init_inputs` set them.
+    tanh units and one of ReLU units). In one column without a context y is affine in x, so the density
+    stays Gaussian; give `NSF`. Train with `train=True`, so that batches are normalised by their statistics, and
+    `flows.remeasure` before use (`flows.fit` does both); or leave the statistics as `init_inputs` set them.
 
     Args:
         num_layers: couplings.

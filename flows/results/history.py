@@ -186,8 +186,7 @@ def summary(result: Any) -> list[tuple[str, str]]:
         lines.append(("  fit", judged(history)))
         if "gaussian_loss" in history:
             lines.append(("  Gaussian", f"log-likelihood {-float(history['gaussian_loss']):.3f}, of the same rows"))
-        if remembered := by_heart(history):
-            lines.append(("  by heart", remembered))
+        lines += [("  by heart", text) for text in by_heart(history)]
         lasted = "" if result.seconds is None else f", {result.seconds:.1f} s"
         if "stacked" in history:
             together = " together" if lasted else ""
@@ -212,11 +211,11 @@ def judged(history: Any) -> str:
     return f"{value}, of {last}{int(history['held_out']):,} rows{groups} held out{others}{weighed}"
 
 
-def by_heart(history: Any) -> str:
-    """Return a warning in words where rows of the training score far above rows held out, "" elsewhere or if it is unknown."""
+def by_heart(history: Any) -> list[str]:
+    """Return a warning in words where rows of the training score far above rows held out; nothing elsewhere."""
     gap = history.best - float(history["trained_loss"]) if "trained_loss" in history else 0.0
     text = f"training rows score {gap:.1f} nats above rows held out: draws may repeat them; flows.check(train=) tells"
-    return text if gap > BY_HEART else ""
+    return [text] if gap > BY_HEART else []
 
 
 def freed_columns(init_fun: Any, event: Shape, names: Sequence[str] | None) -> str:

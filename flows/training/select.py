@@ -114,8 +114,7 @@ class Selection(NamedTuple):
                 lines.append(f"Log-likelihood of {', '.join(names)}: {text}")
         if untried := [model.name for model in self.candidates if model.failure == "not fitted, as the time was over"]:
             lines.append(f"Not tried, as the time was over: {', '.join(untried)}; give more minutes, or these models alone")
-        if remembered := by_heart(self.best.history):
-            lines.append(f"Of the best, {remembered}")
+        lines += [f"Of the best, {text}" for text in by_heart(self.best.history)]
         return "\n".join(lines)
 
 

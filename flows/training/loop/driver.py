@@ -243,13 +243,11 @@ class Loop:
     def _left(self, now: float) -> str:
         """Return in words how long the fit takes at most at its pace, or all of several models where their time is limited."""
         options, done = self.options, len(self.members[0].train)
-        if self.first is None:
-            self.first = now, done
-            return ""
-        pace, limited = (now - self.first[0]) / (done - self.first[1]), options.run.end < math.inf
+        self.first = self.first or (now, done)
+        pace, limited = (now - self.first[0]) / max(done - self.first[1], 1), options.run.end < math.inf
         left = min(pace * (options.max_epochs - done), self.began + options.max_seconds - now)
         seconds = max(options.run.end - now if limited else left, 0.0)
-        return f", {'all ' * limited}at most {tqdm.format_interval(seconds)} more"
+        return f", {'all ' * limited}at most {tqdm.format_interval(seconds)} more" if done > self.first[1] else ""
 
 
 def best_or_start(best: Any, start: Any, progress: list[Progress], members: int | None) -> Any:
