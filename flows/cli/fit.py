@@ -27,6 +27,12 @@ class Models(StrEnum):
     Gaussian = "Gaussian"
 
 
+ENDS = {  # by whether time was over
+    True: "its time was over: another run may differ",
+    False: "no limit of time ended it: an equal run gives equal bytes",
+}
+
+
 @command("drop_gaps", "seed", "force", *FILES, "no_cache")
 def fit(
     shared: Shared,
@@ -84,10 +90,9 @@ def fit(
     if shared.json:
         print_json({**_figures(result), "file": output, "limited": limited, "flows": flows.__version__})
     elif not shared.quiet:
-        if result.selection is not None:
-            print(f"{result.selection}\n")
-        equal = "no limit of time ended it: an equal run gives equal bytes"
-        print(f"{result.result!r}\nwrote {output}{ahead}; {'its time was over: another run may differ' if limited else equal}")
+        end = ENDS[limited]
+        selection = "" if result.selection is None else f"{result.selection}\n\n"
+        print(f"{selection}{result.result!r}\nwrote {output}{ahead}; {end}")
     if _interrupted(result):
         raise KeyboardInterrupt(f"stopped; the best so far is in {output}")
 

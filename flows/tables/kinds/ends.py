@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 FEWEST = {"numbers": 500, "times": 100}  # rows, below which no end shows
-PART = {"numbers": 0.02, "times": 0.1}  # of the rows, next to an end and again behind; of dates so that it holds whole weeks
+PART = {"numbers": 0.02, "times": 0.1}  # of the rows, next to an end and again behind; of dates enough for whole weeks
 LEAST_OF_PART = 20
-TIMES = 1.7  # the room of the first part, as a multiple of that of the second: 4 to 7 in a tail, 2.4 if rows decrease linearly
+TIMES = 1.7  # by which the first part may take more room than the second: 4 to 7 in a tail, 2.4 if rows decrease linearly
 PILED = 5  # rows of a value that is an end wherever it lies, if the next ones, as many, are close, or have fewer rows in all
 NEAR = 5.0  # mean distances of neighbours, by which a round number may lie beyond a continuous value
 ON_GRID = 1e-6  # of a step
@@ -35,11 +35,11 @@ def abrupt(levels: np.ndarray, counts: np.ndarray, step: float, sort: str) -> tu
     than the next part, but for chance."""
     if (rows := counts.sum()) < FEWEST[sort] or len(levels) < 2:
         return False, False
-    part, found = max(int(PART[sort] * rows), LEAST_OF_PART), list[bool]()
+    part, ends = max(int(PART[sort] * rows), LEAST_OF_PART), list[bool]()
     for values, times in ((levels, counts), (-levels[::-1], counts[::-1])):
         first, second = (_room(values, times, several * max(part, int(times[0])), step) for several in (1, 2))
-        found.append(first <= TIMES * (second - first))
-    return found[0], found[1]
+        ends.append(first <= TIMES * (second - first))
+    return ends[0], ends[1]
 
 
 def _room(levels: np.ndarray, counts: np.ndarray, rows: int, step: float) -> float:
