@@ -52,6 +52,7 @@ TAILS = {
     "no round number": RNG.integers(12_347, 98_761, 3000),
     "steps of many rows": np.repeat(np.arange(3, 33), np.append(700, np.ceil(5000 * 0.6 ** np.arange(29))).astype(int)),
     "spikes": RNG.choice(np.array([39, 51, 75, 94, 108, 129, *range(131, 311, 9), 339]), 3000),
+    "thin ends": np.repeat(np.arange(11, 52), np.where(abs(np.arange(41) - 20) < 13, 200, 25)),
     "few rows": RNG.integers(1, 100, 499),
 }
 

@@ -8,6 +8,7 @@ FEWEST = {"numbers": 500, "times": 100}  # rows, below which no end shows
 PART = {"numbers": 0.02, "times": 0.1}  # of the rows, next to an end and again behind; of dates enough for whole weeks
 LEAST_OF_PART = 20
 TIMES = 1.7  # by which the first part may take more room than the second: 4 to 7 in a tail, 2.4 if rows decrease linearly
+THIN = 4  # times less dense than the mean: the end of a tail, which is worth little
 PILED = 5  # rows of a value that is an end wherever it lies, if the next ones, as many, are close, or have fewer rows in all
 NEAR = 5.0  # mean distances of neighbours, by which a round number may lie beyond a continuous value
 ON_GRID = 1e-6  # of a step
@@ -32,13 +33,14 @@ def ends_that_show(levels: np.ndarray, counts: np.ndarray, step: float | None) -
 
 def abrupt(levels: np.ndarray, counts: np.ndarray, step: float, sort: str) -> tuple[bool, bool]:
     """Tell whether values begin, and whether they end, abruptly: whether the outermost part of the rows takes no more room
-    than the next part, but for chance."""
+    than the next part, but for chance, and not many times its share."""
     if (rows := counts.sum()) < FEWEST[sort] or len(levels) < 2:
         return False, False
     part, ends = max(int(PART[sort] * rows), LEAST_OF_PART), list[bool]()
     for values, times in ((levels, counts), (-levels[::-1], counts[::-1])):
         first, second = (_room(values, times, several * max(part, int(times[0])), step) for several in (1, 2))
-        ends.append(first <= TIMES * (second - first))
+        thin = first * rows > THIN * max(part, int(times[0])) * float(levels[-1] - levels[0])
+        ends.append(first <= TIMES * (second - first) and not thin)
     return ends[0], ends[1]
 
 
