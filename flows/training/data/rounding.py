@@ -125,7 +125,7 @@ def spiked(x: np.ndarray) -> bool:
         if len(levels) < FEW_LEVELS:
             continue
         reach, so_far = 1.5 * (step_of(values) or 0.0), np.append(0, np.cumsum(counts))
-        below, above = np.searchsorted(levels, levels - reach, "left"), np.searchsorted(levels, levels + reach, "right")
+        below, above = np.searchsorted(levels, levels - reach), np.searchsorted(levels, levels + reach, "right")
         spikes = (counts >= LEAST_TIES) & (counts > TALL * (so_far[above] - so_far[below] - counts))
         if spikes.sum() >= FEW_LEVELS and counts[spikes].sum() > OF_SPIKES * len(values):
             return True
