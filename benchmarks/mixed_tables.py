@@ -8,7 +8,7 @@
 
 "NSF": `fit(0, Flow(NSF()), rows, dequantize=steps)` of the rows as the schema encodes them, codes among them. "typed NSF":
 `tables.fit(0, frame, model=Flow(NSF()))`, the same flow for the numbers alone, behind categories and angles. "no ends": the
-same without the low ends that are guessed. "tables": `tables.fit(0, frame)`. All are scored by the mean over 16 points of each
+same without the ends of numbers that are guessed. "tables": `tables.fit(0, frame)`. All are scored by the mean over 16 points of each
 cell, as of `TableResult.log_prob(draws=16)`, on a fifth of the rows. Written to benchmarks/results/mixed_tables.json.
 
 `--draws`: `tables.fit(0, frame, total_minutes=)` beside TVAE and CTGAN of ctgan and the Gaussian copula of copulas at their
@@ -87,7 +87,7 @@ def scored(method, train, test, schema, seed, minutes):
         result = flows.fit(seed, flows.Flow(flows.NSF()), rows, dequantize=steps, verbose=0)
         return of_cells(result.log_prob, tests, steps), result
     if method == "no ends":
-        ends = {name: replace(kind, low=None) for name, kind in schema.kinds.items() if isinstance(kind, NUMBERS)}
+        ends = {name: replace(kind, low=None, high=None) for name, kind in schema.kinds.items() if isinstance(kind, NUMBERS)}
         schema = schema.replace(ends).fitted(train)
     model = "auto" if method == "tables" else flows.Flow(flows.NSF())
     result = tables.fit(seed, train, schema, model=model, total_minutes=minutes, verbose=0)
