@@ -8,8 +8,8 @@
 
 "NSF": `fit(0, Flow(NSF()), rows, dequantize=steps)` of the rows as the schema encodes them, codes among them. "typed NSF":
 `tables.fit(0, frame, model=Flow(NSF()))`, the same flow for the numbers alone, behind categories and angles. "no ends": the
-same without the ends of numbers that are guessed. "tables": `tables.fit(0, frame)`. All are scored by the mean over 16 points of each
-cell, as of `TableResult.log_prob(draws=16)`, on a fifth of the rows. Written to benchmarks/results/mixed_tables.json.
+same without the ends of numbers that are guessed. "tables": `tables.fit(0, frame)`. All are scored by the mean over 16 points
+of each cell, as of `TableResult.log_prob(draws=16)`, on a fifth of the rows. Written to benchmarks/results/mixed_tables.json.
 
 `--draws`: `tables.fit(0, frame, total_minutes=)` beside TVAE and CTGAN of ctgan and the Gaussian copula of copulas at their
 defaults, which `make .venv-tables/.stamp` installs. How well boosted trees tell draws from the rows held out (0.5 where they

@@ -7,7 +7,7 @@ import numpy as np
 FEWEST = {"numbers": 500, "times": 100}  # rows, below which no end shows
 PART = {"numbers": 0.02, "times": 0.1}  # of the rows, next to an end and again behind; of dates enough for whole weeks
 LEAST_OF_PART = 20
-TIMES = 1.7  # by which the first part may take more room than the second: 4 to 7 in a tail, 2.4 if rows decrease linearly
+TIMES = 1.7  # the room of the first part, in rooms of the second: 4 to 7 in a tail, 2.4 if rows decrease linearly
 THIN = 4  # times less dense than the mean: the end of a tail, which is worth little
 PILED = 5  # rows of a value that is an end wherever it lies, if the next ones, as many, are close, or have fewer rows in all
 NEAR = 5.0  # mean distances of neighbours, by which a round number may lie beyond a continuous value
@@ -36,12 +36,12 @@ def abrupt(levels: np.ndarray, counts: np.ndarray, step: float, sort: str) -> tu
     than the next part, but for chance, and not many times its share."""
     if (rows := counts.sum()) < FEWEST[sort] or len(levels) < 2:
         return False, False
-    part, ends = max(int(PART[sort] * rows), LEAST_OF_PART), list[bool]()
+    part, shown = max(int(PART[sort] * rows), LEAST_OF_PART), list[bool]()
     for values, times in ((levels, counts), (-levels[::-1], counts[::-1])):
         first, second = (_room(values, times, several * max(part, int(times[0])), step) for several in (1, 2))
         thin = first * rows > THIN * max(part, int(times[0])) * float(levels[-1] - levels[0])
-        ends.append(first <= TIMES * (second - first) and not thin)
-    return ends[0], ends[1]
+        shown.append(first <= TIMES * (second - first) and not thin)
+    return shown[0], shown[1]
 
 
 def _room(levels: np.ndarray, counts: np.ndarray, rows: int, step: float) -> float:
