@@ -106,9 +106,7 @@ class EnsembleResult(FitResult):
         return _with(self.params, self.path, jax.tree.map(lambda leaf: leaf[member], components))
 
     def _held_out_scores(self) -> Any:
-        if not self.folds:
-            return super()._held_out_scores()
-        return np.stack([judge.scores for judge in self.judges()])
+        return np.stack([judge.scores for judge in self.judges()]) if self.folds else super()._held_out_scores()
 
     def judges(self) -> Sequence[FitResult]:
         if not self.folds:

@@ -42,8 +42,9 @@ def contributions(result: FitResult, schema: Schema, frame: Any, errors: str, ve
 def p_values(result: FitResult, schema: Schema, frame: Any, errors: str, verbose: int) -> np.ndarray:
     """The p-value of each row by its oddest column, as `TableResult.p_value` says."""
     scores, usual = column_scores(result, schema, verbose)
-    values = _of_frame(result.judges(), schema, looked_at(frame, "p_value"), errors, verbose)
-    return result.p_values_of(np.fmin.reduce(values - usual[..., None, :], -1), scores)
+    values = _of_frame(result.judges(), schema, table := looked_at(frame, "p_value"), errors, verbose)
+    outside = np.concatenate([part.outside for part in schema.pieces(table, PENDING, errors=errors)])
+    return result.p_values_of(np.where(outside, -np.inf, np.fmin.reduce(values - usual[..., None, :], -1)), scores)
 
 
 def column_scores(result: FitResult, schema: Schema, verbose: int) -> list[np.ndarray]:
@@ -110,7 +111,8 @@ def _without_density(schema: Schema, part: Rows) -> tuple[np.ndarray, np.ndarray
         wrong[:, codes : codes + angles] |= np.isnan(part.x[:, codes : codes + angles]) & ~part.gaps[:, None]
         for j, ((low, high), step) in enumerate(zip(schema.supports, schema.steps, strict=True), codes + angles):
             t = part.x[:, j]
-            wrong[:, j] |= (t < low) | (t > high) | ((step == 0) & ((t == low) | (t == high)))
+            whole = getattr(schema[schema.columns[j]], "whole", False)
+            wrong[:, j] |= (t < low) | (t > high) | ((step == 0) & ((t == low) | (t == high))) | (whole & (t % 1 > 0))
     values[wrong & part.outside[:, None]] = -np.inf
     return values, np.flatnonzero(~(part.outside | part.gaps))
 

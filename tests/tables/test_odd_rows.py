@@ -96,12 +96,15 @@ def test_usual_values_are_those_at_the_conditions_of_rows_held_out():
 
 
 def test_a_row_without_a_density_has_the_least_value_and_a_gap_none():
-    schema = tables.Schema({"a": tables.Real(), "b": tables.Real(), "kind": tables.Category()})
-    frame = drawn(240)[["a", "b"]].assign(kind=["u", "v"] * 120)
-    result = tables.fit(0, frame, schema, model=GIVEN, folds=1, max_epochs=1, verbose=0)
-    new = frame[:3].copy()
-    new.loc[1, "kind"], new.loc[2, "a"] = "w", np.nan
-    with pytest.warns(UserWarning, match="1 of 3 rows have an unknown category .* 1 have a gap"):
+    kinds = {"a": tables.Real(), "n": tables.Integer(), "kind": tables.Category(), "unit": tables.Category()}
+    frame = drawn(240)[["a"]].assign(n=np.arange(240.0) % 50, kind=["u", "v"] * 120, unit="kg")
+    result = tables.fit(0, frame, tables.Schema(kinds), model=GIVEN, folds=1, max_epochs=1, verbose=0)
+    new = frame[:5].copy()
+    new.loc[1, "kind"], new.loc[2, "a"], new.loc[3, "n"], new.loc[4, "unit"] = "w", np.nan, 2.5, "g"
+    with pytest.warns(UserWarning, match="3 of 5 rows have an unknown category .* 1 have a gap"):
         got = result.p_value(new, by="columns", errors="coerce", verbose=0)
-    assert 0 < got[0] <= 1 and got[1] == 1 / 25 and np.isnan(got[2])
+    assert 0 < got[0] <= 1 and (got[[1, 3, 4]] == 1 / 25).all() and np.isnan(got[2])
     assert "row 1" in error_of(lambda: result.p_value(new, by="columns", verbose=0))
+    with pytest.warns(UserWarning, match="3 of 5"):
+        of_columns = result.contributions(new, errors="coerce", verbose=0)
+    assert of_columns.loc[3].idxmin() == "n" and np.isneginf(of_columns["n"][3]), "a number that is not whole"
