@@ -96,7 +96,7 @@ def test_usual_values_are_those_at_the_conditions_of_rows_held_out():
 
 
 def test_a_row_without_a_density_has_the_least_value_and_a_gap_none():
-    kinds = {"a": tables.Real(), "n": tables.Integer(), "kind": tables.Category(), "unit": tables.Category()}
+    kinds = {"a": tables.Real(), "n": tables.Integer(), "kind": tables.Category(), "unit": tables.Constant("kg")}
     frame = drawn(240)[["a"]].assign(n=np.arange(240.0) % 50, kind=["u", "v"] * 120, unit="kg")
     result = tables.fit(0, frame, tables.Schema(kinds), model=GIVEN, folds=1, max_epochs=1, verbose=0)
     new = frame[:5].copy()
