@@ -59,7 +59,8 @@ def fit(
         raise Mistake("-o is -; expected a file, as a model is not text for stdout")
     check_output(output, shared.force, data, schema)
     source = Source(data, reading_of(shared, data))
-    columns = Columns(*(tuple(filter(None, names or [])) for names in (condition, ignore, [weights], [groups], [order])))
+    single = (() if name is None else (name,) for name in (weights, groups, order))
+    columns = Columns(tuple(condition or ()), tuple(ignore or ()), *single)
     block, known = read(source, schema, columns, rows, shared.seed)
     if not (shared.quiet or shared.json):
         print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)

@@ -255,7 +255,10 @@ def one_point(x):
         (lambda: fit_to_density(0, IAF, named, NAMES, support={"scale": (1, 0)}, **QUICK), "low < high"),
         (lambda: fit_to_density(0, IAF, named, NAMES, support={"scale": ("0", "1")}, **QUICK), "the support of 'scale'"),
         (lambda: fit_to_density(0, IAF, named, NAMES, support={"scale": (0, 1e39)}, **QUICK), "the support of 'scale'"),
-        (lambda: fit_to_density(0, IAF, lambda p: -p["mu"], {"mu": ()}, starts={"mu": 1.0}, **QUICK), "expected 'mu': (n,)"),
+        (
+            lambda: fit_to_density(0, IAF, lambda p: -p["mu"].sum(1), {"mu": (2,)}, starts={"mu": 1.0}, **QUICK),
+            "expected 'mu': (n, 2)",
+        ),
         (lambda: fit_to_density(0, IAF, lambda x: -x.sum(1), 2, starts=0, **QUICK), "starts is 0"),
         (lambda: fit_to_density(0, IAF, lambda x: -x.sum(1), 2, starts=np.zeros((3, 1)), **QUICK), "starts have shape (3, 1)"),
         (
