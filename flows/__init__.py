@@ -12,6 +12,7 @@ import typing as _typing
 from types import ModuleType as _Module
 
 from flows import _interrupts as _interrupts  # first: a Ctrl-C may come while the rest is imported
+from flows import conditionals as conditionals
 from flows import conditioners as conditioners
 from flows import datasets as datasets
 from flows import diagnostics as diagnostics
@@ -109,6 +110,8 @@ from flows.core import trainable as trainable
 from flows.diagnostics import VerifyReport as VerifyReport
 from flows.diagnostics import bits_per_dim as bits_per_dim
 from flows.diagnostics import verify as verify
+from flows.distributions.any_subset import AnySubset as AnySubset
+from flows.distributions.any_subset import gaps as gaps
 from flows.distributions.categorical import Categorical as Categorical
 from flows.distributions.directional import CircularUniform as CircularUniform
 from flows.distributions.directional import SphereUniform as SphereUniform
@@ -185,6 +188,7 @@ else:
 
 
 _ROOMS = (
+    "conditionals",
     "conditioners",
     "datasets",
     "diagnostics",

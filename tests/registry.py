@@ -305,6 +305,7 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
     "ChainRule": DistributionCase(
         flows.ChainRule(flows.Normal(trainable=True), flows.Normal(conditioner=network)), (2,), conditional=True
     ),
+    "AnySubset": DistributionCase(flows.AnySubset(hidden=(4,), num_bins=2), (1, 2)),
     "GMM to fit": DistributionCase(flows.GMM(num_components=3, covariance="diagonal"), (1, 2)),
     "KernelDensity": DistributionCase(flows.KernelDensity(5), (1, 2)),
     "Laplace": DistributionCase(flows.Laplace(), (1,)),
@@ -388,6 +389,9 @@ CODES: dict[str, CodesCase] = {
     "Categorical": CodesCase(flows.Categorical(3, 2, 4, 2, hidden=(8, 6)), (3, 2, 4, 2), conditional=True),
     "Categorical of one column": CodesCase(flows.Categorical(5, hidden=(8,)), (5,), conditional=True),
     "Categorical linear": CodesCase(flows.Categorical(2, 5, 3, hidden=()), (2, 5, 3), conditional=True),
+    "AnySubset of codes": CodesCase(
+        flows.AnySubset(flows.conditionals.Category(3), flows.conditionals.Category(2), hidden=(4,)), (3, 2)
+    ),
     "Mixture of Categorical": CodesCase(
         flows.Mixture(flows.Categorical(3, 2, hidden=(4,)), num_components=2), (3, 2), conditional=True
     ),

@@ -16,7 +16,7 @@ ROOT = Path(flows.__file__).parent
 FLOORS = [
     {"core"},
     {"transformers"},
-    {"conditioners", "compose"},
+    {"conditionals", "conditioners", "compose"},
     {"bijections", "distributions"},
     {"models", "objectives", "datasets", "persistence", "diagnostics"},
     {"results"},

@@ -130,6 +130,7 @@ class Traits:
         picks: whether draws of a distribution pick one of several values, so that params have no gradient through draws.
         clusters: of a mixture, "anywhere" or, if its components have no correlations, "along columns".
         in_numpy: whether init measures data in NumPy, without a compiled program, and draws nothing.
+        prepares: whether a distribution scales its columns itself, so that nothing is put in front of it.
     """
 
     rounding: Rounding | None = None
@@ -139,6 +140,7 @@ class Traits:
     picks: bool = False
     clusters: str = ""
     in_numpy: bool = False
+    prepares: bool = False
 
 
 @dataclass(frozen=True)

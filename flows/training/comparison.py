@@ -167,12 +167,14 @@ class Comparison:
 
     def _prepared(self, init_fun: Any) -> Prepared:
         view = ModelView(init_fun, self.split.whole.event, self.split.whole.context_event, self.options.standardize)
-        facts = check_candidate(view, self.split, self.columns, self.options, self.folds)
+        options, columns = self.options.for_model(init_fun), self.columns
+        columns = replace(columns, context_scale=None) if view.prepares else columns
+        facts = check_candidate(view, self.split, columns, options, self.folds)
         kind = view.region.kind if view.region is not None and view.curved.any() else None
-        known = (facts.first, view.curved.tobytes(), kind, view.mixing)
+        known = (facts.first, view.curved.tobytes(), kind, view.mixing, view.prepares)
         if (rows := self.prepared.get(known)) is None:
-            rows = self.prepared[known] = prepare_folds(self.split, facts, self.options, self.key)
-        return with_model(rows, self.split, facts, self.options)
+            rows = self.prepared[known] = prepare_folds(self.split, facts, options, self.key)
+        return with_model(rows, self.split, facts, options)
 
     def _scored(self, result: FitResult) -> tuple[np.ndarray, np.ndarray, float]:
         """Return the scores of all held-out rows and of rows of the training, and the microseconds to score one."""

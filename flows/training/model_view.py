@@ -59,6 +59,16 @@ class ModelView:
     standardize: bool | str = True  # the option of the fit
 
     @property
+    def prepares(self) -> bool:
+        """Tell whether the model scales its columns itself, so that nothing is put in front of it."""
+        return traits_by(self.init_fun).prepares
+
+    @property
+    def has_roles(self) -> bool:
+        """Tell whether its context says which values of a row are there."""
+        return self.prepares and self.context is not None
+
+    @property
     def columns(self) -> int:
         """The number of columns, or channels."""
         return self.event[-1]
@@ -122,8 +132,8 @@ class ModelView:
 
     @property
     def noisy(self) -> np.ndarray:
-        """Mark columns, or channels, that the model itself dequantises."""
-        noisy: np.ndarray = np.any([np.zeros(self.columns, bool), *(columns for _, columns in self.noise)], axis=0)
+        """Mark columns, or channels, that the model itself dequantises, or that may have values in place of gaps."""
+        noisy: np.ndarray = np.any([np.full(self.columns, self.has_roles), *(columns for _, columns in self.noise)], axis=0)
         return noisy
 
     @property
@@ -179,9 +189,13 @@ def values_of(model: Any) -> list[Value]:
 
 
 def has_flow(model: Any) -> bool:
-    """Tell whether a model is a flow, or has a block of features that is a flow."""
+    """Tell whether a model is a flow, or has a block of features that is a flow, or is as flexible as one."""
     structure = structure_of(model)
-    return is_flow(model) or (structure.of_blocks and any(has_flow(piece.value) for piece in structure.pieces))
+    return (
+        is_flow(model)
+        or traits_by(model).prepares
+        or (structure.of_blocks and any(has_flow(piece.value) for piece in structure.pieces))
+    )
 
 
 def noise_of(value: Any, columns: int) -> list[tuple[Value, np.ndarray]]:

@@ -29,6 +29,7 @@ from flows.core import (
     on_a_line,
     positive,
     positive_int,
+    traits_by,
 )
 from flows.objectives import maximum_likelihood
 from flows.training.devices import Placement
@@ -249,6 +250,18 @@ class Options:
     def of(cls, arguments: Mapping[str, Any]) -> Self:
         """Take the options from the arguments of a function."""
         return cls(**{option.name: arguments[option.name] for option in fields(cls) if option.name in arguments})
+
+    def for_model(self, init_fun: Any) -> Self:
+        """Return the options for a model, which may scale its columns itself."""
+        if not traits_by(init_fun).prepares:
+            return self
+        for name in ("standardize", "support", "dequantize"):
+            if (value := getattr(self, name)) not in (True, False, None):
+                raise FlowsError(
+                    f"fit: {name} is {value!r:.60}, and {init_fun!r:.60} scales its columns itself; leave it out. Ends and "
+                    "steps are arguments of columns, such as flows.conditionals.Number(low=0, step=1)"
+                )
+        return replace(self, standardize=False, standardize_context=False)
 
     @property
     def caller(self) -> str:

@@ -255,7 +255,7 @@ def scored_by_gaussian(rows: Prepared, split: Split, facts: Facts, options: Opti
     """Return rows with the loss of the closed-form Gaussian on the held-out rows, in the units of the data, unless the first
     layers changed columns of angles, unit vectors or codes."""
     before, behind, curved = split.train.x, rows.train.x, facts.view.curved
-    if before.ndim != 2 or before.shape[1] > MOST_COLUMNS or options.objective is not None:
+    if before.ndim != 2 or before.shape[1] > MOST_COLUMNS or options.objective is not None or facts.view.has_roles:
         return rows
     if curved.any() and behind is not before and not (behind[:, curved] == before[:, curved]).all():
         return rows

@@ -1,0 +1,76 @@
+"""Kinds of columns, each with its distribution given any other columns. Family: Kinds of columns for `AnySubset`."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ParamSpec, Protocol
+
+import numpy as np
+
+from flows.core import Array, Region, Value, decorated, refuse_argument
+
+P = ParamSpec("P")
+
+
+class Group(Protocol):
+    """Columns of one kind, which are computed together, features leading: entries x are (columns, batch), theta is (num_params,
+    columns, batch). `c` has the constants and the params of the columns by name, each (columns, ...), so that a slice of it is
+    one column."""
+
+    num_params: int  # outputs of the network for a column
+    inputs: tuple[int, ...]  # how many numbers the network sees of each column
+    constants: dict[str, np.ndarray]  # (columns, 1) each
+
+    def regions(self) -> Region:
+        """Return where entries live, fields of (columns,)."""
+
+    def init(self, x: Array, there: Array) -> tuple[Any, Array]:
+        """Return params measured where entries are there, and the theta (num_params, columns) at which a network starts."""
+
+    def inside(self, c: Any, x: Array) -> Array:
+        """Tell which entries have a density or a mass."""
+
+    def safe(self, c: Any) -> Array:
+        """Return an entry of each column that has a density, (columns, 1)."""
+
+    def seen(self, c: Any, x: Array) -> Array:
+        """Return what the network sees of entries, (sum(inputs), batch)."""
+
+    def log_p(self, c: Any, theta: Array, x: Array) -> Array:
+        """Return the log-density or log-mass of entries that are inside."""
+
+    def draw(self, c: Any, theta: Array, u: Array) -> Array:
+        """Return entries at uniform numbers u."""
+
+
+class Conditional(Value):
+    """A kind of column, a constructor's value; `inner` is a tuple of its numbers whose class makes a `Group` of several."""
+
+    def group(self, columns: list["Conditional"], num_bins: int) -> Group:
+        """Return columns of this kind as one group."""
+        return self.inner.together([column.inner for column in columns], num_bins)
+
+    @property
+    def step(self) -> float:
+        """The distance of neighbouring values; 0 if they are not rounded."""
+        return getattr(self.inner, "step", 0.0)
+
+    @property
+    def kind(self) -> type:
+        """The class of its numbers; columns of one class are computed together."""
+        return type(self.inner)
+
+
+def _conditional(construct: Callable, arguments: dict, inner: Any) -> Conditional:
+    return Conditional(construct, arguments, inner)
+
+
+def conditional(function: Callable[P, Any]) -> Callable[P, Conditional]:
+    """Turn a function that returns the numbers of a kind of column into its constructor."""
+    return decorated(function, partial(_conditional), "conditional", "the numbers of a kind of column")
+
+
+def check_column(x: Any, name: str) -> Conditional:
+    """`x`, if it is a kind of column."""
+    if not isinstance(x, Conditional):
+        refuse_argument(x, name, "one of flows.conditionals, such as Number() or Category(3)")
+    return x

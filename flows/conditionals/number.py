@@ -1,0 +1,178 @@
+"""Numbers of the line, also between ends or on a grid, by a spline of the logistic distribution. Family: Kinds of columns for
+`AnySubset`."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.conditionals.base import conditional
+from flows.core import Array, FlowsError, Region, number, saturated, softplus
+from flows.transformers import Affine, RationalQuadratic
+
+UNIT = math.sqrt(3) / math.pi  # a standard deviation of data in the units in which the logistic distribution has its own
+BOUND = 8.0  # of splines, in these units: 4.4 standard deviations
+SQUASHED = 5.0  # standard deviations beyond which networks see less and less of how far a number is
+NARROW = 2e-3  # the width of a cell in the logistic distribution's units below which its mass is a density
+OFF_GRID = 1e-3  # of a step
+
+
+class Line(NamedTuple):
+    """The numbers of `Number`; an end that is missing is infinite, and a step of 0 is none."""
+
+    low: float
+    high: float
+    step: float
+
+    @staticmethod
+    def together(columns: Sequence["Line"], num_bins: int) -> "LineGroup":
+        return LineGroup(columns, num_bins)
+
+
+@conditional
+def Number(low: float | None = None, high: float | None = None, step: float = 0.0):
+    """Numbers of the line, or between ends, or on a grid.
+
+    With g the log or logit of the distance to the ends (the identity without), m and s the middle and scale of g(x), S a
+    trained spline of the column, and A and T the affine map and the spline that the network makes of the other columns,
+
+        z        = T(A(S((g(x) - m) / s)))
+        log p(x) = z - 2 log(1 + e^z) + log dz/dx                       without a step
+        log p(x) = log((F(b) - F(a)) / step),  F(z) = 1 / (1 + e^-z)    with one: a and b are z at x -+ step / 2
+
+    so that with a step the mass of a recorded value is exact. Ends are then half a step wider, and the grid begins at low, or
+    at high, or at 0.
+
+    Args:
+        low, high: ends that no value exceeds; None for none.
+        step: the distance of neighbouring values; 0 for numbers that are not rounded.
+
+    Errors:
+        FlowsError: low is not below high; a step that is negative, or wider than the distance of the ends.
+    """
+    low, high = (
+        infinite if end is None else number(end, f"Number: {name}", math.isfinite, "a finite number, or None")
+        for end, infinite, name in ((low, -math.inf, "low"), (high, math.inf, "high"))
+    )
+    if not low < high:
+        raise FlowsError(f"Number: low is {low}, and high is {high}; expected low < high")
+    step = check_step(step, "Number", high - low)
+    return Line(low, high, step)
+
+
+def check_step(step: Any, name: str, most: float) -> float:
+    """Return a step, if it is 0 or a number up to `most`."""
+    step = number(step, f"{name}: step", lambda s: math.isfinite(s) and s >= 0, "a finite number from 0 on")
+    if step > most:
+        raise FlowsError(f"{name}: step is {step}, and values span {most}; expected a smaller step")
+    return step
+
+
+class LineGroup:
+    """Columns of numbers."""
+
+    def __init__(self, columns: Sequence[Line], num_bins: int):
+        self.columns, self.inputs = columns, (1,) * len(columns)
+        self.spline, self.affine = RationalQuadratic(num_bins, BOUND), Affine()
+        self.num_params = 2 + self.spline.num_params
+        low, high, step = (np.asarray(numbers, float)[:, None] for numbers in zip(*columns, strict=True))
+        self.low, self.high, self.stepped = low, high, bool(step.any())
+        finite = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, 0.0))
+        self.constants = {
+            "has_low": np.isfinite(low), "has_high": np.isfinite(high), "step": step, "origin": finite,
+            "low": np.where(np.isfinite(low), low - step / 2, 0.0), "high": np.where(np.isfinite(high), high + step / 2, 0.0),
+        }  # fmt: skip
+
+    def regions(self) -> Region:
+        return Region(self.low[:, 0], self.high[:, 0])
+
+    def init(self, x: Array, there: Array) -> tuple[Any, Array]:
+        c = {name: jnp.asarray(entry, x.dtype) for name, entry in self.constants.items()}
+        there = there & self.inside(c, x)
+        y = _unbounded(c, jnp.where(there, x, self.safe(c)))[0]
+        count = jnp.maximum(there.sum(1, keepdims=True, dtype=x.dtype), 1)
+        middle = jnp.where(there, y, 0).sum(1, keepdims=True) / count
+        variance = jnp.where(there, jnp.square(y - middle), 0).sum(1, keepdims=True) / count
+        measured = {"middle": middle, "scale": jnp.where(variance > 0, jnp.sqrt(variance), 1.0)}
+        params = {"fixed": measured, "margin": jnp.zeros((len(x), self.spline.num_params), x.dtype)}
+        return params, jnp.zeros((self.num_params, len(x)), x.dtype)
+
+    def inside(self, c: Any, x: Array) -> Array:
+        above = jnp.where(c["has_low"] > 0, x > c["low"], x > -jnp.inf)
+        below = jnp.where(c["has_high"] > 0, x < c["high"], x < jnp.inf)
+        if not self.stepped:
+            return above & below
+        cells = (x - c["origin"]) / jnp.where(c["step"] > 0, c["step"], 1)
+        rounding = 4 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), jnp.abs(c["origin"]))
+        off = jnp.abs(cells - jnp.round(cells)) * c["step"] > OFF_GRID * c["step"] + rounding
+        return above & below & ~(off & (c["step"] > 0))
+
+    def safe(self, c: Any) -> Array:
+        between = (c["low"] + c["high"]) / 2
+        one = jnp.where(c["has_low"] > 0, c["low"] + 1, jnp.where(c["has_high"] > 0, c["high"] - 1, 0))
+        return jnp.where((c["has_low"] > 0) & (c["has_high"] > 0), between, one)
+
+    def seen(self, c: Any, x: Array) -> Array:
+        return saturated((_unbounded(c, x)[0] - c["middle"]) / c["scale"], SQUASHED)
+
+    def log_p(self, c: Any, theta: Array, x: Array) -> Array:
+        z, log_slope = self._map(c, theta, x)
+        log_density = z - 2 * softplus(z) + log_slope
+        if not self.stepped:
+            return log_density
+        step = jnp.where(c["step"] > 0, c["step"], 1)
+        first = (c["has_low"] > 0) & (x - step < c["low"])  # no cell is before it
+        last = (c["has_high"] > 0) & (x + step > c["high"])
+        a = self._map(c, theta, jnp.where(first, x, x - step / 2))[0]
+        b = self._map(c, theta, jnp.where(last, x, x + step / 2))[0]
+        wide = b - a >= NARROW
+        width = jnp.where(wide | first | last, jnp.where(first | last, 1.0, b - a), 1.0)
+        between = b + jnp.log(-jnp.expm1(-width)) - softplus(a) - softplus(b)
+        log_mass = jnp.where(first & last, 0.0, jnp.where(first, -softplus(-b), jnp.where(last, -softplus(a), between)))
+        massive = (c["step"] > 0) & (wide | first | last)
+        return jnp.where(massive, log_mass - jnp.log(step), log_density)
+
+    def draw(self, c: Any, theta: Array, u: Array) -> Array:
+        tiny = jnp.finfo(u.dtype).tiny
+        z = jnp.log(jnp.maximum(u, tiny)) - jnp.log1p(-u)
+        y = self.spline.apply("inverse", theta[2:], z)[0]
+        y = self.affine.apply("inverse", theta[:2], y)[0]
+        y = self.spline.apply("inverse", c["margin"].T[:, :, None], y)[0]
+        x = _bounded(c, c["middle"] + c["scale"] * UNIT * y)
+        step = jnp.where(c["step"] > 0, c["step"], 1)
+        on_grid = c["origin"] + jnp.round((x - c["origin"]) / step) * step
+        x = jnp.where(c["step"] > 0, on_grid, x)
+        low, high = c["low"] + c["step"] / 2, c["high"] - c["step"] / 2
+        x = jnp.where(c["has_low"] > 0, jnp.maximum(x, low), x)
+        return jnp.where(c["has_high"] > 0, jnp.minimum(x, high), x)
+
+    def _map(self, c: Any, theta: Array, x: Array) -> tuple[Array, Array]:
+        """z and log dz/dx."""
+        y, log_slope = _unbounded(c, x)
+        y, log_slope = (y - c["middle"]) / (c["scale"] * UNIT), log_slope - jnp.log(c["scale"] * UNIT)
+        for transformer, raw in (
+            (self.spline, c["margin"].T[:, :, None]), (self.affine, theta[:2]), (self.spline, theta[2:])
+        ):  # fmt: skip
+            y, more = transformer.apply("direct", raw, y)
+            log_slope = log_slope + more
+        return y, log_slope
+
+
+def _unbounded(c: Any, x: Array) -> tuple[Array, Array]:
+    """The log or logit of the distance to the ends, and the log of its derivative."""
+    has_low, has_high = c["has_low"] > 0, c["has_high"] > 0
+    above = jnp.where(has_low, jnp.log(jnp.where(has_low, x - c["low"], 1.0)), 0.0)
+    below = jnp.where(has_high, jnp.log(jnp.where(has_high, c["high"] - x, 1.0)), 0.0)
+    span = jnp.where(has_low & has_high, jnp.log(jnp.where(has_low & has_high, c["high"] - c["low"], 1.0)), 0.0)
+    return jnp.where(has_low | has_high, above - below, x), span - above - below
+
+
+def _bounded(c: Any, y: Array) -> Array:
+    """The inverse of `_unbounded`."""
+    has_low, has_high = c["has_low"] > 0, c["has_high"] > 0
+    both = c["low"] + (c["high"] - c["low"]) * jax.nn.sigmoid(y)
+    one = jnp.where(has_low, c["low"] + jnp.exp(jnp.where(has_low, y, 0.0)), c["high"] - jnp.exp(-jnp.where(has_high, y, 0.0)))
+    return jnp.where(has_low & has_high, both, jnp.where(has_low | has_high, one, y))

@@ -1,0 +1,180 @@
+"""`AnySubset`: any columns given any others, by one model."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flows
+from flows.conditionals import Angle, Category, Number
+
+KINDS = (Category(3), Number(0, 4, step=1.0), Angle(24.0), Number(low=0), Category(2))
+MODEL = flows.AnySubset(*KINDS, hidden=(4,), num_bins=2)
+D = len(KINDS)
+rng = np.random.default_rng(0)
+ROWS = np.stack(
+    [
+        rng.integers(0, 3, 40),
+        rng.integers(0, 5, 40),
+        rng.uniform(-30, 30, 40),
+        rng.exponential(size=40) + 0.01,
+        rng.integers(0, 2, 40),
+    ],
+    1,
+)
+
+
+@pytest.fixture(scope="module")
+def functions():
+    """Params away from the start, in float64, and the functions of the model with roles."""
+    params, log_pdf, sample = MODEL(0, D, context_dim=(2, D), init_inputs=ROWS, init_context=context("aaaaa"))
+    leaves, tree = jax.tree.flatten(params)
+    mask = jax.tree.leaves(flows.trainable(params))
+    stirred = [
+        leaf + 0.5 * np.random.default_rng(i).normal(size=leaf.shape) if trains else leaf
+        for i, (leaf, trains) in enumerate(zip(leaves, mask, strict=True))
+    ]
+    return jax.tree.unflatten(tree, [np.asarray(leaf, float) for leaf in stirred]), log_pdf, sample
+
+
+def context(roles, rows=ROWS):
+    """The context of rows by a letter for each column: asked, given, absent."""
+    role = np.array(["aGx".lower().index(letter) for letter in roles], float)
+    given = np.where(role == 1, rows, 0.0)
+    return np.stack([given, np.tile(role, (len(rows), 1))], 1)
+
+
+def test_densities_and_masses_sum_to_one(functions):
+    """Over codes and grid points, with sums over fine grids of an angle and of a number for the densities."""
+    params, log_pdf, _ = functions
+    codes = np.array(list(itertools.product(range(3), range(5), range(2))), float)
+    rows = np.zeros((len(codes), D))
+    rows[:, [0, 1, 4]] = codes
+    mass = np.exp(log_pdf(params, rows, context=context("aaxxa", rows)))
+    assert abs(mass.sum() - 1) < 1e-9 and mass.min() > 0
+    angles = np.tile(ROWS[:1], (2_000, 1))
+    angles[:, 2] = np.linspace(-12, 12, 2_000, endpoint=False)
+    density = np.exp(log_pdf(params, angles, context=context("ggagg", angles)))
+    assert abs(density.mean() * 24 - 1) < 1e-3
+    numbers = np.tile(ROWS[:1], (20_000, 1))
+    numbers[:, 3] = np.exp(np.linspace(-25, 25, 20_000))
+    density = np.exp(log_pdf(params, numbers, context=context("gggag", numbers))) * numbers[:, 3]
+    assert abs(np.trapezoid(density, np.log(numbers[:, 3])) - 1) < 1e-3
+
+
+@pytest.mark.parametrize(("before", "after"), [("axxxx", "gaaaa"), ("aaaxx", "gggaa")])
+def test_the_chain_rule_holds(functions, before, after):
+    params, log_pdf, _ = functions
+    joint = log_pdf(params, ROWS, context=context("aaaaa"))
+    parts = log_pdf(params, ROWS, context=context(before)) + log_pdf(params, ROWS, context=context(after))
+    np.testing.assert_allclose(parts, joint, atol=1e-5)
+    alone, alone_log_pdf, _ = MODEL(0, D)
+    assert jax.tree.map(jnp.shape, alone) == jax.tree.map(jnp.shape, params), "with a context and without"
+    np.testing.assert_allclose(alone_log_pdf(params, ROWS), joint, atol=1e-5)
+
+
+def test_entries_that_are_not_asked_are_not_read(functions):
+    params, log_pdf, sample = functions
+    roles = context("agxag")
+    expected = log_pdf(params, ROWS, context=roles)
+    others = ROWS.copy()
+    others[:, [1, 2, 4]] = np.nan
+    np.testing.assert_array_equal(log_pdf(params, others, context=roles), expected)
+    roles[:, 0, [0, 2, 3]] = np.nan
+    np.testing.assert_array_equal(log_pdf(params, others, context=roles), expected)
+    drawn = np.asarray(sample(1, params, 40, context=roles))
+    np.testing.assert_array_equal(drawn[:, [1, 4]], ROWS[:, [1, 4]])
+    assert np.isnan(drawn[:, 2]).all() and np.isin(drawn[:, 0], [0, 1, 2]).all() and (drawn[:, 3] > 0).all()
+
+
+def test_nothing_asked_other_roles_and_impossible_values(functions):
+    params, log_pdf, sample = functions
+    np.testing.assert_array_equal(log_pdf(params, ROWS, context=context("ggxgx")), 0)
+    wrong = context("aaaaa")
+    wrong[:, 1, 2] = 3
+    assert np.isnan(log_pdf(params, ROWS, context=wrong)).all() and np.isnan(sample(0, params, 40, context=wrong)).all()
+    for column, value in [(0, 3), (0, 0.5), (1, 2.5), (1, 5), (1, -1), (3, -0.1), (3, 0.0), (4, -1), (3, np.inf), (2, np.inf)]:
+        rows = ROWS.copy()
+        rows[:, column] = value
+        assert np.isneginf(log_pdf(params, rows, context=context("aaaaa", rows))).all(), (column, value)
+        given = context("".join("g" if i == column else "a" for i in range(D)), rows)
+        assert np.isnan(log_pdf(params, rows, context=given)).all(), (column, value)
+    rows = ROWS.copy()
+    rows[0, 0] = np.nan
+    log_p = log_pdf(params, rows, context=context("aaaaa", rows))
+    assert np.isnan(log_p[0]) and np.isfinite(log_p[1:]).all()
+
+
+def test_one_pass_is_unbiased_for_the_mean_over_orders(functions):
+    params, log_pdf, _ = functions
+    row, asked = ROWS[:1], (0, 1, 4)
+    orders = list(itertools.permutations(asked))
+    roles = np.full((len(orders) * 3, D), "x")
+    for i, (order, step) in enumerate(itertools.product(orders, range(3))):
+        roles[i, [*order[:step]]], roles[i, order[step]] = "g", "a"
+    every = np.concatenate([context("".join(letters), row) for letters in roles])
+    log_p = log_pdf(params, np.tile(row, (len(every), 1)), context=every).reshape(len(orders), 3).sum(1)
+    one_pass = jax.vmap(partial(log_pdf, params, row, context=context("aaxxa", row), train=True))
+    estimates = np.asarray(jax.jit(lambda keys: one_pass(rng=keys))(jax.random.split(jax.random.key(1), 4_000)))[:, 0]
+    assert np.ptp(estimates) > 0.1
+    assert abs(estimates.mean() - log_p.mean()) < 4 * estimates.std() / len(estimates) ** 0.5
+
+
+def test_draws_are_as_the_density_says(functions):
+    params, log_pdf, sample = functions
+    rows = np.tile(ROWS[:1], (6, 1))
+    rows[:, [0, 4]] = list(itertools.product(range(3), range(2)))
+    expected = np.exp(log_pdf(params, rows, context=context("agxxa", rows)))
+    drawn = np.asarray(sample(2, params, 20_000, context=np.tile(context("agxxa", rows[:1]), (20_000, 1, 1))))
+    shares = np.array([(drawn[:, [0, 4]] == row[[0, 4]]).all(1).mean() for row in rows])
+    np.testing.assert_allclose(shares, expected, atol=4 * np.sqrt(0.25 / 20_000))
+    grid = np.asarray(sample(3, params, 20_000, context=np.tile(context("xaxxx", rows[:1]), (20_000, 1, 1))))[:, 1]
+    rows = np.tile(rows[:1], (5, 1))
+    rows[:, 1] = np.arange(5)
+    masses = np.exp(log_pdf(params, rows, context=context("xaxxx", rows)))
+    np.testing.assert_allclose([(grid == value).mean() for value in range(5)], masses, atol=0.015)
+
+
+def test_a_fit_takes_gaps_and_nothing_is_put_in_front(tmp_path):
+    gappy = np.where(np.random.default_rng(1).uniform(size=ROWS.shape) < 0.2, np.nan, ROWS).astype(np.float32)
+    x, roles = flows.gaps(gappy)
+    result = flows.fit(0, MODEL, x, context=roles, max_epochs=2, folds=1, verbose=0)
+    assert result.init_fun == MODEL and "gaussian_loss" not in result.history
+    result.save(tmp_path / "m.flows")
+    loaded = flows.load(tmp_path / "m.flows")
+    np.testing.assert_array_equal(loaded.log_prob(x, context=roles), result.log_prob(x, context=roles))
+    whole, asked = flows.gaps(gappy, fill=True)
+    filled = np.asarray(result.sample(0, result.params, len(x), context=asked))
+    there = ~np.isnan(gappy)
+    np.testing.assert_array_equal(filled[there], gappy[there])
+    assert np.isfinite(filled).all() and np.isfinite(whole).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: flows.AnySubset(flows.Normal()), "AnySubset: column 0 is .*expected one of flows.conditionals"),
+        (lambda: flows.AnySubset(Number), r"column 0 is .*Number"),
+        (lambda: flows.AnySubset(hidden=(8, 4)), r"hidden is \(8, 4\); expected one width for each block, all equal"),
+        (lambda: MODEL(0, 3), r"the event is \(3,\); expected \(5,\), as 5 columns are given"),
+        (lambda: MODEL(0, (5, 1)), "expected a vector"),
+        (lambda: MODEL(0, D, context_dim=3), r"context_dim is 3; expected \(2, 5\): given values, and the role"),
+        (lambda: Number(2, 1), "low is 2.0, and high is 1.0; expected low < high"),
+        (lambda: Number(0, 1, step=2), "step is 2.0, and values span 1.0"),
+        (lambda: Number(step=-1), "step is -1"),
+        (lambda: Angle(0), "Angle: period"),
+        (lambda: Category(0), "Category: classes"),
+        (lambda: flows.gaps([[1.0, np.nan], [2.0, np.nan]]), "column 1 has no value in 2 rows; leave it out"),
+        (lambda: flows.gaps([1.0]), r"x has shape \(1,\); expected \(rows, columns\)"),
+        (lambda: flows.gaps([["a"]]), "expected a table of numbers"),
+        (lambda: flows.gaps([[np.inf]]), "infinite values"),
+        (lambda: flows.fit(0, flows.AnySubset(), ROWS, standardize="whiten"), "scales its columns itself; leave it out"),
+        (lambda: flows.fit(0, flows.AnySubset(), ROWS, support=(0, None)), "scales its columns itself; leave it out"),
+    ],
+)
+def test_what_cannot_be_is_one_line(call, error):
+    with pytest.raises((flows.FlowsError, TypeError), match=error):
+        call()
