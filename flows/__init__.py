@@ -111,8 +111,9 @@ from flows.diagnostics import VerifyReport as VerifyReport
 from flows.diagnostics import bits_per_dim as bits_per_dim
 from flows.diagnostics import verify as verify
 from flows.distributions.any_subset import AnySubset as AnySubset
-from flows.distributions.any_subset import gaps as gaps
 from flows.distributions.categorical import Categorical as Categorical
+from flows.distributions.conditional import Conditional as Conditional
+from flows.distributions.conditional import gaps as gaps
 from flows.distributions.directional import CircularUniform as CircularUniform
 from flows.distributions.directional import SphereUniform as SphereUniform
 from flows.distributions.directional import VonMises as VonMises

@@ -4,7 +4,7 @@ import numpy as np
 
 from flows.diagnostics.arrays import generator
 from flows.results import FitResult
-from flows.results.result import Kept
+from flows.results.held_out import Kept
 
 
 def triple(log_p, draw):

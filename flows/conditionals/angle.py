@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditionals.base import conditional
+from flows.conditionals.base import kind
 from flows.conditionals.number import NARROW, OFF_GRID, check_step
 from flows.core import Array, Region, positive
 from flows.transformers import CircularRationalQuadratic
@@ -24,7 +24,7 @@ class Turn(NamedTuple):
         return TurnGroup(columns, num_bins)
 
 
-@conditional
+@kind
 def Angle(period: float = 2 * math.pi, step: float = 0.0):
     """Angles: any real number modulo a period. With T a spline of the circle, which the network makes of the other columns, and
     y = T(2 pi x / period),

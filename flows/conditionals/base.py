@@ -1,7 +1,6 @@
 """Kinds of columns, each with its distribution given any other columns. Family: Kinds of columns for `AnySubset`."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Protocol
 
 import numpy as np
@@ -42,10 +41,10 @@ class Group(Protocol):
         """Return entries at uniform numbers u."""
 
 
-class Conditional(Value):
+class Kind(Value):
     """A kind of column, a constructor's value; `inner` is a tuple of its numbers whose class makes a `Group` of several."""
 
-    def group(self, columns: list["Conditional"], num_bins: int) -> Group:
+    def group(self, columns: Sequence["Kind"], num_bins: int) -> Group:
         """Return columns of this kind as one group."""
         return self.inner.together([column.inner for column in columns], num_bins)
 
@@ -54,23 +53,14 @@ class Conditional(Value):
         """The distance of neighbouring values; 0 if they are not rounded."""
         return getattr(self.inner, "step", 0.0)
 
-    @property
-    def kind(self) -> type:
-        """The class of its numbers; columns of one class are computed together."""
-        return type(self.inner)
 
-
-def _conditional(construct: Callable, arguments: dict, inner: Any) -> Conditional:
-    return Conditional(construct, arguments, inner)
-
-
-def conditional(function: Callable[P, Any]) -> Callable[P, Conditional]:
+def kind(function: Callable[P, Any]) -> Callable[P, Kind]:
     """Turn a function that returns the numbers of a kind of column into its constructor."""
-    return decorated(function, partial(_conditional), "conditional", "the numbers of a kind of column")
+    return decorated(function, Kind, "kind", "the numbers of a kind of column")
 
 
-def check_column(x: Any, name: str) -> Conditional:
+def check_kind(x: Any, name: str) -> Kind:
     """`x`, if it is a kind of column."""
-    if not isinstance(x, Conditional):
+    if not isinstance(x, Kind):
         refuse_argument(x, name, "one of flows.conditionals, such as Number() or Category(3)")
     return x

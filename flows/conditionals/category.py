@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditionals.base import conditional
+from flows.conditionals.base import kind
 from flows.core import Array, Region, one_hot_codes, positive_int
 
 MOST_CLASSES = 2**24  # whole numbers that float32 can tell apart
@@ -23,7 +23,7 @@ class Codes(NamedTuple):
         return CodeGroup([column.classes for column in columns])
 
 
-@conditional
+@kind
 def Category(classes: int):
     """Codes of categories, whole numbers from 0 to classes - 1: log P(c) = log softmax(l)[c], l the network's.
 

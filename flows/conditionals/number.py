@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditionals.base import conditional
+from flows.conditionals.base import kind
 from flows.core import Array, FlowsError, Region, number, saturated, softplus
 from flows.transformers import Affine, RationalQuadratic
 
@@ -32,7 +32,7 @@ class Line(NamedTuple):
         return LineGroup(columns, num_bins)
 
 
-@conditional
+@kind
 def Number(low: float | None = None, high: float | None = None, step: float = 0.0):
     """Numbers of the line, or between ends, or on a grid.
 
@@ -136,8 +136,20 @@ class LineGroup:
         return jnp.where(massive, log_mass - jnp.log(step), log_density)
 
     def draw(self, c: Any, theta: Array, u: Array) -> Array:
-        tiny = jnp.finfo(u.dtype).tiny
-        z = jnp.log(jnp.maximum(u, tiny)) - jnp.log1p(-u)
+        return self.quantile(c, theta, u, jnp.zeros(u.shape, bool))
+
+    def tail(self, c: Any, theta: Array, x: Array, upper: Array) -> Array:
+        """Return P(X <= x), or P(X > x) where upper; of rounded values to the end of the cell."""
+        x = x + c["step"] / 2 if self.stepped else x
+        low, high = (c["has_low"] > 0) & (x <= c["low"]), (c["has_high"] > 0) & (x >= c["high"])
+        z = self._map(c, theta, jnp.where(low | high, self.safe(c), x))[0]
+        u = jax.nn.sigmoid(jnp.where(upper, -z, z))
+        return jnp.where(low | high, jnp.where(upper ^ high, 1.0, 0.0).astype(u.dtype), u)
+
+    def quantile(self, c: Any, theta: Array, u: Array, upper: Array) -> Array:
+        """Return the entries whose tail is u."""
+        u = jnp.maximum(u, jnp.finfo(u.dtype).tiny)
+        z = (jnp.log(u) - jnp.log1p(-u)) * jnp.where(upper, -1, 1).astype(u.dtype)
         y = self.spline.apply("inverse", theta[2:], z)[0]
         y = self.affine.apply("inverse", theta[:2], y)[0]
         y = self.spline.apply("inverse", c["margin"].T[:, :, None], y)[0]

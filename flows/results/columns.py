@@ -53,6 +53,16 @@ class Column(NamedTuple):
         return self.called or tuple(map(str, range(self.classes if self.classes <= MANY else 0)))
 
 
+def place_of(column: Any, columns: int, names: tuple[str, ...] | None, what: str, caller: str = "fit") -> int:
+    """Return the number of a column, by its name or number."""
+    if names is not None and str(column) in names:
+        return names.index(str(column))
+    if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
+        return int(column)
+    known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
+    raise FlowsError(f"{caller}: {what} column {column!r}; expected one of the columns' {known}")
+
+
 def columns_of(
     names: tuple[str, ...], region: Region | None, turn: Any = None, categories: Mapping[str, tuple[str, ...]] | None = None
 ) -> list[Column]:

@@ -11,8 +11,9 @@ from flows.persistence.models import Loaded, PathLike, load_model
 from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics, Parameters
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import LIBRARIES, Header
+from flows.results.held_out import Scored
 from flows.results.history import ROW_COUNTS, History
-from flows.results.result import COLUMN_SCORES, HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult, Scored
+from flows.results.result import COLUMN_SCORES, HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult
 
 WHOLE = {"best_epoch", *ROW_COUNTS, "batch_size", "max_epochs", "patience", "skipped", "stacked"}
 MORE = SCORES, SCORE_WEIGHTS, COLUMN_SCORES, DIAGNOSTICS, TURN

@@ -64,6 +64,10 @@ class Header(NamedTuple):
         """Return the names of the columns."""
         return self.names
 
+    def of(self, places: Sequence[int]) -> "Header":
+        """Return the header of some of these columns."""
+        return Header(tuple(self.labels[i] for i in places), self.library)
+
     def described(self) -> dict[str, Any]:
         """Return the header for JSON."""
         return {"labels": list(map(_described, self.labels)), "library": self.library}

@@ -1,7 +1,7 @@
 """The result of a fit, also from a file: a distribution that knows its columns, its history and its held-out rows."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,11 @@ from flows.core import (
     positive_int,
 )
 from flows.diagnostics.rows import RowReport, verify_rows
+from flows.distributions.conditional import Conditional
 from flows.persistence.models import TEXT, save_model
-from flows.results.columns import Inputs
+from flows.results.columns import Inputs, place_of
 from flows.results.frames import Header
+from flows.results.held_out import Kept, Scored, of_columns
 from flows.results.history import History, page_of, summary
 from flows.results.plotting import Plot
 
@@ -61,29 +63,6 @@ def number_of_draws(rng: Any, n: int | None) -> int:
     if n is None:
         raise TypeError(f"draw: n is missing; expected draw(rng, n), such as draw(0, {rng if isinstance(rng, int) else 1000})")
     return positive_int(n, "draw: n")
-
-
-class Kept(NamedTuple):
-    """Rows held out, (rows, *event), their context and their weights, (rows,), None where all count equally; after folds with
-    a leading axis of members, which have different rows."""
-
-    x: np.ndarray
-    context: np.ndarray | None = None
-    weights: np.ndarray | None = None
-
-
-class Scored(NamedTuple):
-    """Params, scores of rows held out by these params, the weights of the rows, and what a table has of them by columns."""
-
-    params: Any
-    scores: np.ndarray
-    weights: np.ndarray | None = None
-    by_columns: np.ndarray | None = None
-
-    def by(self, params: Any) -> bool:
-        """Return whether these params are equal to the params of the scores."""
-        leaves, others = jax.tree.leaves(self.params), jax.tree.leaves(params)
-        return len(leaves) == len(others) and all(a is b or np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
 
 
 class FitResult(Hints, Plot, Distribution):
@@ -199,6 +178,38 @@ class FitResult(Hints, Plot, Distribution):
         rows = jnp.repeat(keywords["context"], n, 0)
         drawn = inputs.drawn(rng, len(rows), {"context": rows})
         return drawn.reshape(-1, n, *drawn.shape[1:])
+
+    def conditional(self, asked: Any, given: Any = ()) -> "FitResult":
+        """Return the result for some columns given others, of a model that takes roles, such as `AnySubset`, with the same
+        params: `log_prob`, `draw`, `p_value`, `save`, and of one column `cdf`, `quantile` and `interval`.
+
+        Args:
+            asked, given: columns of the new result, and of its context: names, if the model was fitted to a frame, or places.
+
+        Errors:
+            FlowsError: a column that is not there, or is there twice; a model whose context is not roles.
+
+        Example:
+            >>> import flows, numpy as np
+            >>> rows = np.random.default_rng(0).normal(size=(200, 3))
+            >>> result = flows.fit(0, flows.AnySubset(hidden=(8,)), rows, max_epochs=2, folds=1, verbose=0)
+            >>> result.conditional(0, given=[2]).quantile(0.5, context=[1.0]).shape
+            ()
+        """
+        event, names = as_event(self.input_dim), self.columns
+        if len(event) != 1 or as_context(self.context_dim) not in (None, (2, *event)):
+            raise FlowsError(f"conditional: the context is {self.context_dim}; expected a model of roles, such as AnySubset")
+        several = [[columns] if isinstance(columns, str | int) else columns for columns in (asked, given)]
+        places, known = (
+            tuple(place_of(column, *event, names, "there is no", "conditional") for column in columns) for columns in several
+        )
+        model = Conditional(self.init_fun, *event, places, known)
+        part = part_of(model, (len(places),), (len(known),) if known else None)
+        fields: dict[str, Any] = {"kept": of_columns(self.kept, places, known)}
+        if self.table is not None:
+            fields |= {"table": self.table.of(places), "context_table": self.table.of(known) if known else None}
+        turn = None if self.turn is None else self.turn[list(places)]
+        return FitResult(self.params, *functions_of(part, self.params), model, len(places), len(known), turn=turn, **fields)
 
     @property
     def scores(self) -> np.ndarray:

@@ -7,7 +7,7 @@ from sklearn.base import OutlierMixin
 
 from flows import tables
 from flows.core import ModelValue, number, warn_user
-from flows.results.result import Kept
+from flows.results.held_out import Kept
 from flows.sklearn.base import TableEstimator, in_chunks, log_prob
 from flows.training.options import FEW, FOLDS
 

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from flows.core import FlowsError, warn_user
 from flows.results.frames import Frame, frame_of, looked_at
+from flows.results.held_out import Kept, Scored
 from flows.results.pieces import by_pieces
-from flows.results.result import FitResult, Kept, Scored
+from flows.results.result import FitResult
 from flows.tables.fields import Rows
 from flows.tables.integrals import MOST_POINTS, Angle, Codes, Line
 from flows.tables.schema import Schema

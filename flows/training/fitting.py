@@ -28,8 +28,9 @@ from flows.core import (
 )
 from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
+from flows.results.held_out import Kept
 from flows.results.history import History
-from flows.results.result import KEPT, FitResult, Kept
+from flows.results.result import KEPT, FitResult
 from flows.training.data.prepare import Prepared
 from flows.training.data.table import Rows, take
 from flows.training.fingerprint import settings_of

@@ -32,6 +32,7 @@ from flows.core import (
     traits_by,
 )
 from flows.objectives import maximum_likelihood
+from flows.results.columns import place_of as place_of
 from flows.training.devices import Placement
 
 LEARNING_RATE = 5e-3
@@ -112,16 +113,6 @@ def columns(x: Any, name: str) -> tuple[str | int, ...]:
     if not all(isinstance(label, str | int | np.integer) and not isinstance(label, bool) for label in labels):
         raise FlowsError(f"{name} is {x!r:.80}; expected columns by name or number, such as ('hour', 3)")
     return tuple(label if isinstance(label, str) else int(label) for label in labels)
-
-
-def place_of(column: Any, columns: int, names: tuple[str, ...] | None, what: str) -> int:
-    """Return the number of a column, by its name or number."""
-    if names is not None and str(column) in names:
-        return names.index(str(column))
-    if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
-        return int(column)
-    known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
-    raise FlowsError(f"fit: {what} column {column!r}; expected one of the columns' {known}")
 
 
 def functions(x: Any, name: str) -> tuple[Callable, ...]:

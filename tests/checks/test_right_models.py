@@ -13,7 +13,7 @@ from triples import made, normal
 import flows
 from flows import tables
 from flows.results import EnsembleResult
-from flows.results.result import Kept
+from flows.results.held_out import Kept
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the closed-form Gaussian with")
 FLOW = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))

@@ -8,7 +8,7 @@ import flows
 from flows.checks.verdicts import Finding, OneTest, judged, worst
 from flows.diagnostics import holm, uniformity
 from flows.results import FitResult
-from flows.results.result import Kept
+from flows.results.held_out import Kept
 
 RIGHT = normal()
 ROWS = np.random.default_rng(0).normal(size=(400, 2))

@@ -7,7 +7,7 @@ from triples import density, made, normal, triple
 
 import flows
 from flows.results import FitResult
-from flows.results.result import Kept
+from flows.results.held_out import Kept
 
 ROWS = 2_000
 SEEDS = [pytest.param(range(3), id=""), pytest.param(range(3, 10), id="10 seeds", marks=pytest.mark.slow)]

@@ -15,9 +15,9 @@ from matplotlib.colors import to_hex, to_rgb
 import flows
 from flows.core.extras import installs
 from flows.results.columns import Column
+from flows.results.held_out import Kept
 from flows.results.pictures.axes import STYLE, colours, edges, limits, spread, step_of
 from flows.results.pictures.comparison import Compared, pairs
-from flows.results.result import Kept
 from flows.training import fit, fit_to_density
 
 RNG = np.random.default_rng(0)

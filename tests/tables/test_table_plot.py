@@ -13,7 +13,7 @@ from matplotlib.dates import num2date
 
 import flows
 from flows import tables
-from flows.results.result import Kept
+from flows.results.held_out import Kept
 from flows.tables.fit import joined
 
 HOURS = pd.date_range("2024-03-01 00:30", periods=300, freq="h")

@@ -10,7 +10,7 @@ import pytest
 from common import AFFINE, QUICK, ROWS, close, error_of, interrupting
 
 import flows
-from flows.results.result import Kept
+from flows.results.held_out import Kept
 from flows.training import comparison
 from flows.training.comparison import Candidate, Comparison, SelectOptions, as_one, mixed, stacked_scores
 from flows.training.data.read import read_arrays

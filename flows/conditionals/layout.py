@@ -1,0 +1,177 @@
+"""The network of `AnySubset` and its passes. Columns of a kind are computed together, so that compile time grows with kinds."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from flows.conditionals.base import Kind
+from flows.conditioners.dense import dense_layers, product
+from flows.conditioners.residual import Blocks
+from flows.core import Array, Region, resolved
+
+ASKED, GIVEN, ABSENT = 0, 1, 2  # roles
+LAST_SCALE = 0.01  # of the heads' weights at the start
+
+
+class Layout:
+    """Columns by their kinds, and the network that sees known columns and which they are. Arrays have features leading."""
+
+    def __init__(self, columns: Sequence[Kind], hidden: tuple[int, ...], num_bins: int, dropout: float):
+        self.d, self.width = len(columns), hidden[0]
+        self.body = Blocks("AnySubset", hidden[0], len(hidden), "relu", LAST_SCALE, dropout, False)
+        self.groups = []
+        for kind in dict.fromkeys(type(column.inner) for column in columns):
+            at = [i for i, column in enumerate(columns) if type(column.inner) is kind]
+            self.groups.append((columns[at[0]].group([columns[i] for i in at], num_bins), np.asarray(at, np.int32)))
+        self.inputs = [n for group, _ in self.groups for n in group.inputs]
+        self.column_of_input = np.repeat(np.concatenate([at for _, at in self.groups]), self.inputs)
+        self.group_of, self.place_of = np.zeros((2, self.d), np.int32)
+        for g, (_, at) in enumerate(self.groups):
+            self.group_of[at], self.place_of[at] = g, np.arange(len(at))
+
+    def init(self, rng: Array, x: Array, there: Array) -> Any:
+        """Return params, measured by values that are there."""
+        sizes, keys = [sum(self.inputs) + self.d, *[self.width] * (2 * self.body.num_blocks + 1)], jax.random.split(rng)
+        outputs = [(self.width, group.num_params * len(at)) for group, at in self.groups]
+        heads, of_columns = [], []
+        for (group, at), head in zip(self.groups, dense_layers(keys[1], outputs, [LAST_SCALE] * len(outputs)), strict=True):
+            measured, start = group.init(x[at], there[at])
+            of_columns.append(measured)
+            heads.append({**head, "b": start.reshape(-1)})
+        layers = dense_layers(keys[0], pairwise(sizes), self.body.scales[:-1])
+        return {"columns": tuple(of_columns), "layers": layers, "heads": tuple(heads)}
+
+    def region(self) -> Region:
+        """Return the region of a row."""
+        regions = [resolved(group.regions(), (len(at),)) for group, at in self.groups]
+        order = np.argsort(np.concatenate([at for _, at in self.groups]))
+        return Region(*(np.concatenate(fields)[order] for fields in zip(*(region.values() for region in regions), strict=True)))
+
+    def by_name(self, params: Any) -> list[dict[str, Array]]:
+        """Return the constants and params of the columns of each group, by name."""
+        dtype = params["layers"][0]["b"].dtype
+        return [
+            {name: jnp.asarray(entry, dtype) for name, entry in group.constants.items()}
+            | {name: leaf for name, leaf in of_columns.items() if name != "fixed"} | of_columns.get("fixed", {})
+            for (group, _), of_columns in zip(self.groups, params["columns"], strict=True)
+        ]  # fmt: skip
+
+    def roles(self, params: Any, x: Array, context: Array | None) -> tuple[Array, ...]:
+        """Return values that have a density (d, batch), masks of asked and given columns, and what to add to log p: -inf where
+        an asked value is impossible, NaN where a value is NaN, a given one is impossible, or a role is none."""
+        x = x.T
+        if context is None:
+            asked, given, wrong = jnp.ones(x.shape, bool), jnp.zeros(x.shape, bool), jnp.zeros(x.shape[1], bool)
+        else:
+            values, role = context[:, 0].T, context[:, 1].T
+            asked, given = role == ASKED, role == GIVEN
+            x, wrong = jnp.where(given, values, x), ~(asked | given | (role == ABSENT)).all(0)
+        inside, safe = jnp.zeros(x.shape, bool), jnp.zeros(x.shape, x.dtype)
+        for (group, at), c in zip(self.groups, self.by_name(params), strict=True):
+            inside, safe = inside.at[at].set(group.inside(c, x[at])), safe.at[at].set(group.safe(c))
+        known = asked | given
+        wrong = wrong | (known & jnp.isnan(x)).any(0) | (given & ~inside).any(0)
+        impossible = (asked & ~inside).any(0)
+        penalty = jnp.where(wrong, jnp.nan, jnp.where(impossible, -jnp.inf, 0.0)).astype(x.dtype)
+        return jnp.where(known & inside, x, safe), asked, given, penalty
+
+    def seen(self, columns: list, x: Array) -> Array:
+        """Return what the network sees of all columns, (inputs, batch)."""
+        return jnp.concatenate([group.seen(c, x[at]) for (group, at), c in zip(self.groups, columns, strict=True)])
+
+    def trunk(self, params: Any, seen: Array, known: Array, rng: Any = None) -> Array:
+        """Return the last hidden units, (width, batch), where some columns are known."""
+        last = 2 * self.body.num_blocks + 1
+
+        def dense(i: int, h: Array) -> Array:
+            if i == last:
+                return h
+            return product(params["layers"][i]["w"], h) + params["layers"][i]["b"][:, None]
+
+        inputs = jnp.concatenate([jnp.where(known[self.column_of_input], seen, 0), known.astype(seen.dtype)])
+        return self.body.formula(dense, {}, inputs, rng, rng is not None)
+
+    def head(self, g: int, params: Any, h: Array, place: Array) -> Array:
+        """Return theta of one column of a group, (num_params, 1, batch)."""
+        head, n = params["heads"][g], self.groups[g][0].num_params
+        w = lax.dynamic_index_in_dim(head["w"].reshape(len(h), n, -1), place, 2, keepdims=False)
+        b = lax.dynamic_index_in_dim(head["b"].reshape(n, -1), place, 1)
+        return (product(w, h) + b)[:, None]
+
+    def column(self, params: Any, x: Array, known: Array, g: int, place: Any) -> tuple[Any, Array]:
+        """Return the constants and params of one column of a group, and its theta, where some columns are known."""
+        columns = self.by_name(params)
+        c = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, place, 0), columns[g])
+        return c, self.head(g, params, self.trunk(params, self.seen(columns, x), known), place)
+
+    def chain_rule(self, params: Any, x: Array, asked: Array, given: Array, penalty: Array) -> Array:
+        """Return log p of what is asked, one pass for each column that is asked in some row."""
+        columns, order = self.by_name(params), jnp.arange(self.d)[:, None]
+        seen, total = self.seen(columns, x), penalty
+        for g, (group, at) in enumerate(self.groups):
+
+            def term(total: Array, where: Any, g: int = g, group: Any = group) -> tuple[Array, None]:
+                column, place, c = where
+
+                def scored(_: None) -> Array:
+                    h = self.trunk(params, seen, given | (asked & (order < column)))
+                    c_here = jax.tree.map(lambda leaf: leaf[None], c)
+                    return group.log_p(c_here, self.head(g, params, h, place), x[column][None])[0]
+
+                here = asked[column]
+                log_p = lax.cond(here.any(), scored, lambda _: jnp.zeros_like(total), None)
+                return total + jnp.where(here, log_p, 0), None
+
+            total = lax.scan(term, total, (jnp.asarray(at), jnp.arange(len(at)), columns[g]))[0]
+        return total
+
+    def one_pass(self, params: Any, x: Array, asked: Array, given: Array, penalty: Array, rng: Any) -> Array:
+        """Return an estimate of log p of what is asked: n / (n - t) times the sum over all columns but t, which are given."""
+        columns = self.by_name(params)
+        keys = jax.random.split(rng, 3)
+        n = asked.sum(0, dtype=x.dtype)
+        t = jnp.minimum(jnp.floor(jax.random.uniform(keys[0], n.shape, x.dtype) * n), jnp.maximum(n - 1, 0))
+        rank = jnp.where(asked, jax.random.uniform(keys[1], asked.shape, x.dtype), jnp.inf)
+        limit = jnp.take_along_axis(jnp.sort(rank, 0), t[None].astype(jnp.int32), 0)
+        known = given | (asked & (rank < limit))
+        h = self.trunk(params, self.seen(columns, x), known, keys[2])
+        total = jnp.zeros_like(penalty)
+        for (group, at), c, head in zip(self.groups, columns, params["heads"], strict=True):
+            theta = (product(head["w"], h) + head["b"][:, None]).reshape(group.num_params, len(at), -1)
+            total += jnp.where(asked[at] & ~known[at], group.log_p(c, theta, x[at]), 0).sum(0)
+        return total * n / jnp.maximum(n - t, 1) + penalty
+
+    def draw(self, params: Any, u: Array, context: Array | None) -> Array:
+        """Return rows (batch, d) at uniform numbers, column after column."""
+        columns, order, u = self.by_name(params), jnp.arange(self.d)[:, None], u.T
+        if context is None:
+            asked, given, values = jnp.ones(u.shape, bool), jnp.zeros(u.shape, bool), u
+        else:
+            values, role = context[:, 0].T, context[:, 1].T
+            asked, given = role == ASKED, role == GIVEN
+        x = self.roles(params, jnp.zeros_like(u).T, context)[0]
+
+        def branch(g: int, group: Any) -> Any:
+            def drawn(h: Array, place: Array, u: Array) -> Array:
+                c = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, place, 0), columns[g])
+                return group.draw(c, self.head(g, params, h, place), u[None])[0]
+
+            return drawn
+
+        branches = [branch(g, group) for g, (group, _) in enumerate(self.groups)]
+
+        def step(x: Array, where: Any) -> tuple[Array, None]:
+            column, g, place, u = where
+            h = self.trunk(params, self.seen(columns, x), given | (asked & (order < column)))
+            drawn = lax.switch(g, branches, h, place, u)
+            return x.at[column].set(jnp.where(asked[column], drawn, x[column])), None
+
+        x = lax.scan(step, x, (jnp.arange(self.d), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u))[0]
+        wrong = ~(asked | given | (role == ABSENT)).all(0) if context is not None else jnp.zeros(u.shape[1], bool)
+        x = jnp.where(asked, x, jnp.where(given, values, jnp.nan))
+        return jnp.where(wrong, jnp.nan, x).T

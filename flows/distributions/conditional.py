@@ -1,0 +1,172 @@
+"""Rows with gaps for `AnySubset`, and some of its columns given others. Family: Any columns given any."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.conditionals.layout import ABSENT, ASKED, GIVEN
+from flows.core import (
+    Array,
+    Cdf,
+    DistributionInit,
+    DistributionLike,
+    FlowsError,
+    Given,
+    Shape,
+    Support,
+    Traits,
+    as_context,
+    boolean,
+    check_layers,
+    distribution,
+    distribution_part,
+    on_a_line,
+    positive_int,
+)
+from flows.distributions.any_subset import AnySubset, layout_of
+
+
+def gaps(x: Any, fill: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Rows with gaps as `AnySubset` takes them: `x, context = flows.gaps(array)`. NaN means a missing value here.
+
+    Gaps are absent, with a value of their column in their place, and the other values asked: `fit` and `log_pdf` take the rows
+    by what is there. With `fill=True` gaps are asked and the other values given, so that `sample` fills them.
+
+    Args:
+        x: (rows, d), numbers; NaN where a value is missing.
+        fill: whether gaps are asked.
+
+    Returns:
+        Rows without NaN, (rows, d), and their context, (rows, 2, d): given values, and roles.
+
+    Errors:
+        FlowsError: x is not a table of numbers, it has an infinite value, or a column has no value.
+
+    Example:
+        >>> import flows, numpy as np
+        >>> x, context = flows.gaps(np.array([[1.0, np.nan], [3.0, 4.0]]))
+        >>> x.tolist(), context[0, 1].tolist()
+        ([[1.0, 4.0], [3.0, 4.0]], [0.0, 2.0])
+    """
+    x, fill = _numbers(x), boolean(fill, "gaps: fill")
+    missing = np.isnan(x)
+    if len(empty := np.flatnonzero(missing.all(0))):
+        raise FlowsError(f"gaps: column {empty[0]} has no value in {len(x)} rows; leave it out")
+    if np.isinf(x).any():
+        raise FlowsError("gaps: x has infinite values; expected finite numbers, and NaN where a value is missing")
+    whole = np.where(missing, np.nanquantile(x, 0.5, axis=0, method="lower"), x).astype(x.dtype)
+    role = np.where(missing, *((ASKED, GIVEN) if fill else (ABSENT, ASKED))).astype(x.dtype)
+    return whole, np.stack([np.where(role == GIVEN, x, 0), role], 1)
+
+
+def _numbers(x: Any) -> np.ndarray:
+    try:
+        array = np.asarray(x)
+        array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise FlowsError(f"gaps: x is {on_a_line(x)}; expected a table of numbers") from None
+    if array.ndim != 2 or not array.size:
+        raise FlowsError(f"gaps: x has shape {array.shape}; expected (rows, columns)")
+    return array
+
+
+def _support(model: Any, d: int, asked: tuple[int, ...], given: tuple[int, ...]) -> Support:
+    def region(event: Shape) -> Any:
+        whole = distribution_part(model, (d,), (2, d)).region
+        return Support().inputs if whole is None else whole.of(np.asarray(asked))
+
+    return Support(region, region)
+
+
+def _cdf(arguments: dict[str, Any], context: Shape | None) -> Cdf | None:
+    """The distribution function of one column of numbers, by the map of an `AnySubset`."""
+    model, d, asked, given = arguments.values()
+    if getattr(model, "constructor", None) is not AnySubset:
+        return None
+    layout = layout_of(**model.arguments, event=(d,))
+    group, place = layout.groups[layout.group_of[asked[0]]][0], layout.place_of[asked[0]]
+    if not hasattr(group, "tail"):
+        return None
+
+    def theta(params: Any, rows: Array, context: Any) -> tuple[Any, Array]:
+        x, roles = _whole(rows[:, None], context, d, asked, given)
+        values, _, known, _ = layout.roles(params, x, roles)
+        return layout.column(params, values, known, int(layout.group_of[asked[0]]), place)
+
+    def tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
+        return group.tail(*theta(params, x, context), x[None], upper[None])[0]
+
+    def point(params: Any, u: Array, context: Any, upper: Array) -> Array:
+        return group.quantile(*theta(params, u, context), u[None], upper[None])[0]
+
+    region = _support(model, d, asked, given).inputs((1,))
+    return Cdf(tail, point, (float(region.low[0]), float(region.high[0])))
+
+
+@distribution(batched=True, support=_support, traits=Traits(prepares=True, joins=True), cdf=_cdf)
+def Conditional(model: DistributionLike, d: int, asked: Sequence[int], given: Sequence[int] = ()):
+    """Some columns given others: log p(x_A | x_B) of a model that takes roles, such as `AnySubset`, in nats.
+
+    The event has the columns A, the context the columns B, or (2, len(given)): the values, and 1 where one is given or 2 where
+    it is absent; without a context all are absent. Params are those of the model, so that a fitted model answers every question.
+
+    Args:
+        model: a distribution of d columns whose context is (2, d): given values, and roles.
+        d: how many columns the model has.
+        asked, given: places of the columns, in the order of the event and of the context.
+
+    Errors:
+        FlowsError: a place that is not a column, or is there twice; an event or a context of other sizes.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> model = flows.AnySubset(hidden=(8,))
+        >>> params = model(0, 3).params
+        >>> _, log_pdf, sample = flows.Conditional(model, 3, asked=[2], given=[0, 1])(0, 1, context_dim=2)
+        >>> log_pdf(params, jnp.zeros((4, 1)), context=jnp.ones(2)).shape, sample(1, params, 5, context=jnp.ones(2)).shape
+        ((4,), (5, 1))
+    """
+    check_layers("Conditional", (model,), DistributionInit, "a distribution")
+    d = positive_int(d, "Conditional: d")
+    places = (*asked, *given)
+    if not asked or len(set(places)) < len(places) or not all(isinstance(i, int) and 0 <= i < d for i in places):
+        raise FlowsError(
+            f"Conditional: asked is {asked}, and given is {given}; expected different places from 0 to {d - 1}, and one asked"
+        )
+
+    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None):
+        context, g = as_context(context_dim), len(given)
+        if shape != (len(asked),) or context not in (None, (g,), (2, g)):
+            raise FlowsError(
+                f"Conditional: the event is {shape}, the context {context}; expected {(len(asked),)}, as {len(asked)} columns "
+                f"are asked, and {(g,)} or {(2, g)}, as {g} are given"
+            )
+        part = distribution_part(model, (d,), (2, d))
+
+        def log_pdf(params, x, context=None, rng=None, train=False):
+            return part.log_pdf(params, *_whole(x, context, d, asked, given), rng, train)
+
+        def sample(rng, params, num_samples, context=None):
+            dtype = jax.tree.leaves(params)[0].dtype
+            roles = _whole(jnp.zeros((num_samples, len(asked)), dtype), context, d, asked, given)[1]
+            return part.sample(rng, params, num_samples, dtype, roles)[:, np.asarray(asked)]
+
+        data = Given() if init_inputs is None else Given(*_whole(init_inputs, init_context, d, asked, given))
+        return part.init(rng, data), log_pdf, sample
+
+    return init_fun
+
+
+def _whole(x: Array, context: Any, d: int, asked: Sequence[int], given: Sequence[int]) -> tuple[Array, Array]:
+    """Rows of all columns and their roles, from rows of the columns that are asked and their context."""
+    n, at = len(x), np.asarray(given, np.int32)
+    rows = jnp.zeros((n, d), x.dtype).at[:, np.asarray(asked)].set(x)
+    role = jnp.full((n, d), ABSENT, x.dtype).at[:, np.asarray(asked)].set(ASKED)
+    values = jnp.zeros((n, d), x.dtype)
+    if context is not None:
+        known, is_given = (context, GIVEN) if context.ndim == 2 else (context[:, 0], context[:, 1])
+        values, role = values.at[:, at].set(known), role.at[:, at].set(is_given)
+    return rows, jnp.stack([values, role], 1)
