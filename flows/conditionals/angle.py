@@ -47,7 +47,7 @@ class TurnGroup:
     """Columns of angles."""
 
     def __init__(self, columns: Sequence[Turn], num_bins: int):
-        self.inputs, self.spline = (2,) * len(columns), CircularRationalQuadratic(num_bins)
+        self.widths, self.spline = (2,) * len(columns), CircularRationalQuadratic(num_bins)
         self.num_params = self.spline.num_params
         period, step = (np.asarray(numbers, float)[:, None] for numbers in zip(*columns, strict=True))
         self.constants, self.stepped = {"period": period, "step": step}, bool(step.any())
@@ -67,7 +67,7 @@ class TurnGroup:
     def safe(self, c: Any) -> Array:
         return jnp.zeros_like(c["step"])
 
-    def seen(self, c: Any, x: Array) -> Array:
+    def shown(self, c: Any, x: Array) -> Array:
         turned = self._turned(c, x)
         return jnp.stack([jnp.cos(turned), jnp.sin(turned)], 1).reshape(-1, x.shape[1])
 

@@ -16,7 +16,7 @@ class Group(Protocol):
     one column."""
 
     num_params: int  # outputs of the network for a column
-    inputs: tuple[int, ...]  # how many numbers the network sees of each column
+    widths: tuple[int, ...]  # how many numbers the network sees of each column
     constants: dict[str, np.ndarray]  # (columns, 1) each
 
     def regions(self) -> Region:
@@ -31,8 +31,8 @@ class Group(Protocol):
     def safe(self, c: Any) -> Array:
         """Return an entry of each column that has a density, (columns, 1)."""
 
-    def seen(self, c: Any, x: Array) -> Array:
-        """Return what the network sees of entries, (sum(inputs), batch)."""
+    def shown(self, c: Any, x: Array) -> Array:
+        """Return what the network sees of entries, (sum(widths), batch)."""
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         """Return the log-density or log-mass of entries that are inside."""

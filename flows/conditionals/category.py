@@ -45,7 +45,7 @@ class CodeGroup:
     """Columns of codes, with the logits of the largest number of classes."""
 
     def __init__(self, classes: list[int]):
-        self.inputs, self.num_params = tuple(classes), max(classes)
+        self.widths, self.num_params = tuple(classes), max(classes)
         self.classes = np.asarray(classes)
         self.constants = {"classes": self.classes[:, None]}
 
@@ -62,8 +62,8 @@ class CodeGroup:
     def safe(self, c: Any) -> Array:
         return jnp.zeros_like(c["classes"])
 
-    def seen(self, c: Any, x: Array) -> Array:
-        return one_hot_codes(x, self.inputs)
+    def shown(self, c: Any, x: Array) -> Array:
+        return one_hot_codes(x, self.widths)
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         log_p = self._log_masses(c, theta)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.conditionals.base import Kind
+from flows.conditionals.base import Group, Kind
 from flows.conditioners.dense import dense_layers, product
 from flows.conditioners.residual import Blocks
 from flows.core import Array, Region, resolved
@@ -24,19 +24,20 @@ class Layout:
     def __init__(self, columns: Sequence[Kind], hidden: tuple[int, ...], num_bins: int, dropout: float):
         self.d, self.width = len(columns), hidden[0]
         self.body = Blocks("AnySubset", hidden[0], len(hidden), "relu", LAST_SCALE, dropout, False)
-        self.groups = []
-        for kind in dict.fromkeys(type(column.inner) for column in columns):
-            at = [i for i, column in enumerate(columns) if type(column.inner) is kind]
-            self.groups.append((columns[at[0]].group([columns[i] for i in at], num_bins), np.asarray(at, np.int32)))
-        self.inputs = [n for group, _ in self.groups for n in group.inputs]
-        self.column_of_input = np.repeat(np.concatenate([at for _, at in self.groups]), self.inputs)
+        kinds = [type(column.inner) for column in columns]
+        self.groups = list[tuple[Group, np.ndarray]]()
+        for one in dict.fromkeys(kinds):
+            at = np.asarray([i for i, kind in enumerate(kinds) if kind is one], np.int32)
+            self.groups.append((columns[at[0]].group([columns[i] for i in at], num_bins), at))
+        self.widths = [n for group, _ in self.groups for n in group.widths]
+        self.column_of_input = np.repeat(np.concatenate([at for _, at in self.groups]), self.widths)
         self.group_of, self.place_of = np.zeros((2, self.d), np.int32)
         for g, (_, at) in enumerate(self.groups):
             self.group_of[at], self.place_of[at] = g, np.arange(len(at))
 
     def init(self, rng: Array, x: Array, there: Array) -> Any:
         """Return params, measured by values that are there."""
-        sizes, keys = [sum(self.inputs) + self.d, *[self.width] * (2 * self.body.num_blocks + 1)], jax.random.split(rng)
+        sizes, keys = [sum(self.widths) + self.d, *[self.width] * (2 * self.body.num_blocks + 1)], jax.random.split(rng)
         outputs = [(self.width, group.num_params * len(at)) for group, at in self.groups]
         heads, of_columns = [], []
         for (group, at), head in zip(self.groups, dense_layers(keys[1], outputs, [LAST_SCALE] * len(outputs)), strict=True):
@@ -62,29 +63,29 @@ class Layout:
         ]  # fmt: skip
 
     def roles(self, params: Any, x: Array, context: Array | None) -> tuple[Array, ...]:
-        """Return values that have a density (d, batch), masks of asked and given columns, and what to add to log p: -inf where
-        an asked value is impossible, NaN where a value is NaN, a given one is impossible, or a role is none."""
+        """Return values that have a density (d, batch), masks of asked and known columns, and what to add to log p: -inf where
+        an asked value is impossible, NaN where a value is NaN, a known one is impossible, or a role is none."""
         x = x.T
         if context is None:
-            asked, given, wrong = jnp.ones(x.shape, bool), jnp.zeros(x.shape, bool), jnp.zeros(x.shape[1], bool)
+            asked, known, wrong = jnp.ones(x.shape, bool), jnp.zeros(x.shape, bool), jnp.zeros(x.shape[1], bool)
         else:
             values, role = context[:, 0].T, context[:, 1].T
-            asked, given = role == ASKED, role == GIVEN
-            x, wrong = jnp.where(given, values, x), ~(asked | given | (role == ABSENT)).all(0)
+            asked, known = role == ASKED, role == GIVEN
+            x, wrong = jnp.where(known, values, x), ~(asked | known | (role == ABSENT)).all(0)
         inside, safe = jnp.zeros(x.shape, bool), jnp.zeros(x.shape, x.dtype)
         for (group, at), c in zip(self.groups, self.by_name(params), strict=True):
             inside, safe = inside.at[at].set(group.inside(c, x[at])), safe.at[at].set(group.safe(c))
-        known = asked | given
-        wrong = wrong | (known & jnp.isnan(x)).any(0) | (given & ~inside).any(0)
+        there = asked | known
+        wrong = wrong | (there & jnp.isnan(x)).any(0) | (known & ~inside).any(0)
         impossible = (asked & ~inside).any(0)
         penalty = jnp.where(wrong, jnp.nan, jnp.where(impossible, -jnp.inf, 0.0)).astype(x.dtype)
-        return jnp.where(known & inside, x, safe), asked, given, penalty
+        return jnp.where(there & inside, x, safe), asked, known, penalty
 
-    def seen(self, columns: list, x: Array) -> Array:
+    def shown(self, columns: list, x: Array) -> Array:
         """Return what the network sees of all columns, (inputs, batch)."""
-        return jnp.concatenate([group.seen(c, x[at]) for (group, at), c in zip(self.groups, columns, strict=True)])
+        return jnp.concatenate([group.shown(c, x[at]) for (group, at), c in zip(self.groups, columns, strict=True)])
 
-    def trunk(self, params: Any, seen: Array, known: Array, rng: Any = None) -> Array:
+    def trunk(self, params: Any, inputs: Array, known: Array, rng: Any = None) -> Array:
         """Return the last hidden units, (width, batch), where some columns are known."""
         last = 2 * self.body.num_blocks + 1
 
@@ -93,7 +94,7 @@ class Layout:
                 return h
             return product(params["layers"][i]["w"], h) + params["layers"][i]["b"][:, None]
 
-        inputs = jnp.concatenate([jnp.where(known[self.column_of_input], seen, 0), known.astype(seen.dtype)])
+        inputs = jnp.concatenate([jnp.where(known[self.column_of_input], inputs, 0), known.astype(inputs.dtype)])
         return self.body.formula(dense, {}, inputs, rng, rng is not None)
 
     def head(self, g: int, params: Any, h: Array, place: Array) -> Array:
@@ -107,19 +108,19 @@ class Layout:
         """Return the constants and params of one column of a group, and its theta, where some columns are known."""
         columns = self.by_name(params)
         c = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, place, 0), columns[g])
-        return c, self.head(g, params, self.trunk(params, self.seen(columns, x), known), place)
+        return c, self.head(g, params, self.trunk(params, self.shown(columns, x), known), place)
 
-    def chain_rule(self, params: Any, x: Array, asked: Array, given: Array, penalty: Array) -> Array:
+    def chain_rule(self, params: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
         """Return log p of what is asked, one pass for each column that is asked in some row."""
         columns, order = self.by_name(params), jnp.arange(self.d)[:, None]
-        seen, total = self.seen(columns, x), penalty
+        inputs, total = self.shown(columns, x), penalty
         for g, (group, at) in enumerate(self.groups):
 
             def term(total: Array, where: Any, g: int = g, group: Any = group) -> tuple[Array, None]:
                 column, place, c = where
 
                 def scored(_: None) -> Array:
-                    h = self.trunk(params, seen, given | (asked & (order < column)))
+                    h = self.trunk(params, inputs, known | (asked & (order < column)))
                     c_here = jax.tree.map(lambda leaf: leaf[None], c)
                     return group.log_p(c_here, self.head(g, params, h, place), x[column][None])[0]
 
@@ -130,16 +131,16 @@ class Layout:
             total = lax.scan(term, total, (jnp.asarray(at), jnp.arange(len(at)), columns[g]))[0]
         return total
 
-    def one_pass(self, params: Any, x: Array, asked: Array, given: Array, penalty: Array, rng: Any) -> Array:
-        """Return an estimate of log p of what is asked: n / (n - t) times the sum over all columns but t, which are given."""
+    def one_pass(self, params: Any, rng: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
+        """Return an estimate of log p of what is asked: n / (n - t) times the sum over all columns but t, which are known."""
         columns = self.by_name(params)
         keys = jax.random.split(rng, 3)
         n = asked.sum(0, dtype=x.dtype)
         t = jnp.minimum(jnp.floor(jax.random.uniform(keys[0], n.shape, x.dtype) * n), jnp.maximum(n - 1, 0))
         rank = jnp.where(asked, jax.random.uniform(keys[1], asked.shape, x.dtype), jnp.inf)
         limit = jnp.take_along_axis(jnp.sort(rank, 0), t[None].astype(jnp.int32), 0)
-        known = given | (asked & (rank < limit))
-        h = self.trunk(params, self.seen(columns, x), known, keys[2])
+        known = known | (asked & (rank < limit))
+        h = self.trunk(params, self.shown(columns, x), known, keys[2])
         total = jnp.zeros_like(penalty)
         for (group, at), c, head in zip(self.groups, columns, params["heads"], strict=True):
             theta = (product(head["w"], h) + head["b"][:, None]).reshape(group.num_params, len(at), -1)
@@ -150,10 +151,10 @@ class Layout:
         """Return rows (batch, d) at uniform numbers, column after column."""
         columns, order, u = self.by_name(params), jnp.arange(self.d)[:, None], u.T
         if context is None:
-            asked, given, values = jnp.ones(u.shape, bool), jnp.zeros(u.shape, bool), u
+            asked, known, values = jnp.ones(u.shape, bool), jnp.zeros(u.shape, bool), u
         else:
             values, role = context[:, 0].T, context[:, 1].T
-            asked, given = role == ASKED, role == GIVEN
+            asked, known = role == ASKED, role == GIVEN
         x = self.roles(params, jnp.zeros_like(u).T, context)[0]
 
         def branch(g: int, group: Any) -> Any:
@@ -167,11 +168,11 @@ class Layout:
 
         def step(x: Array, where: Any) -> tuple[Array, None]:
             column, g, place, u = where
-            h = self.trunk(params, self.seen(columns, x), given | (asked & (order < column)))
+            h = self.trunk(params, self.shown(columns, x), known | (asked & (order < column)))
             drawn = lax.switch(g, branches, h, place, u)
             return x.at[column].set(jnp.where(asked[column], drawn, x[column])), None
 
         x = lax.scan(step, x, (jnp.arange(self.d), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u))[0]
-        wrong = ~(asked | given | (role == ABSENT)).all(0) if context is not None else jnp.zeros(u.shape[1], bool)
-        x = jnp.where(asked, x, jnp.where(given, values, jnp.nan))
+        wrong = ~(asked | known | (role == ABSENT)).all(0) if context is not None else jnp.zeros(u.shape[1], bool)
+        x = jnp.where(asked, x, jnp.where(known, values, jnp.nan))
         return jnp.where(wrong, jnp.nan, x).T

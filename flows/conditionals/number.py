@@ -75,7 +75,7 @@ class LineGroup:
     """Columns of numbers."""
 
     def __init__(self, columns: Sequence[Line], num_bins: int):
-        self.columns, self.inputs = columns, (1,) * len(columns)
+        self.columns, self.widths = columns, (1,) * len(columns)
         self.spline, self.affine = RationalQuadratic(num_bins, BOUND), Affine()
         self.num_params = 2 + self.spline.num_params
         low, high, step = (np.asarray(numbers, float)[:, None] for numbers in zip(*columns, strict=True))
@@ -115,7 +115,7 @@ class LineGroup:
         one = jnp.where(c["has_low"] > 0, c["low"] + 1, jnp.where(c["has_high"] > 0, c["high"] - 1, 0))
         return jnp.where((c["has_low"] > 0) & (c["has_high"] > 0), between, one)
 
-    def seen(self, c: Any, x: Array) -> Array:
+    def shown(self, c: Any, x: Array) -> Array:
         return saturated((_unbounded(c, x)[0] - c["middle"]) / c["scale"], SQUASHED)
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:

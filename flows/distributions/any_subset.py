@@ -100,11 +100,11 @@ def AnySubset(*columns: Kind, hidden: tuple[int, ...] = (128, 128), num_bins: in
         if init_inputs is not None and init_context is not None:
             values, role = init_context[:, 0].T, init_context[:, 1].T
             x, there = jnp.where(role == GIVEN, values, x), role != ABSENT
-        event = (sum(layout.inputs) + layout.width,)  # numbers of a row
+        event = (sum(layout.widths) + layout.width,)  # numbers of a row
 
         def log_pdf(params, x, context=None, rng=None, train=False):
             if train and rng is not None:
-                return layout.one_pass(params, *layout.roles(params, x, context), rng)
+                return layout.one_pass(params, rng, *layout.roles(params, x, context))
             if train and dropout:
                 need_rng(rng, "AnySubset")
 

@@ -83,7 +83,7 @@ def _support(model: Any, d: int, asked: tuple[int, ...], given: tuple[int, ...])
 
 def _cdf(arguments: dict[str, Any], context: Shape | None) -> Cdf | None:
     """The distribution function of one column of numbers, by the map of an `AnySubset`."""
-    model, d, asked, given = arguments.values()
+    model, d, asked, known = arguments.values()
     if getattr(model, "constructor", None) is not AnySubset:
         return None
     layout = layout_of(**model.arguments, event=(d,))
@@ -92,9 +92,8 @@ def _cdf(arguments: dict[str, Any], context: Shape | None) -> Cdf | None:
         return None
 
     def theta(params: Any, rows: Array, context: Any) -> tuple[Any, Array]:
-        x, roles = _whole(rows[:, None], context, d, asked, given)
-        values, _, known, _ = layout.roles(params, x, roles)
-        return layout.column(params, values, known, int(layout.group_of[asked[0]]), place)
+        values, _, there, _ = layout.roles(params, *_whole(rows[:, None], context, d, asked, known))
+        return layout.column(params, values, there, int(layout.group_of[asked[0]]), place)
 
     def tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
         return group.tail(*theta(params, x, context), x[None], upper[None])[0]
@@ -102,7 +101,7 @@ def _cdf(arguments: dict[str, Any], context: Shape | None) -> Cdf | None:
     def point(params: Any, u: Array, context: Any, upper: Array) -> Array:
         return group.quantile(*theta(params, u, context), u[None], upper[None])[0]
 
-    region = _support(model, d, asked, given).inputs((1,))
+    region = _support(model, d, asked, known).inputs((1,))
     return Cdf(tail, point, (float(region.low[0]), float(region.high[0])))
 
 
@@ -111,7 +110,7 @@ def Conditional(model: DistributionLike, d: int, asked: Sequence[int], given: Se
     """Some columns given others: log p(x_A | x_B) of a model that takes roles, such as `AnySubset`, in nats.
 
     The event has the columns A, the context the columns B, or (2, len(given)): the values, and 1 where one is given or 2 where
-    it is absent; without a context all are absent. Params are those of the model, so that a fitted model answers every question.
+    it is absent; without a context all are absent. Params are the model's, so that a fitted model answers every question.
 
     Args:
         model: a distribution of d columns whose context is (2, d): given values, and roles.
@@ -160,13 +159,13 @@ def Conditional(model: DistributionLike, d: int, asked: Sequence[int], given: Se
     return init_fun
 
 
-def _whole(x: Array, context: Any, d: int, asked: Sequence[int], given: Sequence[int]) -> tuple[Array, Array]:
+def _whole(x: Array, context: Any, d: int, asked: Sequence[int], known: Sequence[int]) -> tuple[Array, Array]:
     """Rows of all columns and their roles, from rows of the columns that are asked and their context."""
-    n, at = len(x), np.asarray(given, np.int32)
+    n, at = len(x), np.asarray(known, np.int32)
     rows = jnp.zeros((n, d), x.dtype).at[:, np.asarray(asked)].set(x)
     role = jnp.full((n, d), ABSENT, x.dtype).at[:, np.asarray(asked)].set(ASKED)
     values = jnp.zeros((n, d), x.dtype)
     if context is not None:
-        known, is_given = (context, GIVEN) if context.ndim == 2 else (context[:, 0], context[:, 1])
-        values, role = values.at[:, at].set(known), role.at[:, at].set(is_given)
+        entries, given_or_not = (context, GIVEN) if context.ndim == 2 else (context[:, 0], context[:, 1])
+        values, role = values.at[:, at].set(entries), role.at[:, at].set(given_or_not)
     return rows, jnp.stack([values, role], 1)

@@ -32,14 +32,14 @@ class Scored(NamedTuple):
         return len(leaves) == len(others) and all(a is b or np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
 
 
-def of_columns(kept: Kept | None, asked: Sequence[int], given: Sequence[int]) -> Kept | None:
+def of_columns(rows: Kept | None, asked: Sequence[int], known: Sequence[int]) -> Kept | None:
     """Return rows held out as rows of some columns with others as their context; without the rows that lack one of these."""
-    if kept is None or kept.x.ndim > 2:  # members have different rows
+    if rows is None or rows.x.ndim > 2:  # members have different rows
         return None
-    x, weights = kept.x, kept.weights
-    if kept.context is not None:
-        values, role = kept.context[:, 0], kept.context[:, 1]
+    x, weights = rows.x, rows.weights
+    if rows.context is not None:
+        values, role = rows.context[:, 0], rows.context[:, 1]
         x = np.where(role == GIVEN, values, x)
-        there = np.isin(role[:, [*asked, *given]], (ASKED, GIVEN)).all(1)
+        there = np.isin(role[:, [*asked, *known]], (ASKED, GIVEN)).all(1)
         x, weights = x[there], None if weights is None else weights[there]
-    return Kept(x[:, list(asked)], x[:, list(given)] if given else None, weights) if len(x) else None
+    return Kept(x[:, list(asked)], x[:, list(known)] if known else None, weights) if len(x) else None

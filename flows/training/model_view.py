@@ -190,12 +190,8 @@ def values_of(model: Any) -> list[Value]:
 
 def has_flow(model: Any) -> bool:
     """Tell whether a model is a flow, or has a block of features that is a flow, or is as flexible as one."""
-    structure = structure_of(model)
-    return (
-        is_flow(model)
-        or traits_by(model).prepares
-        or (structure.of_blocks and any(has_flow(piece.value) for piece in structure.pieces))
-    )
+    structure, flexible = structure_of(model), is_flow(model) or traits_by(model).prepares
+    return flexible or (structure.of_blocks and any(has_flow(piece.value) for piece in structure.pieces))
 
 
 def noise_of(value: Any, columns: int) -> list[tuple[Value, np.ndarray]]:
