@@ -12,6 +12,7 @@ KINDS = {  # by the room that defines a name
     "transformers": "Transformers",
     "conditioners": "Networks",
     "distributions": "Distributions",
+    "conditionals": "Distributions",
 }
 OTHERS = "Training, checks and data"
 

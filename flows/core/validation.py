@@ -120,7 +120,7 @@ def check_finite(x: np.ndarray, dtype: Any, what: str) -> None:
     raise FlowsError(
         f"{what} has {x[row, *place]!s} in row {row}, {where} ({bad} of {len(x)} rows are so); expected finite numbers "
         f"within the range of {np.dtype(dtype).name}. Drop these rows, fill or rescale the values, or give a frame with gaps "
-        "to flows.tables.fit"
+        "to flows.tables.fit; flows.AnySubset takes rows with gaps, by flows.gaps"
     )
 
 

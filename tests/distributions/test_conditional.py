@@ -88,7 +88,7 @@ def test_gaps_leave_out_rows_that_lack_an_answer():
         (lambda r: r.conditional("x", ["x"]), r"asked is \(0,\), and given is \(0,\); expected different places from 0 to 2"),
         (lambda r: r.conditional([]), "and one asked"),
         (lambda r: flows.Conditional(MODEL, 3, [0])(0, 2), r"the event is \(2,\), the context None; expected \(1,\)"),
-        (lambda r: flows.Conditional(MODEL, 3, [0], [1])(0, 1), r"and \(1,\) or \(2, 1\), as 1 are given"),
+        (lambda r: flows.Conditional(MODEL, 3, [0], [1])(0, 1, context_dim=3), r"and \(1,\) or \(2, 1\), as 1 are given"),
         (lambda r: flows.Conditional(3, 3, [0]), "expected a distribution"),
         (lambda r: flows.FitResult({}, None, None, MODEL, 3, 2).conditional(0), "expected a model of roles, such as AnySubset"),
     ],
