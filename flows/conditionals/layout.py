@@ -112,7 +112,7 @@ class Layout:
 
     def chain_rule(self, params: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
         """Return log p of what is asked, one pass for each column that is asked in some row."""
-        columns, order = self.by_name(params), jnp.arange(self.d)[:, None]
+        columns, every = self.by_name(params), jnp.arange(self.d)[:, None]
         inputs, total = self.shown(columns, x), penalty
         for g, (group, at) in enumerate(self.groups):
 
@@ -120,7 +120,7 @@ class Layout:
                 column, place, c = where
 
                 def scored(_: None) -> Array:
-                    h = self.trunk(params, inputs, known | (asked & (order < column)))
+                    h = self.trunk(params, inputs, known | (asked & (every < column)))
                     c_here = jax.tree.map(lambda leaf: leaf[None], c)
                     return group.log_p(c_here, self.head(g, params, h, place), x[column][None])[0]
 
@@ -149,7 +149,7 @@ class Layout:
 
     def draw(self, params: Any, u: Array, context: Array | None) -> Array:
         """Return rows (batch, d) at uniform numbers, column after column."""
-        columns, order, u = self.by_name(params), jnp.arange(self.d)[:, None], u.T
+        columns, every, u = self.by_name(params), jnp.arange(self.d)[:, None], u.T
         if context is None:
             asked, known, values = jnp.ones(u.shape, bool), jnp.zeros(u.shape, bool), u
         else:
@@ -168,7 +168,7 @@ class Layout:
 
         def step(x: Array, where: Any) -> tuple[Array, None]:
             column, g, place, u = where
-            h = self.trunk(params, self.shown(columns, x), known | (asked & (order < column)))
+            h = self.trunk(params, self.shown(columns, x), known | (asked & (every < column)))
             drawn = lax.switch(g, branches, h, place, u)
             return x.at[column].set(jnp.where(asked[column], drawn, x[column])), None
 
