@@ -305,7 +305,7 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
     "ChainRule": DistributionCase(
         flows.ChainRule(flows.Normal(trainable=True), flows.Normal(conditioner=network)), (2,), conditional=True
     ),
-    "AnySubset": DistributionCase(flows.AnySubset(hidden=(4,), num_bins=2), (1, 2)),
+    "AnySubset": DistributionCase(flows.AnySubset(hidden=(4,), num_bins=2), (2,)),
     "GMM to fit": DistributionCase(flows.GMM(num_components=3, covariance="diagonal"), (1, 2)),
     "KernelDensity": DistributionCase(flows.KernelDensity(5), (1, 2)),
     "Laplace": DistributionCase(flows.Laplace(), (1,)),

@@ -112,7 +112,7 @@ class Layout:
 
     def chain_rule(self, params: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
         """Return log p of what is asked, one pass for each column that is asked in some row."""
-        columns, every = self.by_name(params), jnp.arange(self.d)[:, None]
+        columns, every = self.by_name(params), jnp.arange(self.d, dtype=jnp.int32)[:, None]
         inputs, total = self.shown(columns, x), penalty
         for g, (group, at) in enumerate(self.groups):
 
@@ -128,7 +128,7 @@ class Layout:
                 log_p = lax.cond(here.any(), scored, lambda _: jnp.zeros_like(total), None)
                 return total + jnp.where(here, log_p, 0), None
 
-            total = lax.scan(term, total, (jnp.asarray(at), jnp.arange(len(at)), columns[g]))[0]
+            total = lax.scan(term, total, (jnp.asarray(at), jnp.arange(len(at), dtype=jnp.int32), columns[g]))[0]
         return total
 
     def one_pass(self, params: Any, rng: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
@@ -149,7 +149,7 @@ class Layout:
 
     def draw(self, params: Any, u: Array, context: Array | None) -> Array:
         """Return rows (batch, d) at uniform numbers, column after column."""
-        columns, every, u = self.by_name(params), jnp.arange(self.d)[:, None], u.T
+        columns, every, u = self.by_name(params), jnp.arange(self.d, dtype=jnp.int32)[:, None], u.T
         if context is None:
             asked, known, values = jnp.ones(u.shape, bool), jnp.zeros(u.shape, bool), u
         else:
@@ -172,7 +172,9 @@ class Layout:
             drawn = lax.switch(g, branches, h, place, u)
             return x.at[column].set(jnp.where(asked[column], drawn, x[column])), None
 
-        x = lax.scan(step, x, (jnp.arange(self.d), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u))[0]
+        x = lax.scan(step, x, (jnp.arange(self.d, dtype=jnp.int32), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u))[
+            0
+        ]
         wrong = ~(asked | known | (role == ABSENT)).all(0) if context is not None else jnp.zeros(u.shape[1], bool)
         x = jnp.where(asked, x, jnp.where(known, values, jnp.nan))
         return jnp.where(wrong, jnp.nan, x).T
