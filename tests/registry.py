@@ -306,6 +306,7 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
         flows.ChainRule(flows.Normal(trainable=True), flows.Normal(conditioner=network)), (2,), conditional=True
     ),
     "AnySubset": DistributionCase(flows.AnySubset(hidden=(4,), num_bins=2), (2,)),
+    "Conditional": DistributionCase(flows.Conditional(flows.AnySubset(hidden=(4,), num_bins=2), 3, (2, 0), (1,)), (2,)),
     "GMM to fit": DistributionCase(flows.GMM(num_components=3, covariance="diagonal"), (1, 2)),
     "KernelDensity": DistributionCase(flows.KernelDensity(5), (1, 2)),
     "Laplace": DistributionCase(flows.Laplace(), (1,)),

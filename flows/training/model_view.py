@@ -172,8 +172,10 @@ def warn_of_one_column(view: ModelView, caller: str) -> None:
 
 def _is_affine(bijection: Any) -> bool:
     """Tell whether the log-det of a bijection of one column does not depend on its input, as its program shows."""
-    part, rows = bijection_part(bijection, COLUMN, None), jax.ShapeDtypeStruct((1, *COLUMN), np.float32)
-    program = jax.make_jaxpr(lambda x, params: part.direct(params, x, None, None, False)[1])(rows, part.abstract_params())
+    part = bijection_part(bijection, COLUMN, None)
+    params = part.abstract_params()
+    rows = jax.ShapeDtypeStruct((1, *COLUMN), next((leaf.dtype for leaf in jax.tree.leaves(params)), np.dtype(np.float32)))
+    program = jax.make_jaxpr(lambda x, params: part.direct(params, x, None, None, False)[1])(rows, params)
     return part.output == COLUMN and not dce_jaxpr(program.jaxpr, [True])[1][0]
 
 
