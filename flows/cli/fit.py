@@ -59,8 +59,9 @@ def fit(
         raise Mistake("-o is -; expected a file, as a model is not text for stdout")
     check_output(output, shared.force, data, schema)
     source = Source(data, reading_of(shared, data))
-    single = (() if name is None else (name,) for name in (weights, groups, order))
-    columns = Columns(tuple(condition or ()), tuple(ignore or ()), *single)
+    columns = Columns(
+        tuple(condition or ()), tuple(ignore or ()), *((x,) if x is not None else () for x in (weights, groups, order))
+    )
     block, known = read(source, schema, columns, rows, shared.seed)
     if not (shared.quiet or shared.json):
         print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)

@@ -162,7 +162,7 @@ def warn_of_one_column(view: ModelView, caller: str) -> None:
         return
     *way, base = leading(view.rest)
     fixed = not jax.tree.leaves(distribution_part(base.value, COLUMN, None).abstract_params())
-    networks = any("conditioner" in value.arguments for stage in way for value in values_of(stage.value))
+    networks = any(value.arguments.get("conditioner") is not None for stage in way for value in values_of(stage.value))
     if fixed and networks and all(_is_affine(layer.value) for stage in way for layer in chain(stage.value)):
         warn_user(
             f"{caller}: {view.rest!r:.80} only moves and stretches one column, as its networks see no other: the density "
