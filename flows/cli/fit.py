@@ -59,9 +59,7 @@ def fit(
         raise Mistake("-o is -; expected a file, as a model is not text for stdout")
     check_output(output, shared.force, data, schema)
     source = Source(data, reading_of(shared, data))
-    columns = Columns(
-        tuple(condition or ()), tuple(ignore or ()), *((x,) if x is not None else () for x in (weights, groups, order))
-    )
+    columns = Columns.of(condition, ignore, weights, groups, order)
     block, known = read(source, schema, columns, rows, shared.seed)
     if not (shared.quiet or shared.json):
         print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)

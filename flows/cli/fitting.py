@@ -1,7 +1,7 @@
 """Parts that `flows fit` and `flows schema` share: rows with a dtype for each column, and the schema of them."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,11 @@ class Columns(NamedTuple):
     weights: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, *options: Any) -> "Columns":
+        """Return the columns of options, each of which has several names, one, or None."""
+        return cls(*((name,) if isinstance(name, str) else tuple(name or ()) for name in options))
 
 
 def read(

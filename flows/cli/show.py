@@ -21,7 +21,7 @@ def schema(shared: Shared, data: Data, output: Output = "-", condition: Conditio
     """Tell what the columns hold, and why, as JSON to edit and to hand to `flows fit --schema`."""
     if output != "-":
         check_output(output, shared.force, data)
-    _, known = read(Source(data, reading_of(shared, data)), None, Columns(tuple(condition or ()), tuple(ignore or ())))
+    _, known = read(Source(data, reading_of(shared, data)), None, Columns.of(condition, ignore))
     if output != "-":
         with replacement(output) as file:
             file.write(known.to_json().encode())
