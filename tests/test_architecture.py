@@ -147,11 +147,11 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 42_764,
-    "files": 214,
-    "core": 4_015,
-    "training": 7_728,
-    "tables": 4_019,
+    "library": 43_255,
+    "files": 215,
+    "core": 4_049,
+    "training": 7_870,
+    "tables": 4_192,
     "kinds": 4,
     "orders": 16,
     "lines on devices": 163,
