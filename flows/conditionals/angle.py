@@ -37,7 +37,7 @@ def Angle(period: float = 2 * math.pi, step: float = 0.0):
         step: the distance of neighbouring values, which begin at 0; 0 for angles that are not rounded.
 
     Errors:
-        FlowsError: period is not above 0; a step that is negative, or longer than the period.
+        FlowsError: period is not above 0; a step that is negative, or does not divide the period.
     """
     period = positive(period, "Angle: period")
     return Turn(period, check_step(step, "Angle", period))

@@ -148,14 +148,9 @@ class Layout:
         return total * n / jnp.maximum(n - t, 1) + penalty
 
     def draw(self, params: Any, u: Array, context: Array | None) -> Array:
-        """Return rows (batch, d) at uniform numbers, column after column."""
+        """Return rows (batch, d) at uniform numbers, column after column; NaN where the context is impossible."""
         columns, every, u = self.by_name(params), jnp.arange(self.d, dtype=jnp.int32)[:, None], u.T
-        if context is None:
-            asked, known, values = jnp.ones(u.shape, bool), jnp.zeros(u.shape, bool), u
-        else:
-            values, role = context[:, 0].T, context[:, 1].T
-            asked, known = role == ASKED, role == GIVEN
-        x = self.roles(params, jnp.zeros_like(u).T, context)[0]
+        x, asked, known, penalty = self.roles(params, jnp.zeros_like(u).T, context)
 
         def branch(g: int, group: Any) -> Any:
             def drawn(h: Array, place: Array, u: Array) -> Array:
@@ -175,6 +170,6 @@ class Layout:
         x = lax.scan(step, x, (jnp.arange(self.d, dtype=jnp.int32), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u))[
             0
         ]
-        wrong = ~(asked | known | (role == ABSENT)).all(0) if context is not None else jnp.zeros(u.shape[1], bool)
-        x = jnp.where(asked, x, jnp.where(known, values, jnp.nan))
-        return jnp.where(wrong, jnp.nan, x).T
+        if context is not None:
+            x = jnp.where(known, context[:, 0].T, jnp.where(asked, x, jnp.nan))
+        return jnp.where(jnp.isnan(penalty), jnp.nan, x).T

@@ -47,11 +47,11 @@ def Number(low: float | None = None, high: float | None = None, step: float = 0.
     at high, or at 0.
 
     Args:
-        low, high: ends that no value exceeds; None for none.
+        low, high: ends; None for none. Without a step values lie strictly between them.
         step: the distance of neighbouring values; 0 for numbers that are not rounded.
 
     Errors:
-        FlowsError: low is not below high; a step that is negative, or wider than the distance of the ends.
+        FlowsError: low is not below high; a step that is negative, or does not divide the distance of the ends.
     """
     low, high = (
         infinite if end is None else number(end, f"Number: {name}", math.isfinite, "a finite number, or None")
@@ -63,11 +63,11 @@ def Number(low: float | None = None, high: float | None = None, step: float = 0.
     return Line(low, high, step)
 
 
-def check_step(step: Any, name: str, most: float) -> float:
-    """Return a step, if it is 0 or a number up to `most`."""
+def check_step(step: Any, name: str, span: float) -> float:
+    """Return a step, if it is 0 or divides the span of values."""
     step = number(step, f"{name}: step", lambda s: math.isfinite(s) and s >= 0, "a finite number from 0 on")
-    if step > most:
-        raise FlowsError(f"{name}: step is {step}, and values span {most}; expected a smaller step")
+    if step and math.isfinite(span) and (step > span or abs(span / step - round(span / step)) > OFF_GRID):
+        raise FlowsError(f"{name}: step is {step}, and values span {span}; expected a step that divides this")
     return step
 
 
@@ -90,14 +90,18 @@ class LineGroup:
         return Region(self.low[:, 0], self.high[:, 0])
 
     def init(self, x: Array, there: Array) -> tuple[Any, Array]:
-        c = {name: jnp.asarray(entry, x.dtype) for name, entry in self.constants.items()}
+        zero = jnp.zeros((len(x), 1), x.dtype)
+        c = {name: jnp.asarray(entry, x.dtype) for name, entry in self.constants.items()} | {"middle": zero}
         there = there & self.inside(c, x)
-        y = _unbounded(c, jnp.where(there, x, self.safe(c)))[0]
+        y = _centred(c, jnp.where(there, x, self.safe(c)))[0]
         count = jnp.maximum(there.sum(1, keepdims=True, dtype=x.dtype), 1)
         middle = jnp.where(there, y, 0).sum(1, keepdims=True) / count
-        variance = jnp.where(there, jnp.square(y - middle), 0).sum(1, keepdims=True) / count
-        measured = {"middle": middle, "scale": jnp.where(variance > 0, jnp.sqrt(variance), 1.0)}
-        params = {"fixed": measured, "margin": jnp.zeros((len(x), self.spline.num_params), x.dtype)}
+        deviation = jnp.sqrt(jnp.where(there, jnp.square(y - middle), 0).sum(1, keepdims=True) / count)
+        varies = deviation > 8 * jnp.finfo(x.dtype).eps * jnp.abs(middle)
+        params = {
+            "fixed": {"middle": middle, "scale": jnp.where(varies, deviation, 1.0)},
+            "margin": jnp.zeros((len(x), self.spline.num_params), x.dtype),
+        }
         return params, jnp.zeros((self.num_params, len(x)), x.dtype)
 
     def inside(self, c: Any, x: Array) -> Array:
@@ -112,11 +116,12 @@ class LineGroup:
 
     def safe(self, c: Any) -> Array:
         between = (c["low"] + c["high"]) / 2
-        one = jnp.where(c["has_low"] > 0, c["low"] + 1, jnp.where(c["has_high"] > 0, c["high"] - 1, 0))
+        by = jnp.maximum(1, 8 * jnp.finfo(c["low"].dtype).eps * jnp.abs(c["low"] + c["high"]))  # one of the two is 0
+        one = jnp.where(c["has_low"] > 0, c["low"] + by, jnp.where(c["has_high"] > 0, c["high"] - by, 0))
         return jnp.where((c["has_low"] > 0) & (c["has_high"] > 0), between, one)
 
     def shown(self, c: Any, x: Array) -> Array:
-        return saturated((_unbounded(c, x)[0] - c["middle"]) / c["scale"], SQUASHED)
+        return saturated(_centred(c, x)[0] / c["scale"], SQUASHED)
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         z, log_slope = self._map(c, theta, x)
@@ -126,8 +131,8 @@ class LineGroup:
         step = jnp.where(c["step"] > 0, c["step"], 1)
         first = (c["has_low"] > 0) & (x - step < c["low"])  # no cell is before it
         last = (c["has_high"] > 0) & (x + step > c["high"])
-        a = self._map(c, theta, jnp.where(first, x, x - step / 2))[0]
-        b = self._map(c, theta, jnp.where(last, x, x + step / 2))[0]
+        a = self._map(c, theta, x, jnp.where(first, 0, -step / 2))[0]
+        b = self._map(c, theta, x, jnp.where(last, 0, step / 2))[0]
         wide = b - a >= NARROW
         width = jnp.where(wide | first | last, jnp.where(first | last, 1.0, b - a), 1.0)
         between = b + jnp.log(-jnp.expm1(-width)) - softplus(a) - softplus(b)
@@ -140,7 +145,10 @@ class LineGroup:
 
     def tail(self, c: Any, theta: Array, x: Array, upper: Array) -> Array:
         """Return P(X <= x), or P(X > x) where upper; of rounded values to the end of the cell."""
-        x = x + c["step"] / 2 if self.stepped else x
+        if self.stepped:  # to the end of the last cell up to x
+            step = jnp.where(c["step"] > 0, c["step"], 1)
+            snapped = c["origin"] + (jnp.floor((x - c["origin"]) / step + OFF_GRID) + 0.5) * step
+            x = jnp.where(c["step"] > 0, snapped, x)
         low, high = (c["has_low"] > 0) & (x <= c["low"]), (c["has_high"] > 0) & (x >= c["high"])
         z = self._map(c, theta, jnp.where(low | high, self.safe(c), x))[0]
         u = jax.nn.sigmoid(jnp.where(upper, -z, z))
@@ -157,33 +165,35 @@ class LineGroup:
         step = jnp.where(c["step"] > 0, c["step"], 1)
         on_grid = c["origin"] + jnp.round((x - c["origin"]) / step) * step
         x = jnp.where(c["step"] > 0, on_grid, x)
-        low, high = c["low"] + c["step"] / 2, c["high"] - c["step"] / 2
+        low = jnp.where(c["step"] > 0, c["low"] + c["step"] / 2, jnp.nextafter(c["low"], jnp.full_like(c["low"], jnp.inf)))
+        high = jnp.where(c["step"] > 0, c["high"] - c["step"] / 2, jnp.nextafter(c["high"], jnp.full_like(c["high"], -jnp.inf)))
         x = jnp.where(c["has_low"] > 0, jnp.maximum(x, low), x)
         return jnp.where(c["has_high"] > 0, jnp.minimum(x, high), x)
 
-    def _map(self, c: Any, theta: Array, x: Array) -> tuple[Array, Array]:
-        """z and log dz/dx."""
-        y, log_slope = _unbounded(c, x)
-        y, log_slope = (y - c["middle"]) / (c["scale"] * UNIT), log_slope - jnp.log(c["scale"] * UNIT)
-        for transformer, raw in (
-            (self.spline, c["margin"].T[:, :, None]), (self.affine, theta[:2]), (self.spline, theta[2:])
-        ):  # fmt: skip
+    def _map(self, c: Any, theta: Array, x: Array, offset: Any = 0.0) -> tuple[Array, Array]:
+        """z and log dz/dx, at x + offset."""
+        y, log_slope = _centred(c, x, offset)
+        y, log_slope = y / (c["scale"] * UNIT), log_slope - jnp.log(c["scale"] * UNIT)
+        margin = c["margin"].T[:, :, None]
+        for transformer, raw in ((self.spline, margin), (self.affine, theta[:2]), (self.spline, theta[2:])):
             y, more = transformer.apply("direct", raw, y)
             log_slope = log_slope + more
         return y, log_slope
 
 
-def _unbounded(c: Any, x: Array) -> tuple[Array, Array]:
-    """The log or logit of the distance to the ends, and the log of its derivative."""
+def _centred(c: Any, x: Array, offset: Any = 0.0) -> tuple[Array, Array]:
+    """The log or logit of the distance of x + offset to the ends, or x + offset, less the middle; and the log of the slope. A
+    small offset keeps its digits, as it is added to differences."""
     has_low, has_high = c["has_low"] > 0, c["has_high"] > 0
-    above = jnp.where(has_low, jnp.log(jnp.where(has_low, x - c["low"], 1.0)), 0.0)
-    below = jnp.where(has_high, jnp.log(jnp.where(has_high, c["high"] - x, 1.0)), 0.0)
+    above = jnp.where(has_low, jnp.log(jnp.where(has_low, (x - c["low"]) + offset, 1.0)), 0.0)
+    below = jnp.where(has_high, jnp.log(jnp.where(has_high, (c["high"] - x) - offset, 1.0)), 0.0)
     span = jnp.where(has_low & has_high, jnp.log(jnp.where(has_low & has_high, c["high"] - c["low"], 1.0)), 0.0)
-    return jnp.where(has_low | has_high, above - below, x), span - above - below
+    y = jnp.where(has_low | has_high, (above - below) - c["middle"], (x - c["middle"]) + offset)
+    return y, span - above - below
 
 
 def _bounded(c: Any, y: Array) -> Array:
-    """The inverse of `_unbounded`."""
+    """The inverse of `_centred`, with the middle in y."""
     has_low, has_high = c["has_low"] > 0, c["has_high"] > 0
     both = c["low"] + (c["high"] - c["low"]) * jax.nn.sigmoid(y)
     one = jnp.where(has_low, c["low"] + jnp.exp(jnp.where(has_low, y, 0.0)), c["high"] - jnp.exp(-jnp.where(has_high, y, 0.0)))

@@ -140,6 +140,7 @@ from flows.core.structure import Structure as Structure
 from flows.core.structure import behind as behind
 from flows.core.structure import blocks_within as blocks_within
 from flows.core.structure import chain as chain
+from flows.core.structure import declares as declares
 from flows.core.structure import has_bijection as has_bijection
 from flows.core.structure import is_flow as is_flow
 from flows.core.structure import joined_context as joined_context

@@ -107,6 +107,14 @@ def traits_by(value: Any) -> Traits:
     return getattr(value, "own_traits", None) or Traits()
 
 
+def declares(value: Any, trait: str) -> bool:
+    """Tell whether a model declares a trait, or every component of a mixture."""
+    structure = structure_of(value)
+    if structure.of_components:
+        return all(declares(piece.value, trait) for piece in structure.pieces)
+    return bool(getattr(traits_by(value), trait))
+
+
 def opened(value: Any) -> Any:
     """The value that a model is short for; any other value as it is."""
     while hasattr(getattr(value, "inner", None), "inner"):

@@ -131,6 +131,7 @@ class Traits:
         clusters: of a mixture, "anywhere" or, if its components have no correlations, "along columns".
         in_numpy: whether init measures data in NumPy, without a compiled program, and draws nothing.
         prepares: whether a distribution scales its columns itself, so that nothing is put in front of it.
+        roles: whether its context is (2, d): values, and for each column whether it is asked, given or absent.
     """
 
     rounding: Rounding | None = None
@@ -141,6 +142,7 @@ class Traits:
     clusters: str = ""
     in_numpy: bool = False
     prepares: bool = False
+    roles: bool = False
 
 
 @dataclass(frozen=True)

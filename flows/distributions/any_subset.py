@@ -32,7 +32,7 @@ def _support(columns: tuple[Kind, ...], **settings: Any) -> Support:
 
 def _traits(columns: tuple[Kind, ...], **settings: Any) -> Traits:
     steps = [column.step for column in columns]
-    return Traits(prepares=True, joins=True, rounding=Rounding(steps, None) if any(steps) else None)
+    return Traits(prepares=True, roles=True, joins=True, rounding=Rounding(steps, None) if any(steps) else None)
 
 
 @distribution(batched=True, support=_support, traits=_traits)
@@ -69,9 +69,9 @@ def AnySubset(*columns: Kind, hidden: tuple[int, ...] = (128, 128), num_bins: in
             each column; a context that is not (2, d); dropout with `train=True` and no `rng`.
 
     Source:
-        Strauss and Oliva, "Arbitrary Kind Distributions with Energy", 2021, arXiv:2102.04426; Uria, Murray and
+        Strauss and Oliva, "Arbitrary Conditional Distributions with Energy", 2021, arXiv:2102.04426; Uria, Murray and
         Larochelle, "A Deep and Tractable Density Estimator", 2014, arXiv:1310.1757, equation 8; Li, Akbar and Oliva, "ACFlow:
-        Flow Models for Arbitrary Kind Likelihoods", 2020, arXiv:1909.06319.
+        Flow Models for Arbitrary Conditional Likelihoods", 2020, arXiv:1909.06319.
 
     Example:
         >>> import flows, jax.numpy as jnp

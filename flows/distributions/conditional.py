@@ -1,6 +1,7 @@
 """Rows with gaps for `AnySubset`, and some of its columns given others. Family: Any columns given any."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,10 +22,12 @@ from flows.core import (
     as_context,
     boolean,
     check_layers,
+    declares,
     distribution,
     distribution_part,
     on_a_line,
     positive_int,
+    structure_of,
 )
 from flows.distributions.any_subset import AnySubset, layout_of
 
@@ -43,7 +46,7 @@ def gaps(x: Any, fill: bool = False) -> tuple[np.ndarray, np.ndarray]:
         Rows without NaN, (rows, d), and their context, (rows, 2, d): given values, and roles.
 
     Errors:
-        FlowsError: x is not a table of numbers, it has an infinite value, or a column has no value.
+        FlowsError: x is not a table of numbers, or has an infinite value.
 
     Example:
         >>> import flows, numpy as np
@@ -53,18 +56,21 @@ def gaps(x: Any, fill: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """
     x, fill = _numbers(x), boolean(fill, "gaps: fill")
     missing = np.isnan(x)
-    if len(empty := np.flatnonzero(missing.all(0))):
-        raise FlowsError(f"gaps: column {empty[0]} has no value in {len(x)} rows; leave it out")
     if np.isinf(x).any():
         raise FlowsError("gaps: x has infinite values; expected finite numbers, and NaN where a value is missing")
-    whole = np.where(missing, np.nanquantile(x, 0.5, axis=0, method="lower"), x).astype(x.dtype)
+    there = np.where(missing.all(0), 0, x)
+    whole = np.where(missing, np.nanquantile(there, 0.5, axis=0, method="lower"), x).astype(x.dtype)
     role = np.where(missing, *((ASKED, GIVEN) if fill else (ABSENT, ASKED))).astype(x.dtype)
     return whole, np.stack([np.where(role == GIVEN, x, 0), role], 1)
 
 
 def _numbers(x: Any) -> np.ndarray:
     try:
-        array = np.asarray(x)
+        if hasattr(x, "columns") and hasattr(x, "to_numpy"):  # gaps of pandas may be objects
+            x = np.asarray(x.to_numpy(dtype=float, na_value=np.nan) if hasattr(x, "iloc") else x.to_numpy())
+        array = np.ma.filled(x.astype(float), np.nan) if isinstance(x, np.ma.MaskedArray) else np.asarray(x)
+        if array.dtype.kind not in "biufO":
+            raise TypeError
         array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
     except (TypeError, ValueError):
         raise FlowsError(f"gaps: x is {on_a_line(x)}; expected a table of numbers") from None
@@ -91,18 +97,13 @@ def _cdf(arguments: dict[str, Any], context: Shape | None) -> Cdf | None:
     if not hasattr(group, "tail"):
         return None
 
-    def theta(params: Any, rows: Array, context: Any) -> tuple[Any, Array]:
-        values, _, there, _ = layout.roles(params, *_whole(rows[:, None], context, d, asked, known))
-        return layout.column(params, values, there, int(layout.group_of[asked[0]]), place)
-
-    def tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
-        return group.tail(*theta(params, x, context), x[None], upper[None])[0]
-
-    def point(params: Any, u: Array, context: Any, upper: Array) -> Array:
-        return group.quantile(*theta(params, u, context), u[None], upper[None])[0]
+    def ask(function: Callable, params: Any, x: Array, context: Any, upper: Array) -> Array:
+        values, _, there, penalty = layout.roles(params, *_whole(x[:, None], context, d, asked, known))
+        c, theta = layout.column(params, values, there, int(layout.group_of[asked[0]]), place)
+        return jnp.where(jnp.isnan(penalty), jnp.nan, function(c, theta, x[None], upper[None])[0])
 
     region = _support(model, d, asked, known).inputs((1,))
-    return Cdf(tail, point, (float(region.low[0]), float(region.high[0])))
+    return Cdf(partial(ask, group.tail), partial(ask, group.quantile), (float(region.low[0]), float(region.high[0])))
 
 
 @distribution(batched=True, support=_support, traits=Traits(prepares=True, joins=True), cdf=_cdf)
@@ -129,9 +130,14 @@ def Conditional(model: DistributionLike, d: int, asked: Sequence[int], given: Se
         ((4,), (5, 1))
     """
     check_layers("Conditional", (model,), DistributionInit, "a distribution")
-    d = positive_int(d, "Conditional: d")
-    places = (*asked, *given)
-    if not asked or len(set(places)) < len(places) or not all(isinstance(i, int) and 0 <= i < d for i in places):
+    if not declares(model, "roles"):
+        raise FlowsError(
+            f"Conditional: the context of {model!r:.80} is not roles of columns; expected a model such as AnySubset"
+        )
+    d, several = positive_int(d, "Conditional: d"), isinstance(asked, tuple) and isinstance(given, tuple)
+    places = (*asked, *given) if several else ()
+    whole = all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < d for i in places)
+    if not (several and asked and whole) or len(set(places)) < len(places):
         raise FlowsError(
             f"Conditional: asked is {asked}, and given is {given}; expected different places from 0 to {d - 1}, and one asked"
         )
@@ -161,7 +167,7 @@ def Conditional(model: DistributionLike, d: int, asked: Sequence[int], given: Se
 
 def _whole(x: Array, context: Any, d: int, asked: Sequence[int], known: Sequence[int]) -> tuple[Array, Array]:
     """Rows of all columns and their roles, from rows of the columns that are asked and their context."""
-    n, at = len(x), np.asarray(known, np.int32)
+    n, at = x.shape[0], np.asarray(known, np.int32)
     rows = jnp.zeros((n, d), x.dtype).at[:, np.asarray(asked)].set(x)
     role = jnp.full((n, d), ABSENT, x.dtype).at[:, np.asarray(asked)].set(ASKED)
     values = jnp.zeros((n, d), x.dtype)
@@ -169,3 +175,12 @@ def _whole(x: Array, context: Any, d: int, asked: Sequence[int], known: Sequence
         entries, given_or_not = (context, GIVEN) if context.ndim == 2 else (context[:, 0], context[:, 1])
         values, role = values.at[:, at].set(entries), role.at[:, at].set(given_or_not)
     return rows, jnp.stack([values, role], 1)
+
+
+def asked_of(model: Any, d: int, asked: Sequence[int], known: Sequence[int]) -> Any:
+    """Return `Conditional` of a model, or a mixture of those of its components: the mean density of their answers."""
+    if not structure_of(model).of_components:
+        return Conditional(model, d, asked, known)
+    components, others = model.arguments["components"], {**model.arguments}
+    del others["components"]
+    return model.constructor(*(asked_of(component, d, asked, known) for component in components), **others)

@@ -53,6 +53,12 @@ class Column(NamedTuple):
         return self.called or tuple(map(str, range(self.classes if self.classes <= MANY else 0)))
 
 
+def places_of(columns: Any, count: int, names: tuple[str, ...] | None, caller: str) -> tuple[int, ...]:
+    """Return the numbers of columns; one of them may stand for itself."""
+    several = isinstance(columns, list | tuple | np.ndarray) and np.ndim(columns) > 0
+    return tuple(place_of(column, count, names, "there is no", caller) for column in (columns if several else [columns]))
+
+
 def place_of(column: Any, columns: int, names: tuple[str, ...] | None, what: str, caller: str = "fit") -> int:
     """Return the number of a column, by its name or number."""
     if names is not None and str(column) in names:

@@ -34,12 +34,14 @@ class Scored(NamedTuple):
 
 def of_columns(rows: Kept | None, asked: Sequence[int], known: Sequence[int]) -> Kept | None:
     """Return rows held out as rows of some columns with others as their context; without the rows that lack one of these."""
-    if rows is None or rows.x.ndim > 2:  # members have different rows
+    if rows is None:
         return None
-    x, weights = rows.x, rows.weights
-    if rows.context is not None:
-        values, role = rows.context[:, 0], rows.context[:, 1]
-        x = np.where(role == GIVEN, values, x)
-        there = np.isin(role[:, [*asked, *known]], (ASKED, GIVEN)).all(1)
-        x, weights = x[there], None if weights is None else weights[there]
-    return Kept(x[:, list(asked)], x[:, list(known)] if known else None, weights) if len(x) else None
+    x, weights, at = rows.x, rows.weights, [*asked, *known]
+    if rows.context is not None and rows.context.shape[-2:] == (2, x.shape[-1]):
+        values, role = rows.context[..., 0, :], rows.context[..., 1, :]
+        x, there = np.where(role == GIVEN, values, x), np.isin(role[..., at], (ASKED, GIVEN)).all(-1)
+        if not there.all():
+            if x.ndim > 2 or not there.any():  # members have equally many rows
+                return None
+            x, weights = x[there], None if weights is None else weights[there]
+    return Kept(x[..., list(asked)], x[..., list(known)] if known else None, weights)

@@ -16,15 +16,16 @@ from flows.core import (
     as_array,
     as_context,
     as_event,
+    declares,
     functions_of,
     on_device,
     part_of,
     positive_int,
 )
 from flows.diagnostics.rows import RowReport, verify_rows
-from flows.distributions.conditional import Conditional
+from flows.distributions.conditional import asked_of
 from flows.persistence.models import TEXT, save_model
-from flows.results.columns import Inputs, place_of
+from flows.results.columns import Inputs, places_of
 from flows.results.frames import Header
 from flows.results.held_out import Kept, Scored, of_columns
 from flows.results.history import History, page_of, summary
@@ -196,20 +197,19 @@ class FitResult(Hints, Plot, Distribution):
             >>> result.conditional(0, given=[2]).quantile(0.5, context=[1.0]).shape
             ()
         """
-        event, names = as_event(self.input_dim), self.columns
-        if len(event) != 1 or as_context(self.context_dim) not in (None, (2, *event)):
-            raise FlowsError(f"conditional: the context is {self.context_dim}; expected a model of roles, such as AnySubset")
-        several = [[columns] if isinstance(columns, str | int) else columns for columns in (asked, given)]
-        places, known = (
-            tuple(place_of(column, *event, names, "there is no", "conditional") for column in columns) for columns in several
-        )
-        model = Conditional(self.init_fun, *event, places, known)
-        part = part_of(model, (len(places),), (len(known),) if known else None)
-        fields: dict[str, Any] = {"kept": of_columns(self.kept, places, known)}
+        event = as_event(self.input_dim)
+        if len(event) != 1 or not declares(self.init_fun, "roles"):
+            raise FlowsError(
+                f"conditional: {self.init_fun!r:.60} takes no roles of columns; expected a model such as AnySubset"
+            )
+        places, known = (places_of(columns, *event, self.columns, "conditional") for columns in (asked, given))
+        model = asked_of(self.init_fun, *event, places, known)
+        log_pdf, sample = functions_of(part_of(model, (len(places),), (len(known),) if known else None), self.params)
+        fields: dict[str, Any] = {"input_dim": len(places), "context_dim": len(known), "history": History(), "scored": None}
+        fields |= {"kept": of_columns(self.kept, places, known), "turn": None if self.turn is None else self.turn[list(places)]}
         if self.table is not None:
             fields |= {"table": self.table.of(places), "context_table": self.table.of(known) if known else None}
-        turn = None if self.turn is None else self.turn[list(places)]
-        return FitResult(self.params, *functions_of(part, self.params), model, len(places), len(known), turn=turn, **fields)
+        return self._replace(log_pdf=log_pdf, sample=sample, init_fun=model, **fields)
 
     @property
     def scores(self) -> np.ndarray:

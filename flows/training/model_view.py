@@ -29,6 +29,7 @@ from flows.core import (
     bijection_part,
     blocks_within,
     chain,
+    declares,
     distribution_part,
     is_flow,
     leading,
@@ -61,12 +62,12 @@ class ModelView:
     @property
     def prepares(self) -> bool:
         """Tell whether the model scales its columns itself, so that nothing is put in front of it."""
-        return traits_by(self.init_fun).prepares
+        return declares(self.init_fun, "prepares")
 
     @property
     def has_roles(self) -> bool:
         """Tell whether its context says which values of a row are there."""
-        return self.prepares and self.context is not None
+        return declares(self.init_fun, "roles") and self.context is not None
 
     @property
     def columns(self) -> int:
@@ -192,7 +193,7 @@ def values_of(model: Any) -> list[Value]:
 
 def has_flow(model: Any) -> bool:
     """Tell whether a model is a flow, or has a block of features that is a flow, or is as flexible as one."""
-    structure, flexible = structure_of(model), is_flow(model) or traits_by(model).prepares
+    structure, flexible = structure_of(model), is_flow(model) or declares(model, "prepares")
     return flexible or (structure.of_blocks and any(has_flow(piece.value) for piece in structure.pieces))
 
 

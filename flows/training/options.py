@@ -22,6 +22,7 @@ from flows.core import (
     Precision,
     Value,
     boolean,
+    declares,
     is_constructor,
     mesh_of_rows,
     not_negative,
@@ -244,10 +245,12 @@ class Options:
 
     def for_model(self, init_fun: Any) -> Self:
         """Return the options for a model, which may scale its columns itself."""
-        if not traits_by(init_fun).prepares:
+        if not declares(init_fun, "prepares"):
+            if inside := [value for value in getattr(init_fun, "values_within", list)() if traits_by(value).prepares]:
+                raise FlowsError(f"fit: {inside[0]!r:.60} scales its columns itself; fit it alone, not within {init_fun!r:.80}")
             return self
-        for name in ("standardize", "support", "dequantize"):
-            if (value := getattr(self, name)) not in (True, False, None):
+        for name, usual in (("standardize", (True, False)), ("support", (None,)), ("dequantize", (None,))):
+            if not any((value := getattr(self, name)) is one for one in usual):
                 raise FlowsError(
                     f"fit: {name} is {value!r:.60}, and {init_fun!r:.60} scales its columns itself; leave it out. Ends and "
                     "steps are arguments of columns, such as flows.conditionals.Number(low=0, step=1)"

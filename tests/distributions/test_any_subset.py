@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import flows
@@ -153,6 +154,37 @@ def test_a_fit_takes_gaps_and_nothing_is_put_in_front(tmp_path):
     assert np.isfinite(filled).all() and np.isfinite(whole).all()
 
 
+def test_gaps_of_frames_masks_and_single_rows():
+    expected = np.array([[1.0, np.nan], [3.0, 4.0]])
+    for table in (
+        pd.DataFrame({"a": [1, 3], "b": pd.array([None, 4], "Int64")}),
+        np.ma.masked_invalid(expected),
+        np.array([[1, None], [3, 4]], object),
+    ):
+        x, roles = flows.gaps(table)
+        np.testing.assert_array_equal(x, [[1.0, 4.0], [3.0, 4.0]])
+        np.testing.assert_array_equal(roles[:, 1], [[0, 2], [0, 0]])
+    x, roles = flows.gaps([[1.0, np.nan]], fill=True)
+    assert roles.tolist() == [[[1.0, 0.0], [1.0, 0.0]]] and np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("column", [Number(low=1.5e9), Number(1e6, 1e6 + 10), Number(low=1900)])
+def test_ends_far_from_zero_keep_their_digits(column):
+    """Draws of float32 lie within, and gradients at rows with gaps are numbers."""
+    low = np.float32(column.inner.low)
+    x = low + np.random.default_rng(0).uniform(256, 2560, (50, 1)).astype(np.float32) * (10 / 2560 if low == 1e6 else 1)
+    model = flows.AnySubset(column, Number(), hidden=(4,), num_bins=2)
+    x = np.concatenate([x, np.ones_like(x)], 1) + np.array([[0, 1]]) * np.random.default_rng(1).normal(size=(50, 2))
+    x = x.astype(np.float32)
+    roles = np.zeros((50, 2, 2), np.float32)
+    roles[::2, 1, 0] = 2
+    params, log_pdf, sample = model(0, 2, context_dim=(2, 2), init_inputs=x, init_context=roles)
+    drawn = np.asarray(sample(0, params, 2_000, context=roles[1]))
+    assert np.isfinite(log_pdf(params, drawn, context=roles[1])).all()
+    loss = lambda params: log_pdf(params, x, context=roles, rng=0, train=True).sum()  # noqa: E731
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(loss)(params)))
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [
@@ -163,11 +195,16 @@ def test_a_fit_takes_gaps_and_nothing_is_put_in_front(tmp_path):
         (lambda: MODEL(0, (5, 1)), "expected a vector"),
         (lambda: MODEL(0, D, context_dim=3), r"context_dim is 3; expected \(2, 5\): given values, and the role"),
         (lambda: Number(2, 1), "low is 2.0, and high is 1.0; expected low < high"),
-        (lambda: Number(0, 1, step=2), "step is 2.0, and values span 1.0"),
+        (lambda: Number(0, 1, step=2), "step is 2.0, and values span 1.0; expected a step that divides this"),
+        (lambda: Number(0, 1, step=0.3), "step is 0.3, and values span 1.0; expected a step that divides this"),
+        (lambda: Angle(360, step=7), "step is 7.0, and values span 360.0; expected a step that divides this"),
         (lambda: Number(step=-1), "step is -1"),
         (lambda: Angle(0), "Angle: period"),
         (lambda: Category(0), "Category: classes"),
-        (lambda: flows.gaps([[1.0, np.nan], [2.0, np.nan]]), "column 1 has no value in 2 rows; leave it out"),
+        (lambda: flows.gaps(np.array([[1 + 1j]])), "expected a table of numbers"),
+        (lambda: flows.gaps(np.array([["2020-01-01"]], "datetime64[D]")), "expected a table of numbers"),
+        (lambda: flows.fit(0, flows.AnySubset(), ROWS, dequantize=1), "scales its columns itself; leave it out"),
+        (lambda: flows.fit(0, flows.AnySubset(), ROWS, support=np.zeros((5, 2))), "scales its columns itself; leave it out"),
         (lambda: flows.gaps([1.0]), r"x has shape \(1,\); expected \(rows, columns\)"),
         (lambda: flows.gaps([["a"]]), "expected a table of numbers"),
         (lambda: flows.gaps([[np.inf]]), "infinite values"),

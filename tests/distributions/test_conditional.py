@@ -64,7 +64,8 @@ def test_rounded_values_have_the_quantiles_of_their_masses(result):
     rounded = result.conditional(1)
     masses = np.exp(rounded.log_prob(np.arange(9_000.0)[:, None]))
     assert abs(masses.sum() - 1) < 1e-3
-    np.testing.assert_allclose(rounded.cdf([[0.0], [3.0], [-1.0]]), [masses[0], masses[:4].sum(), 0], atol=1e-5)
+    expected = [masses[0], masses[:4].sum(), masses[:4].sum(), 0]
+    np.testing.assert_allclose(rounded.cdf([[0.0], [3.0], [3.7], [-1.0]]), expected, atol=1e-5)
     q = np.array([0.1, 0.5, 0.9])
     np.testing.assert_array_equal(rounded.quantile(q), np.searchsorted(np.cumsum(masses), q))
     assert result.conditional("code").cdf_by == "draws"
@@ -81,6 +82,30 @@ def test_gaps_leave_out_rows_that_lack_an_answer():
     assert len(question.scores) == there and np.isfinite(question.scores).all()
 
 
+def test_an_impossible_context_has_no_answer(result):
+    question = result.conditional("x", given="n")
+    for value in (np.nan, 2.5, -1.0):
+        context = np.array([value], np.float32)
+        assert np.isnan(question.log_prob([[0.0]], context=context)).all()
+        assert np.isnan(question.quantile(0.5, context=context)) and np.isnan(question.cdf([[0.0]], context=context)).all()
+        drawn = question.sample(0, question.params, 3, context=context)
+        assert np.isnan(drawn).all()
+
+
+def test_members_answer_by_the_mean_of_their_densities():
+    folds = flows.fit(0, MODEL, ROWS, max_epochs=2, folds=2, verbose=0)
+    question = folds.conditional(0, given=[1])
+    assert question.cdf_by == "map" and question.folds and question.scores.shape == folds.scores.shape
+    members = [question.log_pdf_of_member(question.params_of_member(i), ROWS[:, :1], context=ROWS[:, 1:2]) for i in range(2)]
+    np.testing.assert_allclose(
+        question.log_prob(ROWS[:, :1], context=ROWS[:, 1:2]), np.logaddexp(*members) - np.log(2), atol=1e-5
+    )
+    context = np.array([4.0], np.float32)
+    q = np.array([0.1, 0.5, 0.9])
+    np.testing.assert_allclose(question.cdf(question.quantile(q, context=context)[:, None], context=context), q, atol=1e-5)
+    assert np.isfinite(question.p_value(ROWS[:, :1], context=ROWS[:, 1:2])).all()
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [
@@ -90,7 +115,23 @@ def test_gaps_leave_out_rows_that_lack_an_answer():
         (lambda r: flows.Conditional(MODEL, 3, [0])(0, 2), r"the event is \(2,\), the context None; expected \(1,\)"),
         (lambda r: flows.Conditional(MODEL, 3, [0], [1])(0, 1, context_dim=3), r"and \(1,\) or \(2, 1\), as 1 are given"),
         (lambda r: flows.Conditional(3, 3, [0]), "expected a distribution"),
-        (lambda r: flows.FitResult({}, None, None, MODEL, 3, 2).conditional(0), "expected a model of roles, such as AnySubset"),
+        (
+            lambda r: flows.FitResult({}, None, None, flows.Normal(), 3).conditional(0),
+            "takes no roles of columns; expected a model",
+        ),
+        (lambda r: flows.Conditional(flows.Normal(), 3, [0]), "is not roles of columns; expected a model such as AnySubset"),
+        (lambda r: flows.Conditional(flows.Conditional(MODEL, 3, [0]), 1, [0]), "is not roles of columns"),
+        (lambda r: flows.Conditional(MODEL, 3, 2), "expected different places from 0 to 2"),
+        (lambda r: flows.Conditional(MODEL, 3, [True]), "expected different places from 0 to 2"),
+        (lambda r: r.conditional(None), "there is no column None"),
+        (
+            lambda r: flows.fit(0, flows.Flow(flows.ActNorm(), MODEL), ROWS),
+            "scales its columns itself; fit it alone, not within",
+        ),
+        (
+            lambda r: flows.fit(0, flows.StandardizedContext(MODEL), ROWS, context=roles([0, 1, 2], [])),
+            "fit it alone, not within",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(result, call, error):
