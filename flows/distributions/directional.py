@@ -146,7 +146,7 @@ def VonMises(
     trainable: bool = False,
     conditioner: ConditionerLike | None = None,
     period: Numbers = 2 * math.pi,
-    regression: bool = False,
+    regression: bool | str = False,
 ):
     """Independent von Mises distributions of angles, one for each entry of the event: the normal of the circle.
 
@@ -160,10 +160,10 @@ def VonMises(
         trainable: train loc and k, which start at these values, or at the mean direction and concentration of `init_inputs`.
         conditioner: a network that makes both from the context, and trains; see `Normal`. Two outputs make the angle.
         period: the length of the circle, such as 360 for degrees, or 24 for hours; or a length for each entry of the last axis.
-        regression: with trainable=True, make the vector k (cos(r loc), sin(r loc)) of each angle linear in the context and, of
-            up to 8 angles, in cos and sin of the angles before it: slope' features is added to it. It starts at the likeliest
-            slope of `init_inputs`, if there are five rows or more for each feature and the slope gains more than its number of
-            entries, in nats over all rows; otherwise at 0. A single angle, or more than 8, need `context_dim`.
+        regression: with trainable=True, make the vector k (cos(r loc), sin(r loc)) of each angle linear in the context: slope'
+            features is added to it. With "chain", the features of each of up to 8 angles are also cos and sin of the angles before
+            it, which then needs no context. It starts at the likeliest slope of `init_inputs`, if there are five rows or more for
+            each feature and the slope gains more than its number of entries, in nats over all rows; otherwise at 0.
 
     Params:
         `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)), and "slope"
@@ -184,6 +184,8 @@ def VonMises(
         >>> bool(jnp.allclose(*log_pdf(params, jnp.array([[3.5], [3.5 - 2 * jnp.pi]])))), sample(1, params, 5).shape
         (True, (5, 1))
     """
+    if not any(regression is known for known in (True, False)) and regression != "chain":
+        raise FlowsError(f'VonMises: regression is {regression!r:.60}; expected True, False or "chain"')
     where, log_k = numbers(loc, "VonMises: loc"), _log_concentration(concentration, "VonMises")
     periods = np.array([positive(one, "VonMises: period") for one in (period if isinstance(period, tuple) else (period,))])
     radian = periods / (2 * math.pi)
@@ -202,6 +204,10 @@ def VonMises(
         return xp.where(x >= turn / 2, x - turn, x)
 
     def constants(shape):
+        if len(periods) not in (1, *shape[-1:]):
+            raise FlowsError(
+                f"VonMises: period has {len(periods)} lengths, and the event is {shape}; expected one for each entry"
+            )
         try:
             loc, raw = (np.broadcast_to(value, shape).copy() for value in (where, log_k))
         except ValueError:

@@ -260,7 +260,7 @@ class Form(NamedTuple):
         return {"loc": loc, "log_concentration": log_k.reshape(like["log_concentration"].shape)}
 
 
-def directional(name: str, form: Form, trainable: bool, conditioner: Any, regression: bool) -> Callable:
+def directional(name: str, form: Form, trainable: bool, conditioner: Any, regression: bool | str) -> Callable:
     """The init_fun of a form: with constants, with trained params, a regression, or a network of the context."""
     if regression and (not trainable or conditioner is not None):
         raise FlowsError(
@@ -292,17 +292,17 @@ def directional(name: str, form: Form, trainable: bool, conditioner: Any, regres
         return form.outputs(shape)
 
     if net is None:
-        return linear(name, form) if regression else trained if trainable else fixed
+        return linear(name, form, regression == "chain") if regression else trained if trainable else fixed
     return conditional(name, net, outputs, form.as_theta, form.density, form.drawn)
 
 
-def linear(name: str, form: Form) -> Callable:
-    """The init_fun of a form whose k mu is linear in the context and in the points before."""
+def linear(name: str, form: Form, chain: bool) -> Callable:
+    """The init_fun of a form whose k mu is linear in the context, and on a chain in the points before."""
 
     def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None):
         params, context = form.constants(shape), as_context(context_dim)
         _, points, p = form.points_of(params["loc"][None]).shape
-        chained, columns = points if points <= MOST_CHAINED else 1, 0 if context is None else size(context)
+        chained, columns = points if chain and points <= MOST_CHAINED else 1, 0 if context is None else size(context)
         slope = np.zeros((columns + (chained - 1) * p, points, p))
         if not len(slope):
             raise FlowsError(f"{name}: its k mu is to be linear in a context; give init_fun context_dim=")

@@ -15,7 +15,7 @@ from flows.persistence.models import foreign_constructors, rows_held
 from flows.results.frames import SHOWN, collected, frame_of, header_of, looked_at, module_of
 from flows.results.pieces import by_pieces
 from flows.results.result import Hints
-from flows.tables.infer import schema_of_numbers
+from flows.tables.infer import infer_schema, schema_of_numbers
 
 ROWS = 256  # that are scored together: one program for any number of rows, so that scores do not depend on that number
 OPTIONS = "max_epochs", "learning_rate", "weight_decay", "patience", "batch_size"  # of `flows.fit`, by default as there
@@ -57,7 +57,8 @@ class TableEstimator(Hints, BaseEstimator):
         """Rows as a frame, what its columns hold, and their weights."""
         frame, schema = fitted_frame(self, X), self.schema
         if schema is None:
-            schema = schema_of_numbers(frame, "fit") if self._fitted_to_array or is_nameless(frame) else None
+            nameless = self._fitted_to_array or is_nameless(frame)  # rows to come may lie beyond the ends of these
+            schema = schema_of_numbers(frame, "fit") if nameless else infer_schema(frame, ends=False)
         elif not isinstance(schema, tables.Schema):
             raise TypeError(f"schema is a {type(schema).__name__}; expected a flows.tables.Schema, or None")
         elif schema.condition:

@@ -102,7 +102,9 @@ def fit(
         table = looked_at(frame, "tables.fit")
         apart = {"weights": weights, "groups": groups, "order": order}
         of_rows = {option: of_rows_of(table, option, values, names) for option, values in apart.items()}
-        schema = completed(table, schema, names, {name: option for option, name in apart.items() if isinstance(name, str)})
+        ends = validation is None or bool(np.isscalar(validation))  # rows of validation may lie beyond those of the fit
+        places = {name: option for option, name in apart.items() if isinstance(name, str)}
+        schema = completed(table, schema, names, places, ends)
         if gaps == "drop":
             table, of_rows = _without_gaps(table, schema, of_rows)
         rows = schema.rows(table)
@@ -132,10 +134,10 @@ def fit(
         return TableResult(schema, result)
 
 
-def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], apart: Mapping[str, str]) -> Schema:
+def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], apart: Mapping[str, str], ends: bool) -> Schema:
     """The schema of a frame, inferred where there is none; with the condition, and without the columns of other options."""
     if schema is None:
-        schema = infer_schema(table.without(*apart), names)
+        schema = infer_schema(table.without(*apart), names, ends=ends)
     elif not isinstance(schema, Schema):
         raise TypeError(f"tables.fit: schema is a {type(schema).__name__}; expected a tables.Schema, or None")
     elif names and schema.condition and names != schema.condition:
@@ -173,7 +175,8 @@ def of_rows_of(table: Frame, option: str, values: Any, condition: Sequence[str])
     column, alone = table.column(values), table.without(*(name for name in table.places if name != values))
     if option == "weights":
         return numbers_of(column.to_frame().to_native(), "tables.fit: weights")[:, 0]
-    if option == "order" and (schema := infer_schema(alone)).numbers:  # dates may be text
+    text = str(column.dtype) in ("String", "Object", "Categorical", "Enum")
+    if option == "order" and text and (schema := infer_schema(alone)).numbers:  # of dates, perhaps
         return schema.encode(alone)[:, 0]
     return column.to_native()
 

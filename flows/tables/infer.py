@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.core import warn_user
+from flows.core import boolean, warn_user
 from flows.results.frames import SHOWN, Frame, looked_at
 from flows.tables.fields import CellError, Field
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real, number
@@ -31,7 +31,7 @@ LONG = 8  # digits after the point from which a step is not a decimal
 SLACK = 1e-6  # of a step, by which the step with all digits may differ
 
 
-def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
+def infer_schema(frame: Any, condition: Sequence[Any] = (), *, ends: bool = True) -> Schema:
     """The schema that the columns of a frame suggest, fitted to it. It prints as a table: column, kind, why.
 
     - Text, booleans and categorical dtypes are a `Category`, in which a gap is a value like others; text of more than 500
@@ -54,6 +54,7 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
     Args:
         frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected.
         condition: names of columns on which the density of the others depends.
+        ends: guess ends that show, beyond which rows are then refused; False where later rows may lie beyond.
 
     Errors:
         FlowsError: columns of one name, no rows, a number that is not finite, a condition that is not a column. TypeError: not
@@ -71,7 +72,8 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
     """
     table = looked_at(frame, "infer_schema")
     guesses = {name: _guessed(name, table.column(name)) for name in table.places}
-    guesses |= {name: guess.with_ends() for name, guess in guesses.items() if name not in names_of(condition)}
+    apart = names_of(condition) if boolean(ends, "infer_schema: ends") else tuple(guesses)
+    guesses |= {name: guess.with_ends() for name, guess in guesses.items() if name not in apart}
     return _fitted(table, guesses, condition, "infer_schema")
 
 

@@ -304,7 +304,7 @@ def _started_angles(base: Any, columns: int, conditional: bool, chained: int) ->
     periods = tuple(_period_of_uniform(piece.value) for piece, (a, b) in zip(pieces, ends, strict=True) for _ in range(a, b))
     if all(periods):
         period = periods[0] if len(set(periods)) == 1 else periods
-        return VonMises(trainable=True, period=period, regression=conditional or 1 < columns <= chained)
+        return VonMises(trainable=True, period=period, regression="chain" if 1 < columns <= chained else conditional)
     for piece, (a, b) in zip(pieces, ends, strict=True):
         if piece.params_at:
             base = replaced(base, piece.params_at, _started_angles(piece.value, b - a, conditional, chained))

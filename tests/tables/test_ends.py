@@ -8,6 +8,8 @@ import pytest
 from common import error_of
 from frames import BOTH, NORMAL, fitted, same
 
+from flows.core import FlowsError
+from flows.sklearn import NormalizingFlow
 from flows.tables import DateTime, Integer, Real, Schema, fit, infer_schema
 
 RNG = np.random.default_rng(0)
@@ -165,3 +167,21 @@ def test_draws_lie_within_the_ends_that_show():
     late = pd.DataFrame({"minute": [5], "day": [pd.Timestamp("2025-01-01")]})
     with pytest.warns(UserWarning, match="1 of 1 rows have an unknown category or a value out of bounds"):
         assert np.isneginf(result.log_prob(late, errors="coerce")).all()
+
+
+def test_rows_that_come_later_are_not_beyond_a_guessed_end():
+    """With a frame of validation, and in estimators, no ends are guessed: what is scored there may lie beyond."""
+    days = pd.date_range("2024-01-01", periods=400)
+    frame = pd.DataFrame({"day": days, "x": np.random.default_rng(0).normal(size=400)})
+    assert infer_schema(frame[:300])["day"].high is not None
+    assert infer_schema(frame[:300], ends=False)["day"].high is None
+    result = fit(0, frame[:300], model=NORMAL, validation=frame[300:], max_epochs=1, verbose=0)
+    assert np.isfinite(result.log_prob(frame[300:])).all()
+    estimator = NormalizingFlow(NORMAL, max_epochs=1).fit(frame[:300])
+    assert np.isfinite(estimator.score_samples(frame[300:])).all()
+
+
+@pytest.mark.parametrize("end", ["20241231", "12345678901", "-5", "2024-06-01T00:00+01:00", "2024-1-1", "2024-02-30"])
+def test_an_end_of_dates_is_written_as_a_schema_writes_it(end):
+    with pytest.raises(FlowsError, match="expected a date as in '2024-01-31'"):
+        DateTime(high=end)

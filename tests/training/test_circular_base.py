@@ -23,7 +23,7 @@ GROUP = DRAW.integers(0, 3, 900)
 LOC, CONCENTRATION = np.array([1.0, 4.0, 6.0]), np.array([0.5, 20.0, 500.0])
 OF_GROUPS = DRAW.vonmises(LOC[GROUP], CONCENTRATION[GROUP])[:, None]
 SPLINE = flows.transformers.CircularRationalQuadratic
-REGRESSION = flows.VonMises(trainable=True, regression=True)
+REGRESSION = flows.VonMises(trainable=True, regression="chain")
 QUICK = {"batch_size": 64, "verbose": 0}
 
 
@@ -54,12 +54,12 @@ def test_bases_that_are_uniform_start_at_the_rows():
     def base(model, columns, context=None):
         return from_gaussian(model, (columns,), context, None).arguments["prior"]
 
-    assert base(flow(TURN), 1) == of_one() and base(flow(TURN), 1, (2,)) == REGRESSION
+    assert base(flow(TURN), 1) == of_one() and base(flow(TURN), 1, (2,)) == of_one(TURN, True)
     assert base(flow(TURN), 3) == REGRESSION and base(flow(*[TURN] * 3), 3) == REGRESSION
-    assert base(flow(TURN), 2, (2, 2)) == REGRESSION and base(flow(TURN), 9, (4,)) == REGRESSION
+    assert base(flow(TURN), 2, (2, 2)) == REGRESSION and base(flow(TURN), 9, (4,)) == of_one(TURN, True)
     assert base(flow(TURN), 9) == of_one() and base(flow(TURN), 2, (600,)) == of_one()
     several = flows.Joint(flows.CircularUniform(24.0), flows.CircularUniform(360.0))
-    assert base(flow(24.0, 360.0, base=several), 2) == of_one((24.0, 360.0), True)
+    assert base(flow(24.0, 360.0, base=several), 2) == of_one((24.0, 360.0), "chain")
     cylinder = flows.Joint(flows.CircularUniform(24.0), flows.Normal())
     assert base(flow(24.0, base=cylinder), 2, (1,)) == flows.Joint(of_one(24.0, True), flows.Normal())
     sphere = flows.Flow(flows.SphereFlow(1, (8,)), flows.SphereUniform())
@@ -153,7 +153,7 @@ def test_an_angle_depends_on_the_angles_before_it():
 
 
 def test_angles_of_two_periods():
-    both = of_one((24.0, 360.0), True)
+    both = of_one((24.0, 360.0), "chain")
     rows = np.random.default_rng(5).uniform(-3, 3, (400, 2)).astype(np.float32)
     scaled = (rows * [24, 360] / TURN).astype(np.float32)
     params, log_pdf, sample = both(0, 2, init_inputs=scaled)
@@ -209,3 +209,11 @@ def test_a_regression_names_what_it_lacks():
         for arguments in ({}, {"trainable": True, "conditioner": flows.MLP(8)}):
             made = partial(base, regression=True, **arguments)
             assert "give trainable=True, and no conditioner" in error_of(made)
+
+
+def test_periods_are_one_for_each_entry():
+    for period in ((24.0, 360.0), ()):
+        with pytest.raises(flows.FlowsError, match=rf"period has {len(period)} lengths, and the event is \(3,\); expected one"):
+            flows.VonMises(period=period)(0, 3)
+    with pytest.raises(flows.FlowsError, match="regression is 'all'; expected True, False or \"chain\""):
+        flows.VonMises(trainable=True, regression="all")

@@ -1,6 +1,7 @@
 """Dates and times as seconds since the least of them, and as what repeats: the day, the week, the year."""
 
 import datetime as dt
+import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from flows.tables.kinds.dtypes import (
 from flows.tables.kinds.ends import abrupt
 from flows.tables.kinds.notation import date_text, time_of
 
+ISO = re.compile(r"\d{4}-\d\d(-\d\d(T\d\d(:\d\d){0,2}(\.\d+)?Z?)?)?$")  # as a schema writes times
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
 NAMES = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
 NANOSECONDS = 1677, 2262  # the years that are not whole, at the ends of what int64 counts
@@ -271,9 +273,11 @@ def _from_text(text: str, unit: str) -> int:
 
 
 def is_iso(text: Any) -> bool:
-    """Tell whether a text is a time as a schema writes it."""
+    """Tell whether a text is a time as a schema writes it, of the years 0 to 9999."""
     try:
-        return isinstance(text, str) and not text[:1].isalpha() and not np.isnat(np.datetime64(text.removesuffix("Z"), "us"))
+        return (
+            isinstance(text, str) and ISO.match(text) is not None and not np.isnat(np.datetime64(text.removesuffix("Z"), "us"))
+        )
     except ValueError:
         return False
 
