@@ -161,9 +161,9 @@ def VonMises(
         conditioner: a network that makes both from the context, and trains; see `Normal`. Two outputs make the angle.
         period: the length of the circle, such as 360 for degrees, or 24 for hours; or a length for each entry of the last axis.
         regression: with trainable=True, make the vector k (cos(r loc), sin(r loc)) of each angle linear in the context: slope'
-            features is added to it. With "chain", the features of each of up to 8 angles are also cos and sin of the angles before
-            it, which then needs no context. It starts at the likeliest slope of `init_inputs`, if there are five rows or more for
-            each feature and the slope gains more than its number of entries, in nats over all rows; otherwise at 0.
+            features is added to it. With "chain", the features of each of up to 8 angles are also cos and sin of the angles
+            before it, and no context is needed. It starts at the likeliest slope of `init_inputs`, if there are five rows or
+            more for each feature and the slope gains more than its number of entries, in nats over all rows; otherwise at 0.
 
     Params:
         `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)), and "slope"
