@@ -178,7 +178,7 @@ def _whole(x: Array, context: Any, d: int, asked: Sequence[int], known: Sequence
 
 
 def asked_of(model: Any, d: int, asked: Sequence[int], known: Sequence[int]) -> Any:
-    """Return `Conditional` of a model, or a mixture of those of its components: the mean density of their answers."""
+    """Return `Conditional` of a model, or of a mixture's components: the mean density of their answers."""
     if not structure_of(model).of_components:
         return Conditional(model, d, asked, known)
     components, others = model.arguments["components"], {**model.arguments}

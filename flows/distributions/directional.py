@@ -139,6 +139,12 @@ def _traits(trainable: bool, conditioner: Any, **_: Any) -> Traits:
     return Traits(in_numpy=trainable and conditioner is None)
 
 
+def check_lengths(lengths: int, shape: Shape) -> None:
+    """Refuse periods that are neither one nor one for each entry."""
+    if lengths not in (1, *shape[-1:]):
+        raise FlowsError(f"VonMises: period has {lengths} lengths, and the event is {shape}; expected one for each entry")
+
+
 @distribution(batched=True, support=_circles, traits=_traits)
 def VonMises(
     loc: Numbers = 0.0,
@@ -184,8 +190,6 @@ def VonMises(
         >>> bool(jnp.allclose(*log_pdf(params, jnp.array([[3.5], [3.5 - 2 * jnp.pi]])))), sample(1, params, 5).shape
         (True, (5, 1))
     """
-    if not any(regression is known for known in (True, False)) and regression != "chain":
-        raise FlowsError(f'VonMises: regression is {regression!r:.60}; expected True, False or "chain"')
     where, log_k = numbers(loc, "VonMises: loc"), _log_concentration(concentration, "VonMises")
     periods = np.array([positive(one, "VonMises: period") for one in (period if isinstance(period, tuple) else (period,))])
     radian = periods / (2 * math.pi)
@@ -204,10 +208,7 @@ def VonMises(
         return xp.where(x >= turn / 2, x - turn, x)
 
     def constants(shape):
-        if len(periods) not in (1, *shape[-1:]):
-            raise FlowsError(
-                f"VonMises: period has {len(periods)} lengths, and the event is {shape}; expected one for each entry"
-            )
+        check_lengths(len(periods), shape)
         try:
             loc, raw = (np.broadcast_to(value, shape).copy() for value in (where, log_k))
         except ValueError:
@@ -233,8 +234,7 @@ def VonMises(
         return theta[0] + side * draw_angle(angle_key, k, 1)
 
     def points(x, xp):
-        flat = x.reshape(x.shape[0], -1)
-        return xp.stack([xp.cos(flat), xp.sin(flat)], 2)
+        return xp.stack([xp.cos(x), xp.sin(x)], -1).reshape(x.shape[0], size(x.shape[1:]), 2)
 
     def of_points(v, xp):
         return xp.arctan2(v[..., 1], v[..., 0])

@@ -262,6 +262,8 @@ class Form(NamedTuple):
 
 def directional(name: str, form: Form, trainable: bool, conditioner: Any, regression: bool | str) -> Callable:
     """The init_fun of a form: with constants, with trained params, a regression, or a network of the context."""
+    if not isinstance(regression, bool) and regression != "chain":
+        raise FlowsError(f'{name}: regression is {regression!r:.60}; expected True, False or "chain"')
     if regression and (not trainable or conditioner is not None):
         raise FlowsError(
             f"{name}: regression=True trains k loc that is linear in the context: give trainable=True, and no conditioner"

@@ -102,7 +102,7 @@ def fit(
         table = looked_at(frame, "tables.fit")
         apart = {"weights": weights, "groups": groups, "order": order}
         of_rows = {option: of_rows_of(table, option, values, names) for option, values in apart.items()}
-        ends = validation is None or bool(np.isscalar(validation))  # rows of validation may lie beyond those of the fit
+        ends = validation is None or bool(np.isscalar(validation))  # rows of validation may lie beyond
         places = {name: option for option, name in apart.items() if isinstance(name, str)}
         schema = completed(table, schema, names, places, ends)
         if gaps == "drop":
