@@ -167,7 +167,7 @@ class Comparison:
 
     def _prepared(self, init_fun: Any) -> Prepared:
         view = ModelView(init_fun, self.split.whole.event, self.split.whole.context_event, self.options.standardize)
-        options, columns = self.options.for_model(init_fun), self.columns
+        options, columns = self.options.for_model(view.init_fun), self.columns
         columns = columns._replace(context_scale=None) if view.prepares else columns
         facts = check_candidate(view, self.split, columns, options, self.folds)
         kind = view.region.kind if view.region is not None and view.curved.any() else None

@@ -144,7 +144,7 @@ def fit(
         check_distribution(init_fun)
         split = read(data, options, key)
         view = ModelView(init_fun, split.whole.event, split.whole.context_event, options.standardize)
-        options = options.for_model(init_fun)
+        options = options.for_model(view.init_fun)
         facts = check(view, split, options, key)
         warn_of_one_column(view, "fit")
         prepared = prepare(split, facts, options, key)

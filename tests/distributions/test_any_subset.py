@@ -142,6 +142,7 @@ def test_draws_are_as_the_density_says(functions):
 def test_a_fit_takes_gaps_and_nothing_is_put_in_front(tmp_path):
     gappy = np.where(np.random.default_rng(1).uniform(size=ROWS.shape) < 0.2, np.nan, ROWS).astype(np.float32)
     x, roles = flows.gaps(gappy)
+    np.testing.assert_array_equal(roles[:, 1], np.where(np.isnan(gappy), 2, 0))
     result = flows.fit(0, MODEL, x, context=roles, max_epochs=2, folds=1, verbose=0)
     assert result.init_fun == MODEL and "gaussian_loss" not in result.history
     result.save(tmp_path / "m.flows")

@@ -36,6 +36,8 @@ def test_a_question_has_the_density_of_the_whole_model(result):
     draws = sample(1, result.params, 60, context=ROWS[:, given])
     assert draws.shape == (60, 2) and np.isin(draws[:, 0], [0, 1, 2]).all()
     assert flows.support(conditional, 2).inputs.classes.tolist() == [3, 0]
+    alone = flows.Conditional(MODEL, 3, [0])(0, 1).log_pdf(result.params, ROWS[:, :1])
+    np.testing.assert_allclose(alone, whole(result.params, ROWS, context=roles([0], [])), atol=1e-5)
     gappy = np.stack([ROWS[:, given], np.where(np.arange(60)[:, None] < 30, 1, 2)], 1)
     log_p = conditional(0, 2, context_dim=(2, 1)).log_pdf(result.params, ROWS[:, asked], context=gappy)
     np.testing.assert_allclose(log_p[:30], expected[:30], atol=1e-5)
