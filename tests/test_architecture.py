@@ -147,11 +147,11 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 44_273,
+    "library": 44_334,
     "files": 224,
-    "core": 4_051,
-    "training": 7_889,
-    "tables": 4_194,
+    "core": 4_062,
+    "training": 7_893,
+    "tables": 4_203,
     "kinds": 4,
     "orders": 16,
     "lines on devices": 163,
