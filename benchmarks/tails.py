@@ -21,11 +21,11 @@ import records
 from sets import SETS, drawn
 
 import flows
-from flows.training.data import choose
+from flows.training.data import standardization
 
 RESULTS = Path(__file__).resolve().parent / "results" / "tails.json"
 MODELS = {"NSF": flows.NSF, "MAF": flows.MAF, "RealNVP": flows.RealNVP}
-TAILS = {"fit": choose._tails, "columns": choose.heavy_tails, "none": lambda rows: ()}
+TAILS = {"fit": standardization._tails, "columns": standardization.heavy_tails, "none": lambda rows: ()}
 
 
 def student(df: float, d: int, correlation: float) -> Callable:
@@ -107,17 +107,17 @@ def measured(name: str, seed: int, model: str, known: dict) -> dict:
     rows, test = rows[:, varies], test[:4_000, varies]
     found, layers = dict(known), dict[str, str]()
     for how, tails in TAILS.items():
-        chosen = tails(choose.Vectors(rows, None, np.zeros(rows.shape[1], bool)).some)
+        chosen = tails(standardization.Vectors(rows, None, np.zeros(rows.shape[1], bool)).some)
         layers[how] = ", ".join(repr(step.measured(rows, None).layer) for step in chosen)
         same = next((other for other in found if other != how and layers.get(other) == layers[how]), None)
         if same is not None:
             found[how] = {**found[same], "as": same}
             continue
-        choose._tails = tails
+        standardization._tails = tails
         began = time.process_time()
         result = flows.fit(seed, flows.Flow(MODELS[model]()), rows, verbose=0)
         seconds, scores = time.process_time() - began, np.asarray(result.log_prob(test), float)
-        choose._tails = TAILS["fit"]
+        standardization._tails = TAILS["fit"]
         error = float(scores.std() / np.sqrt(len(scores)))
         found[how] = {"nats": round(float(scores.mean()), 4), "error": round(error, 4), "seconds": round(seconds, 1)}
         print(name, seed, model, how, found[how], flush=True)
