@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditionals.base import kind
+from flows.conditionals.base import kind, mean_of_draws
 from flows.conditionals.number import NARROW, OFF_GRID, check_step
 from flows.core import Array, Region, positive
 from flows.transformers import CircularRationalQuadratic
@@ -88,6 +88,9 @@ class TurnGroup:
         x = self.spline.apply("inverse", theta, math.pi * (2 * u - 1))[0] * (period / (2 * math.pi))
         on_grid = jnp.round(x / jnp.where(step > 0, step, 1)) * step
         return jnp.where(step > 0, on_grid, x)
+
+    def expected(self, c: Any, theta: Array) -> Array:
+        return mean_of_draws(lambda u: self.shown(c, self.draw(c, theta, u)), theta.shape[1:], theta.dtype)
 
     def _turned(self, c: Any, x: Array) -> Array:
         """Angles in radians within half a turn of 0."""

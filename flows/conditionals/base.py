@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Protocol
 
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from flows.core import Array, Region, Value, decorated, refuse_argument
 
 P = ParamSpec("P")
+QUANTILES = 64  # by which a mean is taken
 
 
 class Group(Protocol):
@@ -40,6 +43,9 @@ class Group(Protocol):
     def draw(self, c: Any, theta: Array, u: Array) -> Array:
         """Return entries at uniform numbers u."""
 
+    def expected(self, c: Any, theta: Array) -> Array:
+        """Return means of numbers, masses of codes, means of cosines and sines of angles, (sum(widths), batch)."""
+
 
 class Kind(Value):
     """A kind of column, a constructor's value; `inner` is a tuple of its numbers whose class makes a `Group` of several."""
@@ -52,6 +58,12 @@ class Kind(Value):
     def step(self) -> float:
         """The distance of neighbouring values; 0 if they are not rounded."""
         return getattr(self.inner, "step", 0.0)
+
+
+def mean_of_draws(draw: Callable[[Array], Array], shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return the mean of draw(u) over the middles of QUANTILES equal parts of the unit interval."""
+    middles = (jnp.arange(QUANTILES, dtype=dtype) + 0.5) / QUANTILES
+    return jnp.mean(lax.map(lambda u: draw(jnp.full(shape, u)), middles), 0)
 
 
 def kind(function: Callable[P, Any]) -> Callable[P, Kind]:

@@ -75,6 +75,10 @@ class CodeGroup:
         code = (up_to <= (u * up_to[-1])[None]).sum(0).astype(u.dtype)
         return jnp.minimum(code, c["classes"] - 1)
 
+    def expected(self, c: Any, theta: Array) -> Array:
+        masses = jnp.exp(self._log_masses(c, theta))
+        return jnp.concatenate([masses[:classes, j] for j, classes in enumerate(self.widths)])
+
     def _log_masses(self, c: Any, theta: Array) -> Array:
         valid = jnp.arange(self.num_params, dtype=theta.dtype)[:, None, None] < c["classes"][None]
         return jax.nn.log_softmax(jnp.where(valid, theta, -jnp.inf), axis=0)

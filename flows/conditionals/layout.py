@@ -142,10 +142,36 @@ class Layout:
         known = known | (asked & (rank < limit))
         h = self.trunk(params, self.shown(columns, x), known, keys[2])
         total = jnp.zeros_like(penalty)
-        for (group, at), c, head in zip(self.groups, columns, params["heads"], strict=True):
-            theta = (product(head["w"], h) + head["b"][:, None]).reshape(group.num_params, len(at), -1)
+        for (group, at), c, theta in zip(self.groups, columns, self.thetas(params, h), strict=True):
             total += jnp.where(asked[at] & ~known[at], group.log_p(c, theta, x[at]), 0).sum(0)
         return total * n / jnp.maximum(n - t, 1) + penalty
+
+    def thetas(self, params: Any, h: Array) -> list[Array]:
+        """Return theta of all columns of each group, (num_params, columns, batch)."""
+        return [
+            (product(head["w"], h) + head["b"][:, None]).reshape(group.num_params, len(at), -1)
+            for (group, at), head in zip(self.groups, params["heads"], strict=True)
+        ]
+
+    def expected(self, params: Any, context: Array) -> Array:
+        """Return what is expected of all columns given what is known, (batch, inputs), by one pass; NaN for an impossible
+        context. Inputs are as the network sees them, but numbers are in their units."""
+        x, _, known, penalty = self.roles(params, jnp.zeros_like(context[:, 0]), context)
+        columns = self.by_name(params)
+        thetas = self.thetas(params, self.trunk(params, self.shown(columns, x), known))
+        expected = [group.expected(c, theta) for (group, _), c, theta in zip(self.groups, columns, thetas, strict=True)]
+        return jnp.where(jnp.isnan(penalty), jnp.nan, jnp.concatenate(expected)).T
+
+    def likeliest(self, expected: np.ndarray) -> np.ndarray:
+        """Return a row for each of `expected`, (batch, d): means, the likeliest codes, and directions of angles."""
+        rows, region = np.full((len(expected), self.d), np.nan), self.region()
+        for j in range(self.d):
+            part = expected[:, self.column_of_input == j]
+            if region.period[j]:
+                rows[:, j] = np.arctan2(part[:, 1], part[:, 0]) * region.period[j] / (2 * np.pi)
+            else:
+                rows[:, j] = part.argmax(1) if region.classes[j] else part[:, 0]
+        return rows
 
     def draw(self, params: Any, u: Array, context: Array | None) -> Array:
         """Return rows (batch, d) at uniform numbers, column after column; NaN where the context is impossible."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditionals.base import kind
+from flows.conditionals.base import kind, mean_of_draws
 from flows.core import Array, FlowsError, Region, number, saturated, softplus
 from flows.transformers import Affine, RationalQuadratic
 
@@ -142,6 +142,9 @@ class LineGroup:
 
     def draw(self, c: Any, theta: Array, u: Array) -> Array:
         return self.quantile(c, theta, u, jnp.zeros(u.shape, bool))
+
+    def expected(self, c: Any, theta: Array) -> Array:
+        return mean_of_draws(lambda u: self.draw(c, theta, u), theta.shape[1:], theta.dtype)
 
     def tail(self, c: Any, theta: Array, x: Array, upper: Array) -> Array:
         """Return P(X <= x), or P(X > x) where upper; of rounded values to the end of the cell."""

@@ -64,6 +64,12 @@ def gaps(x: Any, fill: bool = False) -> tuple[np.ndarray, np.ndarray]:
     return whole, np.stack([np.where(role == GIVEN, x, 0), role], 1)
 
 
+def given_of(values: np.ndarray) -> np.ndarray:
+    """Return values, (rows, g), NaN where one is missing, as the context of a `Conditional`, (rows, 2, g)."""
+    missing = np.isnan(values)
+    return np.stack([np.where(missing, 0, values), np.where(missing, ABSENT, GIVEN)], 1)
+
+
 def _numbers(x: Any) -> np.ndarray:
     try:
         if hasattr(x, "columns") and hasattr(x, "to_numpy"):  # gaps of pandas may be objects
@@ -175,6 +181,27 @@ def _whole(x: Array, context: Any, d: int, asked: Sequence[int], known: Sequence
         entries, given_or_not = (context, GIVEN) if context.ndim == 2 else (context[:, 0], context[:, 1])
         values, role = values.at[:, at].set(entries), role.at[:, at].set(given_or_not)
     return rows, jnp.stack([values, role], 1)
+
+
+def expectation_of(model: Any, d: int) -> tuple[Callable, Shape, Callable]:
+    """Return a function of params and contexts, (rows, 2, d), of what is expected of each column given what is known, the size
+    of its rows, and `Layout.likeliest`, which turns its values into rows. A mixture has the means of its components."""
+    first = model
+    while structure_of(first).of_components:
+        first = first.arguments["components"][0]
+    layout = layout_of(**first.arguments, event=(d,))
+    return partial(_expected, model, d), (sum(layout.widths) + layout.width,), layout.likeliest
+
+
+def _expected(model: Any, d: int, params: Any, context: Array) -> Array:
+    if not structure_of(model).of_components:
+        return layout_of(**model.arguments, event=(d,)).expected(params, context)
+    components, of_components = model.arguments["components"], params["components"]
+    if model.arguments.get("num_components"):
+        means = jax.vmap(partial(_expected, components[0], d), (0, None))(of_components, context)
+    else:
+        means = jnp.stack([_expected(one, d, p, context) for one, p in zip(components, of_components, strict=True)])
+    return jnp.tensordot(jax.nn.softmax({**params, **params.get("fixed", {})}["logits"]), means, 1)
 
 
 def asked_of(model: Any, d: int, asked: Sequence[int], known: Sequence[int]) -> Any:

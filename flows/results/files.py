@@ -13,10 +13,10 @@ from flows.results.ensemble import EnsembleResult
 from flows.results.frames import LIBRARIES, Header
 from flows.results.held_out import Scored
 from flows.results.history import ROW_COUNTS, History
-from flows.results.result import COLUMN_SCORES, HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult
+from flows.results.result import COLUMN_SCORES, GAP_SCORES, HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult
 
 WHOLE = {"best_epoch", *ROW_COUNTS, "batch_size", "max_epochs", "patience", "skipped", "stacked"}
-MORE = SCORES, SCORE_WEIGHTS, COLUMN_SCORES, DIAGNOSTICS, TURN
+MORE = SCORES, SCORE_WEIGHTS, COLUMN_SCORES, GAP_SCORES, DIAGNOSTICS, TURN
 TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "path", "metadata", PARAMETERS}
 
 
@@ -64,7 +64,7 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     if unknown := set(text) - TEXTS:
         raise FlowsError(f"its text has {sorted(unknown)[:3]}")
     stored = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
-    scores, weights, by_columns, numbers, turn = (arrays.pop(name, None) for name in MORE)
+    scores, weights, by_columns, by_gaps, numbers, turn = (arrays.pop(name, None) for name in MORE)
     if arrays or ("path" in text and numbers is not None) or (PARAMETERS in text and numbers is None):
         raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} do not belong to such a result")
     fields: dict[str, Any] = {
@@ -95,11 +95,12 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     if scores is not None:
         if scores.dtype != np.float64 or scores.shape[:-1] not in ((), (members,)) or not scores.size or np.isnan(scores).any():
             raise FlowsError(f"its scores have shape {scores.shape}, or are not numbers")
-        result.scored = Scored(model.params, scores, weights, by_columns)
+        result.scored = Scored(model.params, scores, weights, by_columns, by_gaps)
     if weights is not None and (scores is None or not _are_weights(weights, scores.shape)):
         raise FlowsError(f"its weights of scores have shape {weights.shape}, or are not weights")
-    if by_columns is not None and (scores is None or by_columns[..., : -model.input_dim].shape != scores.shape):
-        raise FlowsError(f"its scores by columns have shape {by_columns.shape}, which does not fit its scores")
+    for name, array, more in (("by columns", by_columns, 0), ("with gaps", by_gaps, 1)):
+        if array is not None and (scores is None or array[..., : -model.input_dim - more].shape != scores.shape):
+            raise FlowsError(f"its scores {name} have shape {array.shape}, which does not fit its scores")
     return result
 
 

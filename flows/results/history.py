@@ -182,6 +182,9 @@ def summary(result: Any) -> list[tuple[str, str]]:
         lines.append(("  columns", freed))
     if isinstance(result.init_fun, ModelValue) and result.init_fun.likelihood != "exact":
         lines.append(("  likelihood", OF_LABELS[result.init_fun.likelihood]))
+    if "orders" in history:
+        differs = f"log p by two orders of the columns differs by {float(history['orders']):.3f} nats on average"
+        lines.append(("  orders", f"{differs}; gaps are taken to be at random"))
     if "validation_loss" in history:
         lines.append(("  fit", judged(history)))
         if "gaussian_loss" in history:

@@ -16,6 +16,7 @@ from flows.core import (
     as_array,
     as_context,
     as_event,
+    boolean,
     declares,
     functions_of,
     on_device,
@@ -36,6 +37,7 @@ HISTORY = "history/"  # the prefix of arrays of the history
 SCORES = "scores"  # of rows held out
 SCORE_WEIGHTS = "score_weights"  # of the same rows
 COLUMN_SCORES = "column_scores"  # of the same rows, and the usual values of columns
+GAP_SCORES = "gap_scores"  # of the same rows, and what is usual for the columns that a row has
 TURN = "turn"  # starts of the turns of angles
 KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
@@ -180,12 +182,13 @@ class FitResult(Hints, Plot, Distribution):
         drawn = inputs.drawn(rng, len(rows), {"context": rows})
         return drawn.reshape(-1, n, *drawn.shape[1:])
 
-    def conditional(self, asked: Any, given: Any = ()) -> "FitResult":
+    def conditional(self, asked: Any, given: Any = (), *, gaps: bool = False) -> "FitResult":
         """Return the result for some columns given others, of a model that takes roles, such as `AnySubset`, with the same
         params: `log_prob`, `draw`, `p_value`, `save`, and of one column `cdf`, `quantile` and `interval`.
 
         Args:
             asked, given: columns of the new result, and of its context: names, if the model was fitted to a frame, or places.
+            gaps: True for a context of (2, len(given)): the values, and 1 where one is there or 2 where it is missing.
 
         Errors:
             FlowsError: a column that is not there, or is there twice; a model whose context is not roles.
@@ -204,11 +207,15 @@ class FitResult(Hints, Plot, Distribution):
             )
         places, known = (places_of(columns, *event, self.columns, "conditional") for columns in (asked, given))
         model = asked_of(self.init_fun, *event, places, known)
-        log_pdf, sample = functions_of(part_of(model, (len(places),), (len(known),) if known else None), self.params)
-        fields: dict[str, Any] = {"input_dim": len(places), "context_dim": len(known), "history": History(), "scored": None}
-        fields |= {"kept": of_columns(self.kept, places, known), "turn": None if self.turn is None else self.turn[list(places)]}
+        shape: Any = (2, len(known)) if boolean(gaps, "conditional: gaps") and known else len(known)
+        part = part_of(model, (len(places),), as_context(shape))
+        log_pdf, sample = functions_of(part, self.params)
+        fields: dict[str, Any] = {"input_dim": len(places), "context_dim": shape, "history": History(), "scored": None}
+        turn = self.turn if part.region is not None and part.region.period.any() else None
+        fields |= {"kept": of_columns(self.kept, places, known, gaps), "turn": turn if turn is None else turn[list(places)]}
         if self.table is not None:
-            fields |= {"table": self.table.of(places), "context_table": self.table.of(known) if known else None}
+            context_table = self.table.of(known) if known and not gaps else None
+            fields |= {"table": self.table.of(places), "context_table": context_table}
         return self._replace(log_pdf=log_pdf, sample=sample, init_fun=model, **fields)
 
     @property
@@ -315,8 +322,8 @@ class FitResult(Hints, Plot, Distribution):
             arrays[SCORES] = self.scores
             if self.score_weights is not None:
                 arrays[SCORE_WEIGHTS] = self.score_weights
-            if (by_columns := cast(Scored, self.scored).by_columns) is not None:
-                arrays[COLUMN_SCORES] = by_columns
+            for name, array in zip((COLUMN_SCORES, GAP_SCORES), cast(Scored, self.scored)[-2:], strict=True):
+                arrays |= {} if array is None else {name: array}
         if self.turn is not None:
             arrays[TURN] = np.asarray(self.turn, np.float64)
         text: dict[str, Any] = {"interrupted": True} if self.history.interrupted else {}

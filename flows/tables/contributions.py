@@ -11,12 +11,13 @@ from typing import Any, cast
 import numpy as np
 from tqdm import tqdm
 
-from flows.core import FlowsError, warn_user
+from flows.core import FlowsError, declares, warn_user
 from flows.results.frames import Frame, frame_of, looked_at
 from flows.results.held_out import Kept, Scored
 from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
 from flows.tables.fields import Rows
+from flows.tables.gaps import given_others, has_roles
 from flows.tables.integrals import MOST_POINTS, Angle, Codes, Line
 from flows.tables.schema import Schema
 from flows.training.options import bar_or_none
@@ -44,7 +45,7 @@ def p_values(result: FitResult, schema: Schema, frame: Any, errors: str, verbose
     """The p-value of each row by its oddest column, as `TableResult.p_value` says."""
     scores, usual = column_scores(result, schema, verbose)
     values = _of_frame(result.judges(), schema, table := looked_at(frame, "p_value"), errors, verbose)
-    outside = np.concatenate([part.outside for part in schema.pieces(table, PENDING, errors=errors)])
+    outside = np.concatenate([part.outside for part in schema.pieces(table, PENDING, errors=errors, roles=has_roles(result))])
     return result.p_values_of(np.where(outside, -np.inf, np.fmin.reduce(values - usual[..., None, :], -1)), scores)
 
 
@@ -79,14 +80,15 @@ def _of_frame(results: Sequence[FitResult], schema: Schema, table: Frame, errors
     """log p(x_j | the others) by each result, (results, rows, columns); warnings count rows without."""
     parts = list[np.ndarray]()
     unsolved, counted = np.zeros(len(schema.columns), int), np.zeros(2, int)
-    for part in schema.pieces(table, PENDING, errors=errors):
+    roles = has_roles(results[0])
+    for part in schema.pieces(table, PENDING, errors=errors, roles=roles):
         values, sound = _without_density(schema, part)
         values = np.tile(values, (len(results), 1, 1))
         if len(sound):
             contexts = None if part.context is None else part.context[sound]
             values[:, sound] = [_scores(result, schema, part.x[sound], contexts, verbose) for result in results]
-        unsolved += np.isnan(values[:, sound]).any(0).sum(0)
-        counted += [part.outside.sum(), (part.gaps & ~part.outside).sum()]
+        unsolved += 0 if roles else np.isnan(values[:, sound]).any(0).sum(0)
+        counted += [part.outside.sum(), (part.gaps.any(1) & ~part.outside).sum()]
         parts.append(values)
     if counted.any():
         warn_user(
@@ -109,17 +111,21 @@ def _without_density(schema: Schema, part: Rows) -> tuple[np.ndarray, np.ndarray
     with np.errstate(invalid="ignore"):
         wrong = np.isinf(part.x)
         wrong[:, :codes] |= part.x[:, :codes] < 0
-        wrong[:, codes : codes + angles] |= np.isnan(part.x[:, codes : codes + angles]) & ~part.gaps[:, None]
+        wrong[:, codes : codes + angles] |= np.isnan(part.x[:, codes : codes + angles]) & ~np.any(part.gaps, 1)[:, None]
         for j, ((low, high), step) in enumerate(zip(schema.supports, schema.steps, strict=True), codes + angles):
             t = part.x[:, j]
             whole = getattr(schema[schema.columns[j]], "whole", False)
             wrong[:, j] |= (t < low) | (t > high) | ((step == 0) & ((t == low) | (t == high))) | (whole & (t % 1 > 0))
     values[wrong & part.outside[:, None]] = -np.inf
-    return values, np.flatnonzero(~(part.outside | part.gaps))
+    return values, np.flatnonzero(~(part.outside | part.gaps.any(1)))
 
 
 def _scores(result: FitResult, schema: Schema, x: np.ndarray, contexts: Any, verbose: int) -> np.ndarray:
     """log p(x_j | the others) of rows that have a density, (rows, columns)."""
+    if declares(result.init_fun, "roles"):
+        return given_others(result, x, contexts)
+    if declares(result.init_fun, "prepares"):
+        raise FlowsError("contributions: the model is of some columns given others; ask the model of all columns")
     axes = axes_of(schema)
     drawn, conditions = _draws(result, contexts, DRAWS)
     axes = [axis.spread(drawn[:, j]) for j, axis in enumerate(axes)]
@@ -156,6 +162,7 @@ def axes_of(schema: Schema) -> list[Codes | Angle | Line]:
 
 def _draws(result: FitResult, contexts: Any, most: int) -> tuple[np.ndarray, Any]:
     """Draws of the model, and their conditions: the conditions of some rows, evenly spaced."""
+    contexts = np.zeros((1, 2, len(result.columns or ()))) if has_roles(result) else contexts  # all columns are asked
     if contexts is None:
         drawn, conditions = np.asarray(result.draw(0, most), np.float64), None
     else:

@@ -5,7 +5,7 @@ columns of a schema as JSON, one a line, which people may edit: errors name the 
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -118,11 +118,11 @@ class Field:
             )
         return self
 
-    def checked(self, name: str, table: Frame, what: str, errors: str) -> Entries:
-        """Return the column as numbers, whose first fault is an error if `errors` is "raise"."""
+    def checked(self, name: str, table: Frame, what: str, errors: str, gaps: bool = True) -> Entries:
+        """Return the column as numbers, whose first fault is an error if `errors` is "raise", and a gap is one if `gaps`."""
         entries = self.known(name).encoded(name, table, what)
         if errors == "raise":
-            self.check(name, table.column(name), entries, what)
+            self.check(name, table.column(name), entries, what, gaps)
         return entries
 
     def check(self, name: str, column: Any, entries: Entries, what: str, gaps: bool = True) -> None:
@@ -137,8 +137,8 @@ class Field:
             row, count = int(entries.gaps.argmax()), int(entries.gaps.sum())
             more = f", the first of {count:,}" if count > 1 else ""
             remedy = (
-                "Drop such rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, where "
-                "gaps are values"
+                "Fit rows with gaps by tables.fit(0, frame, model=flows.AnySubset()), drop such rows, as tables.fit does with "
+                "gaps='drop', fill them, or give the column the kind Category, where gaps are values"
             )
             raise CellError.at(what, name, column, row, f"is a gap{more}; expected a value of {self.kind!r}", remedy)
 
@@ -148,9 +148,10 @@ class Rows(NamedTuple):
 
     Attributes:
         x: (rows, d), the modelled columns: codes, angles, numbers. NaN where there is a gap, -1 for an unknown category.
-        context: (rows, context_dim), what a model sees of the condition; None without one.
+        context: what a model sees: (rows, context_dim) of the condition, or values and roles; None without either.
         outside: (rows,), True where a row has a value that its column cannot have.
-        gaps: (rows,), True where a row has a gap in a column that has no value for gaps.
+        gaps: (rows, columns), True for a gap that the model has no answer to: of the modelled columns, the constants,
+            and the condition, in this order.
     """
 
     x: np.ndarray
@@ -166,24 +167,26 @@ def encoded_rows(
     what: str,
     errors: str = "raise",
     constants: Sequence[str] = (),
+    refuse_gaps: bool = True,
 ) -> Rows:
-    """Return columns as numbers; constants are checked to have the value that they had before."""
+    """Return columns as numbers; constants, which follow them, are checked to have the value that they had before."""
     one_of("raise", "coerce")(errors, "errors")
-    x = np.empty((table.rows, len(names)))
-    outside, gaps = np.zeros(table.rows, bool), np.zeros(table.rows, bool)
-    for j, name in enumerate((*names, *constants)):
-        entries = fields[name].checked(name, table, what, errors)
-        outside |= entries.outside
-        gaps |= entries.gaps
-        if j < len(names):
-            x[:, j] = entries.values
-    return Rows(x, None, outside, gaps)
+    every = [fields[name].checked(name, table, what, errors, refuse_gaps) for name in (*names, *constants)]
+    x, outside, gaps = (np.stack(entries, 1) for entries in zip(*every, strict=True))
+    return Rows(x[:, : len(names)], None, np.asarray(outside.any(1)), gaps)
 
 
 def context_of(fields: Mapping[str, Field], names: Sequence[str], table: Frame, values: np.ndarray, what: str) -> np.ndarray:
     """Return what a model sees of these columns, which are encoded as `values`."""
     columns = [(name, fields[name], table.column(name), x) for name, x in zip(names, values.T, strict=True)]
     return np.concatenate([field.kind.context(name, field, column, x, what) for name, field, column, x in columns], 1)
+
+
+def names_of(condition: Any) -> tuple[str, ...]:
+    """The names of a condition, as text."""
+    if isinstance(condition, str | Set | Mapping) or not isinstance(condition, Iterable):
+        raise TypeError(f"condition is {condition!r:.60}; expected a list of names of columns")
+    return tuple(map(str, condition))
 
 
 def decodable(array: Any, names: Sequence[str]) -> np.ndarray:

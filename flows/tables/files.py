@@ -9,6 +9,7 @@ from flows.core import FlowsError, as_context, as_event
 from flows.distributions.support import support
 from flows.results.files import load as load_result
 from flows.results.result import FitResult
+from flows.tables.gaps import has_roles
 from flows.tables.result import TABLE, TableResult
 from flows.tables.schema import Schema
 
@@ -31,6 +32,8 @@ def load(path: Any, constructors: Iterable[Callable] = (), *, max_bytes: int | N
         sizes = len(schema.columns), schema.context_dim
     except FlowsError as error:
         raise FlowsError(f"{str(path)!r} has a schema that cannot be read: {error}") from error
+    if has_roles(result):
+        sizes = sizes[0], (2, len(schema.condition or schema.columns))  # type: ignore[assignment]
     if as_event(result.input_dim) != (sizes[0],) or as_context(result.context_dim) != as_context(sizes[1]):
         raise FlowsError(
             f"{str(path)!r} has a schema of {sizes[0]} columns and a condition of {sizes[1]} numbers, and a model of "

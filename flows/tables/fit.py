@@ -4,22 +4,24 @@
 The model is one distribution for the codes, one for the angles and one for the numbers, joined by the chain rule.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from flows.bijections.autoregressive import Autoregressive
-from flows.core import DistributionInit, DistributionLike, FlowsError, explained_call, warn_user
+from flows.core import DistributionInit, DistributionLike, FlowsError, declares, explained_call, warn_user
 from flows.distributions.categorical import Categorical
 from flows.distributions.directional import CircularUniform
 from flows.distributions.flow import Flow
 from flows.distributions.joint import ChainRule, Joint
 from flows.results.frames import Frame, frame_of, less_offsets, library_of, listed, looked_at, numbers_of
+from flows.tables.fields import names_of
+from flows.tables.gaps import check_there, disagreement, for_schema, gap_scores, without_codes_of_gaps
 from flows.tables.infer import infer_schema
 from flows.tables.result import TableResult, steps_of
-from flows.tables.schema import Schema, names_of
+from flows.tables.schema import Schema
 from flows.training.data.rounding import spiked
 from flows.training.devices import devices_of
 from flows.training.fit import TableKeywords, hands_on
@@ -69,6 +71,9 @@ def fit(
         condition: names of the columns on which the others depend. The condition itself has no density.
         weights: (rows,), 0 or more, or the name of a column, which is then not modelled.
         gaps: "refuse" a row without a number, an angle or a date, or "drop" it. A gap in a category is a value like others.
+            `model=flows.AnySubset()`, with columns for the schema, takes rows with gaps, which may be of any columns: it is one
+            model of each column given any others, and assumes that whether a value is missing does not depend on the value,
+            given what is there. A gap in a category is then missing, too, unless a given schema has None among its values.
         validation: the share of rows that are held out, or a frame to validate on.
         batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, mesh, verbose: as in `flows.fit`.
         groups, order: as in `flows.fit`: of rows, or the name of a column, which is then not modelled.
@@ -104,14 +109,21 @@ def fit(
         of_rows = {option: of_rows_of(table, option, values, names) for option, values in apart.items()}
         ends = validation is None or bool(np.isscalar(validation))  # rows of validation may lie beyond
         places = {name: option for option, name in apart.items() if isinstance(name, str)}
-        schema = completed(table, schema, names, places, ends)
+        roles = _any_given_any(model, names or getattr(schema, "condition", ()))
+        schema, before = completed(table, schema, names, places, ends), schema
+        if roles:
+            schema = without_codes_of_gaps(schema, before).fitted(table)
         if gaps == "drop":
             table, of_rows = _without_gaps(table, schema, of_rows)
-        rows = schema.rows(table)
-        shared: Any = {"context": rows.context, **of_rows, **keywords, **_cells(schema)}
-        models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
+        rows = schema.rows(table, roles=roles)
+        shared: Any = {"context": rows.context, **of_rows, **keywords, **({} if roles else _cells(schema))}
+        if roles:
+            check_there(rows, schema)
+            models = whole_models(model, lambda one: for_schema(one, schema))
+        else:
+            models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
         if validation is not None and not np.isscalar(validation):
-            validation = _validation(validation, schema)
+            validation = _validation(validation, schema, roles)
         units.enter_context(less_offsets(schema.offsets))
         data = frame_of(
             library_of(table.native), schema.columns, list(rows.x.T), len(rows.x)
@@ -125,13 +137,40 @@ def fit(
                     )
             shares = {} if validation is None else {"validation": validation}
             selection = select(rng, models, data, total_minutes=total_minutes, **shares, **shared)
-            return TableResult(schema, selection.best, selection)
+            return _finished(TableResult(schema, selection.best, selection))
         limits = [minutes for minutes in (keywords.get("max_minutes"), total_minutes) if minutes is not None]
         shared["max_minutes"] = min(limits, default=None)
         result = fit_rows(
             rng, models, data, validation=validation, folds=folds, checkpoint=checkpoint, callbacks=callbacks, **shared
         )
-        return TableResult(schema, result)
+        return _finished(TableResult(schema, result))
+
+
+def _any_given_any(model: Any, condition: Sequence[str]) -> bool:
+    """Tell whether the model, or each of several, is of any columns given any others."""
+    models = list(model.values()) if isinstance(model, Mapping) else model if isinstance(model, list | tuple) else [model]
+    roles = [declares(one, "roles") for one in models]
+    if not any(roles):
+        return False
+    if not all(roles):
+        raise FlowsError(
+            f"tables.fit: model has {models[roles.index(True)]!r:.60} among others; expected it alone, or with such"
+        )
+    if condition:
+        raise FlowsError(
+            f"tables.fit: condition is {tuple(condition)!r:.100}, and {models[0]!r:.60} is of any columns given any others; "
+            "leave condition out, and ask result.conditional(asked, given)"
+        )
+    return True
+
+
+def _finished(table: TableResult) -> TableResult:
+    """A table with what rows held out tell of a model of any columns given any others, for its file."""
+    if table.any_given_any:
+        gap_scores(table.result)
+        if len(table.schema.columns) > 1:
+            table.result.history["orders"] = np.asarray(disagreement(table.result))
+    return table
 
 
 def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], apart: Mapping[str, str], ends: bool) -> Schema:
@@ -198,10 +237,10 @@ def _without_gaps(table: Frame, schema: Schema, of_rows: dict[str, Any]) -> tupl
     return table.taken(places), {name: None if x is None else np.asarray(x)[places] for name, x in of_rows.items()}
 
 
-def _validation(frame: Any, schema: Schema) -> Any:
+def _validation(frame: Any, schema: Schema, roles: bool) -> Any:
     """Rows to validate on, as `flows.fit` takes them."""
     try:
-        rows = schema.rows(frame)
+        rows = schema.rows(frame, roles=roles)
     except (FlowsError, TypeError) as error:
         raise type(error)(f"tables.fit: validation: {error}") from None
     return rows.x if rows.context is None else (rows.x, rows.context)
@@ -228,13 +267,16 @@ def models_of(schema: Schema, model: Any, numbers: np.ndarray, conditional: bool
         rows, columns = numbers.shape
         known = conditional or bool(schema.codes or schema.angles)
         model = suggested(rows, (columns,), known, spiked(numbers))
-    if isinstance(model, Mapping):
-        return {str(name): joined(schema, number_model) for name, number_model in model.items()}
-    if isinstance(model, str) or not (callable(model) or isinstance(model, Sequence)):
+    if isinstance(model, str) or not (callable(model) or isinstance(model, Sequence | Mapping)):
         raise TypeError(f'tables.fit: model is {model!r:.80}; expected a distribution of the numbers, several, or "auto"')
-    if isinstance(model, Sequence):
-        return _named([(repr(number_model), joined(schema, number_model)) for number_model in model])
-    return joined(schema, model)
+    return whole_models(model, lambda number_model: joined(schema, number_model))
+
+
+def whole_models(model: Any, whole: Callable[[Any], Any]) -> Any:
+    """The whole model that each of several models becomes, by name; or of the one model."""
+    if isinstance(model, Mapping):
+        return {str(name): whole(one) for name, one in model.items()}
+    return _named([(repr(one), whole(one)) for one in model]) if isinstance(model, Sequence) else whole(model)
 
 
 def joined(

@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.core import boolean, warn_user
 from flows.results.frames import SHOWN, Frame, looked_at
-from flows.tables.fields import CellError, Field
+from flows.tables.fields import CellError, Field, names_of
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real, number
 from flows.tables.kinds.base import as_plain
 from flows.tables.kinds.category import PLAIN
@@ -17,7 +17,7 @@ from flows.tables.kinds.date import ends_of_dates
 from flows.tables.kinds.dtypes import described, factorized, is_date, names_among, row_of, values_of
 from flows.tables.kinds.ends import ends_that_show
 from flows.tables.kinds.notation import Notation, dates_in, numbers_in
-from flows.tables.schema import Schema, names_of
+from flows.tables.schema import Schema
 from flows.training.data.rounding import ATOM, LEAST_TIES, step_of
 from flows.training.data.table import DataWarning
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.core import FlowsError, positive_int
+from flows.core import FlowsError, as_context, positive_int
 from flows.results.columns import Column
 from flows.results.frames import frame_of, shortened_name
 from flows.results.pictures.axes import places_of, pyplot
@@ -27,7 +27,7 @@ def picture(table: Any, rows: Any, columns: Any, n: int, condition: Any, rng: An
     x, context = _rows(table, rows, condition)
     if len(names) == len(schema.condition) == 1 and schema.numbers:
         both = with_rows(result, x, context, n, rng)
-        if np.ndim(both.context) == 2:
+        if np.ndim(both.context) > len(as_context(result.context_dim) or ()):
             return _band(table, fields[schema.condition[0]], fields[names[0]], both, n, rng)
     both = compared(result, x, context, n, rng)
 
@@ -47,7 +47,7 @@ def _rows(table: Any, rows: Any, condition: Any) -> tuple[Any, Any]:
     if rows is not None:
         if condition is not None:
             raise FlowsError("plot: rows and given are there, and rows have the condition in them; give one of them")
-        read = schema.rows(rows)
+        read = table.rows(rows)
         return read.x, read.context
     if condition is None:
         if schema.condition and table.result.kept is None:
@@ -62,7 +62,9 @@ def _rows(table: Any, rows: Any, condition: Any) -> tuple[Any, Any]:
 def _band(table: Any, condition: Field, target: Field, both: Compared, n: int, rng: Any) -> Any:
     """The one number against its condition."""
     result, notes = table.result, list(both.notes)
-    at = condition.kind.in_units(condition, condition.kind.from_context(condition, np.asarray(both.context, float)))
+    contexts = np.asarray(both.context, float)
+    encoded = contexts[:, 0, 0] if contexts.ndim == 3 else condition.kind.from_context(condition, contexts)
+    at = condition.kind.in_units(condition, encoded)
     cycle = _cycle(condition, at)
 
     def quantiles(places: np.ndarray) -> np.ndarray:
@@ -91,7 +93,7 @@ def _context(table: Any, condition: Field, encoded: np.ndarray) -> np.ndarray:
     """Return what the model sees of values of the one column of the condition."""
     schema = table.schema
     native = schema.native(schema.condition[0], encoded, schema.fitted_to)
-    return np.asarray(schema.context(frame_of(schema.fitted_to, [condition.label], [native], len(encoded))))
+    return np.asarray(table.context_of(frame_of(schema.fitted_to, [condition.label], [native], len(encoded))))
 
 
 def _axis(field: Field) -> Column:

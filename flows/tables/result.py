@@ -9,12 +9,14 @@ import numpy as np
 from scipy.special import logsumexp
 
 from flows.checks.sample import Model, result_model
-from flows.core import FlowsError, as_key, positive_int, warn_user
+from flows.core import FlowsError, as_key, declares, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
-from flows.results.frames import frame_of, header_of, listed
 from flows.results.result import FitResult, Hints, number_of_draws
 from flows.tables.contributions import contributions, p_values
+from flows.tables.fields import Rows, names_of
+from flows.tables.gaps import conditional, drawn, has_roles, imputed, scores_and_p_values, without_gaps
+from flows.tables.one_column import Answers
 from flows.tables.pictures import picture
 from flows.tables.schema import Schema
 from flows.training.options import one_of
@@ -27,7 +29,7 @@ PIECE = 65_536  # rows whose condition is encoded together, as its codes are one
 
 
 @dataclass(frozen=True, eq=False)
-class TableResult(Hints):
+class TableResult(Hints, Answers):
     """A fitted table: a density of its rows, and draws of such rows.
 
     Attributes:
@@ -58,14 +60,15 @@ class TableResult(Hints):
             frame: rows with the columns of the schema, in any order.
             draws: None for the density at the values as they are recorded. k for the log of the mean of the density over k
                 points of the cell that was rounded to each value, the same points for all rows: an estimate of the cell's mass
-                over its width, by which two models of rounded values are compared; at most 10,000.
+                over its width, by which two models of rounded values are compared; at most 10,000. A `flows.AnySubset` has the
+                exact masses in any case.
             errors: "raise" to refuse a row that has no density, "coerce" for -inf where a category is unknown or a value out of
-                bounds, NaN where there is a gap, and a warning that counts them.
+                bounds, NaN where there is a gap, and a warning that counts them. A `flows.AnySubset` scores what is there.
 
         Errors:
             FlowsError, TypeError: a frame that does not fit the schema; the row, the column, the value, and what to do.
         """
-        moves = self._points_of_cells(draws)
+        moves = np.zeros((1, 1)) if self.any_given_any else self._points_of_cells(draws)  # its masses are exact
 
         def score(x: np.ndarray, context: Any) -> np.ndarray:
             log_p = [np.asarray(self.result.log_prob(x + move, context=context), float) for move in moves]
@@ -82,21 +85,68 @@ class TableResult(Hints):
         Args:
             rng: key or seed.
             n: the number of draws, which has to be given; where `given` is a frame, for each of its rows.
-            given: the condition: a dict of values, for all draws, or a frame.
+            given: the condition: a dict of values, for all draws, or a frame; of a `flows.AnySubset` values of any columns,
+                with gaps.
 
         Errors:
             FlowsError: a condition that is missing, or that the model does not have.
         """
-        key, n, condition = as_key(rng), number_of_draws(rng, n), self.condition_of(given)
+        key, n = as_key(rng), number_of_draws(rng, n)
+        if self.any_given_any:
+            return drawn(self._finite, self.schema, key, n, given)
+        condition, roles = self.condition_of(given), has_roles(self.result)
         if condition is None:
             return self.schema.decode(self._finite(key, n))
-        contexts = self.schema.context(condition)
-        return self.schema.decode(self._finite(key, n, contexts), given=self.schema.given(condition, n))
+        contexts = self.schema.context(condition, roles)
+        return self.schema.decode(self._finite(key, n, contexts), given=self.schema.given(condition, n, roles))
+
+    def impute(self, frame: Any, rng: Any = None) -> Any:
+        """Fill the gaps of a frame, by a `flows.AnySubset`: it comes back as it is, with its index, order, ignored columns, and
+        dtypes where they hold the values.
+
+        Args:
+            frame: rows with the columns of the schema, in any order.
+            rng: key or seed, of one joint draw of the gaps of each row. None for the mean of each number, by 64 quantiles, the
+                likeliest code, and the mean direction of an angle, each given the values of the row that are there.
+
+        Errors:
+            FlowsError: another model; as in `log_prob`.
+
+        Example:
+            >>> import flows, numpy, pandas
+            >>> from flows import tables
+            >>> frame = pandas.DataFrame({"size": numpy.random.default_rng(0).normal(size=200), "town": ["Bonn", None] * 100})
+            >>> result = tables.fit(0, frame, model=flows.AnySubset(hidden=(8,)), max_epochs=1, folds=1, verbose=0)
+            >>> bool(result.impute(frame).isna().any(axis=None)), bool(result.impute(frame)["size"].equals(frame["size"]))
+            (False, True)
+        """
+        self._check_any("impute")
+        return imputed(self._finite, self.result, self.schema, frame, rng)
+
+    def conditional(self, asked: Any, given: Any = ()) -> "TableResult":
+        """Return the table of some columns given others, of a `flows.AnySubset`, with the same params: its condition is
+        `given`, whose values may be gaps, and of one number or `Ordinal` it has `cdf`, `quantile` and `interval`.
+
+        Args:
+            asked, given: names of columns; one of them may stand for itself.
+
+        Errors:
+            FlowsError: another model; a column that is not modelled, or is there twice.
+        """
+        self._check_any("conditional")
+        names = (names_of([columns] if isinstance(columns, str) else columns) for columns in (asked, given))
+        return TableResult(*conditional(self.result, self.schema, *names))
+
+    @property
+    def any_given_any(self) -> bool:
+        """Return whether the model is of any columns given any others, `flows.AnySubset`, which takes gaps."""
+        return declares(self.result.init_fun, "roles")
 
     def p_value(self, frame: Any, *, by: str = "density", errors: str = "raise", verbose: int = 1) -> np.ndarray:
         """Return the p-value of each row, (rows,), as `FitResult.p_value`: a share a of rows like the training rows has at most
-        the value a, whatever the model. With errors="coerce" a row without a density has the
-        least value, and a row with a gap NaN.
+        the value a, whatever the model. With errors="coerce" a row without a density has the least value, and a row with a gap
+        NaN. A `flows.AnySubset` ranks log p less what is usual for the columns that a row has, a sum over these, and the share
+        is a of rows with such gaps.
 
         Args:
             frame, errors, verbose: as in `log_prob` and in `contributions`, whose cost "columns" has.
@@ -106,7 +156,7 @@ class TableResult(Hints):
         """
         if one_of("density", "columns")(by, "p_value: by") == "columns":
             return p_values(self.result, self.schema, frame, errors, verbose)
-        return self._scored(self.result.p_value, frame, errors, self._least())
+        return self.log_prob_and_p_value(frame, errors=errors)[1]
 
     def log_prob_and_p_value(self, frame: Any, *, errors: str = "raise") -> tuple[np.ndarray, np.ndarray]:
         """`log_prob` and `p_value` of rows, both (rows,), for the cost of one of them.
@@ -116,6 +166,8 @@ class TableResult(Hints):
         """
 
         def both(x: np.ndarray, context: Any) -> np.ndarray:
+            if self.any_given_any:
+                return scores_and_p_values(self.result, x, context)
             return np.stack(self.result.log_prob_and_p_value(x, context=context))
 
         log_p, usual = self._scored(both, frame, errors, np.array([[-np.inf], [self._least()]]))
@@ -150,44 +202,6 @@ class TableResult(Hints):
         """
         return contributions(self.result, self.schema, frame, errors, verbose)
 
-    def cdf(self, frame: Any) -> np.ndarray:
-        """P(X <= x) of the one column, a number or an `Ordinal`, for each row, (rows,), given the condition in the row.
-
-        Args:
-            frame: rows with the columns of the schema, in any order.
-
-        Errors:
-            FlowsError: several columns, or one that has no order; as in `log_prob`.
-        """
-        answers, rows = self._answers("cdf"), self.schema.rows(frame)
-        return np.asarray(answers.cdf(rows.x, context=rows.context), float)
-
-    def quantile(self, q: Any, given: Any = None) -> Any:
-        """The value below which a share q of the one column lies, in its units, of the shape of q; where `given` is a frame, a
-        frame with its index and a column such as "q0.05" for each q. Of an `Ordinal` the least value with P(X <= value) >= q.
-
-        Args:
-            q: between 0 and 1, a number or an array.
-            given: as in `draw`.
-
-        Errors:
-            FlowsError: several columns, or one that has no order.
-        """
-        return self._answered("quantile", given, q)
-
-    def interval(self, share: float, given: Any = None) -> Any:
-        """The central interval (low, high) that holds a share of the one column, in its units; where `given` is a frame, a
-        frame with its index and the columns "low" and "high".
-
-        Args:
-            share: between 0 and 1.
-            given: as in `draw`.
-
-        Errors:
-            FlowsError: several columns, or one that has no order.
-        """
-        return self._answered("interval", given, share)
-
     def plot(self, rows: Any = None, columns: Any = None, n: int = 2_000, *, given: Any = None, rng: Any = 0) -> Any:
         """Plot draws next to rows, as `FitResult.plot`, in the units of the frame, with columns in its order. Categories are
         bars of shares, beyond 24 the 11 commonest and the others together; dates have an axis of dates. Needs matplotlib.
@@ -218,11 +232,18 @@ class TableResult(Hints):
             ['Bonn', 'Oslo']
             >>> figure.clear()
         """
+        if self.any_given_any and given is not None:
+            names = [str(name) for name in given]
+            asked = self.conditional([name for name in self.schema.columns if name not in names], names)
+            return asked.plot(rows, columns, n, given=given, rng=rng)
+        if self.any_given_any:
+            rows = None if rows is None else without_gaps(self.schema, rows, "plot").native
+            return self.conditional(self.schema.columns).plot(rows, columns, n, rng=rng)
         return picture(self, rows, columns, n, given, rng)
 
     def verify(self, frame: Any) -> RowReport:
         """Tell on which rows the model is not to be trusted, as `FitResult.verify`."""
-        rows = self.schema.rows(frame)
+        rows = self.rows(frame)
         return self.result.verify(rows.x, context=rows.context)
 
     def save(self, path: Any, metadata: dict | None = None) -> None:
@@ -248,7 +269,9 @@ class TableResult(Hints):
 
     def __flows_check__(self) -> Model:
         """Return the model that `flows.check` asks: it reads frames, and draws lie on their steps and within their bounds."""
-        schema, model = self.schema, result_model(self.result)
+        if self.any_given_any:
+            return self.conditional(self.schema.columns).__flows_check__()
+        schema, model, gappy = self.schema, result_model(self.result), declares(self.result.init_fun, "prepares")
 
         def read(frame: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
             if context is not None:
@@ -258,7 +281,7 @@ class TableResult(Hints):
                     else "check: context is given, and the table was fitted without a condition; leave it out"
                 )
             try:
-                rows = schema.rows(frame)
+                rows = self.rows(without_gaps(schema, frame, f"check: {name}") if gappy else frame)
             except (FlowsError, TypeError) as error:
                 error.args = (f"check: {name}: {error}",)
                 raise
@@ -274,6 +297,17 @@ class TableResult(Hints):
         kinds: dict[str, Any] = {name: schema.complete(name).kind for name in schema.codes}
         called = {name: kind.called for name, kind in kinds.items()}
         return replace(model, columns=columns_of(schema.columns, model.region, None, called), read=read, draw=draw)
+
+    def rows(self, frame: Any, errors: str = "raise") -> Rows:
+        # A frame as the model takes it.
+        return self.schema.rows(frame, errors=errors, roles=has_roles(self.result))
+
+    def _check_any(self, what: str) -> None:
+        if not self.any_given_any:
+            raise FlowsError(
+                f"{what}: the model, {self.result.init_fun!r:.60}, is not of any columns given any others; fit one by "
+                "tables.fit(0, frame, model=flows.AnySubset())"
+            )
 
     def _finite(self, key: Any, n: int, contexts: np.ndarray | None = None) -> np.ndarray:
         """Draws as the schema encodes them: n, or n for each of these contexts, one after the other."""
@@ -299,9 +333,9 @@ class TableResult(Hints):
         """Values of a function of rows, (rows,) or several of these, with `outside` for rows that have no density, and NaN for
         rows with gaps."""
         values, refused, lacking = list[np.ndarray](), 0, 0
-        for part in self.schema.pieces(frame, PIECE, errors=errors):
+        for part in self.schema.pieces(frame, PIECE, errors=errors, roles=has_roles(self.result)):
             scores = np.asarray(function(part.x, context=part.context), float)
-            gaps = part.gaps & ~part.outside
+            gaps = part.gaps.any(1) & ~part.outside
             values.append(np.where(part.outside, outside, np.where(gaps, np.nan, scores)))
             refused, lacking = refused + int(part.outside.sum()), lacking + int(gaps.sum())
         if refused or lacking:
@@ -335,54 +369,15 @@ class TableResult(Hints):
             return None
         if condition is None:
             raise FlowsError(f"given is missing; expected values of {', '.join(map(repr, names))}: a dict, or a frame")
-        return self.schema.given(condition)
+        return self.schema.given(condition, roles=has_roles(self.result))
 
     def context_of(self, condition: Any) -> np.ndarray | None:
         # What a model sees of a condition: of a dict one context, of a frame one for each row; None without one.
         frame = self.condition_of(condition)
-        contexts = None if frame is None else self.schema.context(frame)
+        contexts = None if frame is None else self.schema.context(frame, has_roles(self.result))
         return contexts[0] if contexts is not None and isinstance(condition, Mapping) else contexts
-
-    def _answered(self, name: str, condition: Any, argument: Any) -> Any:
-        answers = self._answers(name)
-        answer = getattr(answers, name)(argument, context=self.context_of(condition))
-        answer = np.stack(answer, -1) if isinstance(answer, tuple) else answer
-        values = in_units(self.schema, np.asarray(answer, np.float64))
-        if (header := header_of(condition)) is None:
-            return values
-        labels = ["low", "high"] if name == "interval" else [f"q{float(share)!r}" for share in np.ravel(argument)]
-        if len(set(labels)) < len(labels):
-            raise FlowsError(f"{name}: q is {argument!r:.60}; expected shares that differ, as each names a column of the frame")
-        columns = values.reshape(len(values), -1).T
-        frame = frame_of(header.library, labels, [x.tolist() if x.dtype == object else x for x in columns], len(values))
-        return frame.set_axis(condition.index) if header.library == "pandas" else frame
-
-    def _answers(self, name: str) -> Any:
-        columns = self.schema.columns
-        answers = self.schema[columns[0]].answers(self.result) if len(columns) == 1 else None
-        if answers is None:
-            raise FlowsError(
-                f"{name}: the model is of {len(columns)} columns, {listed(columns)}; expected one number, or one Ordinal. "
-                "Name the others in tables.fit(condition=)"
-            )
-        return answers
 
 
 def steps_of(schema: Schema) -> np.ndarray:
     """The steps of all columns as they are encoded; 0 of codes and of what is continuous."""
     return np.array([*[0.0] * len(schema.codes), *schema.angle_steps, *schema.steps])
-
-
-def in_units(schema: Schema, values: np.ndarray) -> Any:
-    """Encoded values of the one column, of any shape, in the units of the data; infinite values stay, and are gaps of times."""
-    (name,), flat, finite = schema.columns, values.ravel(), np.isfinite(values.ravel())
-    column = schema.native(name, np.where(finite, flat, 0.0), schema.fitted_to)
-    # NumPy has no zones: polars would give such times in Universal Time; pandas hands on objects with theirs.
-    units = np.array(column.to_list(), object) if getattr(column.dtype, "time_zone", None) else column.to_numpy()
-    if not finite.all():
-        if units.dtype.kind in "mM":
-            units = np.where(finite, units, np.array("NaT", units.dtype))
-        else:
-            is_date = schema[name].sort == "times"
-            units = np.where(finite, units, np.array(None)) if is_date else np.where(finite, units.astype(float), flat)
-    return units.reshape(values.shape)[()]

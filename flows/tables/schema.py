@@ -2,17 +2,19 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from flows.core import FlowsError, shortened
+from flows.distributions.conditional import gaps as gaps_of_rows
+from flows.distributions.conditional import given_of
 from flows.results.frames import Frame, check_columns, frame_of, listed, looked_at, one_row, shortened_name, taken_rows
-from flows.tables.fields import Field, Rows, context_of, decodable, encoded_rows, from_json, to_json
+from flows.tables.fields import Field, Rows, context_of, decodable, encoded_rows, from_json, names_of, to_json
 from flows.tables.kinds import Ignored, Kind
-from flows.tables.kinds.dtypes import Dtype
+from flows.tables.kinds.dtypes import Dtype, combined
 
 
 class Schema:
@@ -229,7 +231,7 @@ class Schema:
         table = self._looked_at(frame, "encode", [*self.columns, *self.constants])
         return encoded_rows(self._fields, self.columns, table, "encode", constants=self.constants).x
 
-    def context(self, frame: Any) -> np.ndarray:
+    def context(self, frame: Any, roles: bool = False) -> np.ndarray:
         """Return the numbers that a model sees of the condition, column by column.
 
         Codes become one-hot, angles their cosine and sine. A number with one bound is log(x - low) or -log(high - x), a number
@@ -240,6 +242,7 @@ class Schema:
 
         Args:
             frame: with the columns of the condition; other columns of the schema are not read.
+            roles: for `flows.AnySubset`: values, and which are there, (rows, 2, columns).
 
         Returns:
             float64, (rows, context_dim).
@@ -250,46 +253,54 @@ class Schema:
         if not self.condition:
             raise FlowsError("context: the schema has no condition; name columns of it: infer_schema(frame, condition=[...])")
         table = self._looked_at(frame, "context", self.condition)
-        values = encoded_rows(self._fields, self.condition, table, "context").x
-        return context_of(self._fields, self.condition, table, values, "context")
+        values = encoded_rows(self._fields, self.condition, table, "context", refuse_gaps=not roles).x
+        return given_of(values) if roles else context_of(self._fields, self.condition, table, values, "context")
 
-    def rows(self, frame: Any, *, errors: str = "raise") -> Rows:
+    def rows(self, frame: Any, *, errors: str = "raise", roles: bool = False) -> Rows:
         """Return a frame as numbers: the modelled columns, and what a model sees of the condition.
 
         Args:
             frame: with all columns but ignored ones.
             errors: "raise", or "coerce" to mark rows with a gap, or with a value that its column cannot have, instead.
+            roles: for `flows.AnySubset`: the context has values and roles, by which gaps are absent.
 
         Errors:
             As in `encode`.
         """
-        return next(self.pieces(frame, sys.maxsize, errors=errors))
+        return next(self.pieces(frame, sys.maxsize, errors=errors, roles=roles))
 
-    def pieces(self, frame: Any, size: int, *, errors: str = "raise") -> Iterator[Rows]:
+    def pieces(self, frame: Any, size: int, *, errors: str = "raise", roles: bool = False) -> Iterator[Rows]:
         """Yield rows in pieces of this size, as the context of many rows may be large; without a condition all at once.
 
         Args:
-            frame, errors: as in `rows`.
+            frame, errors, roles: as in `rows`.
             size: rows of a piece.
         """
         table = self._looked_at(frame, "encode", self._fields)
-        rows = encoded_rows(self._fields, self.columns, table, "encode", errors, self.constants)
+        asks_all = roles and not self.condition
+        rows = encoded_rows(self._fields, self.columns, table, "encode", errors, self.constants, not asks_all)
+        if asks_all:
+            x, context = gaps_of_rows(np.where(rows.outside[:, None], np.nan, rows.x))
+            rows = Rows(x, context, rows.outside, np.zeros_like(rows.gaps))
         if not self.condition:
             yield rows
             return
-        condition = encoded_rows(self._fields, self.condition, table, "encode", errors)
-        outside, gaps = rows.outside | condition.outside, rows.gaps | condition.gaps
+        condition = encoded_rows(self._fields, self.condition, table, "encode", errors, (), not roles)
+        outside = rows.outside | condition.outside
+        gaps = np.concatenate([rows.gaps, condition.gaps & (not roles)], 1)
         for start in range(0, table.rows, size):
             part = slice(start, start + size)
-            context = context_of(self._fields, self.condition, table.sliced(part), condition.x[part], "encode")
+            if roles:
+                context = given_of(condition.x[part])
+            else:
+                context = context_of(self._fields, self.condition, table.sliced(part), condition.x[part], "encode")
             yield Rows(rows.x[part], context, outside[part], gaps[part])
 
     def gaps(self, frame: Any) -> dict[str, np.ndarray]:
         """Tell which rows have a gap, for each column that has gaps and no value for them."""
-        table = self._looked_at(frame, "gaps", self._fields)
-        names = [name for name in (*self.columns, *self.condition) if not self[name].gaps_are_values]
-        masks = {name: self.complete(name).encoded(name, table, "gaps").gaps for name in names}
-        return {name: mask for name, mask in masks.items() if mask.any()}
+        gaps = next(self.pieces(frame, sys.maxsize, errors="coerce")).gaps
+        names = *self.columns, *self.constants, *self.condition
+        return {name: mask for name, mask in zip(names, gaps.T, strict=True) if mask.any()}
 
     def decode(self, array: Any, given: Any = None) -> Any:
         """Numbers as a frame of the library, the order and the dtypes that the schema was fitted to.
@@ -313,12 +324,13 @@ class Schema:
         names = [name for name in self._fields if name in native]
         return frame_of(library, [self._fields[name].label for name in names], [native[name] for name in names], rows)
 
-    def given(self, values: Any, n: int = 1) -> Any:
+    def given(self, values: Any, n: int = 1, roles: bool = False) -> Any:
         """A frame of the condition, for `context` and `decode`, with n copies of each row.
 
         Args:
             values: a dict of one value for each column of the condition, or a frame with these columns.
             n: how often each row is repeated, one after the other.
+            roles: as in `context`; then values may be gaps.
 
         Errors:
             As in `context`; FlowsError: a dict that lacks a column, or has another.
@@ -328,7 +340,7 @@ class Schema:
         if isinstance(values, Mapping):
             values = one_row(self._library("given"), values)
         table = self._looked_at(values, "given", self.condition)
-        encoded_rows(self._fields, self.condition, table, "given")
+        encoded_rows(self._fields, self.condition, table, "given", refuse_gaps=not roles)
         return taken_rows(table.native, np.repeat(np.arange(table.rows), n))
 
     def to_json(self) -> str:
@@ -372,10 +384,12 @@ class Schema:
         table = self._looked_at(condition, "decode: given", self.condition)
         if table.rows != rows:
             raise FlowsError(f"decode: given has {table.rows} rows and the array {rows}; expected the same number")
-        return {
-            name: self.native(name, self._fields[name].checked(name, table, "decode: given", "raise").values, library)
-            for name in self.condition
-        }
+        columns = dict[str, Any]()
+        for name in self.condition:
+            values, _, gaps = self._fields[name].checked(name, table, "decode: given", "raise", gaps=False)
+            columns[name] = self.native(name, np.where(gaps, 0, values), library)
+            columns[name] = combined(columns[name], None, gaps) if gaps.any() else columns[name]
+        return columns
 
 
 def _kind(name: str, kind: Any) -> Kind:
@@ -383,10 +397,3 @@ def _kind(name: str, kind: Any) -> Kind:
         call = f"; call it: {kind.__name__}()" if isinstance(kind, type) and issubclass(kind, Kind) else ""
         raise TypeError(f"Schema: the kind of column {name!r} is {kind!r:.60}; expected one such as tables.Real(){call}")
     return kind
-
-
-def names_of(condition: Any) -> tuple[str, ...]:
-    """The names of a condition, as text."""
-    if isinstance(condition, str | Set | Mapping) or not isinstance(condition, Iterable):
-        raise TypeError(f"condition is {condition!r:.60}; expected a list of names of columns")
-    return tuple(map(str, condition))

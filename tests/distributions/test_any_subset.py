@@ -11,6 +11,7 @@ import pytest
 
 import flows
 from flows.conditionals import Angle, Category, Number
+from flows.distributions.conditional import expectation_of
 
 KINDS = (Category(3), Number(0, 4, step=1.0), Angle(24.0), Number(low=0), Category(2))
 MODEL = flows.AnySubset(*KINDS, hidden=(4,), num_bins=2)
@@ -64,6 +65,30 @@ def test_densities_and_masses_sum_to_one(functions):
     numbers[:, 3] = np.exp(np.linspace(-25, 25, 20_000))
     density = np.exp(log_pdf(params, numbers, context=context("gggag", numbers))) * numbers[:, 3]
     assert abs(np.trapezoid(density, np.log(numbers[:, 3])) - 1) < 1e-3
+
+
+def test_what_is_expected_is_a_mean(functions):
+    """By sums over codes, and over fine grids of an angle and of a number, next to 64 quantiles."""
+    params, log_pdf, _ = functions
+    function, _, likeliest = expectation_of(MODEL, D)
+    given = context("aagaa", ROWS[:1])
+    single = jax.tree.map(np.float32, params)
+    expected = np.asarray(function(single, jnp.asarray(given, jnp.float32))[0])
+    codes = np.tile(ROWS[:1], (5, 1))
+    codes[:, 1] = np.arange(5)
+    counts = np.exp(log_pdf(params, codes, context=context("xagxx", codes)))
+    codes[:3, 0] = np.arange(3)
+    masses = np.exp(log_pdf(params, codes[:3], context=context("axgxx", codes[:3])))
+    np.testing.assert_allclose(expected[:3], masses, rtol=1e-5)
+    assert abs(expected[3 + 2] - counts @ np.arange(5)) < 0.02
+    numbers = np.tile(ROWS[:1], (20_000, 1))
+    grid = np.linspace(-25, 25, 20_000)
+    numbers[:, 3] = np.exp(grid)
+    density = np.exp(log_pdf(params, numbers, context=context("xxgax", numbers)) + grid)
+    quantiles = np.interp((np.arange(64) + 0.5) / 64, np.cumsum(density) * (grid[1] - grid[0]), grid)
+    assert abs(expected[3 + 3] / np.exp(quantiles).mean() - 1) < 0.01
+    row = likeliest(np.asarray(expected)[None])[0]
+    assert row[0] == masses.argmax() and row[4] == expected[-2:].argmax() and row[3] == expected[3 + 3]
 
 
 @pytest.mark.parametrize(("before", "after"), [("axxxx", "gaaaa"), ("aaaxx", "gggaa")])

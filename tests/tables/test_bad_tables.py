@@ -41,7 +41,7 @@ REFUSED = {
         "z",
         "expected one of 'a', 'b'. Correct it, or pool such values: schema.replace({'town'",
     ),
-    "unknown gap": ("town", None, "is a gap; expected one of 'a', 'b'"),
+    "unknown gap": ("town", None, "is a gap; expected a value of Category(values=('a', 'b')). Fit rows with gaps by"),
     "below": (
         "n",
         -1,
@@ -56,7 +56,8 @@ REFUSED = {
     "a gap": (
         "x",
         None,
-        "is a gap; expected a value of Real(low=0, high=1). Drop such rows, as tables",
+        "is a gap; expected a value of Real(low=0, high=1). Fit rows with gaps by tables.fit(0, frame, "
+        "model=flows.AnySubset()), drop such rows, as tables",
     ),
     "NaN": ("w", float("nan"), "is a gap; expected a value of"),
     "a gap of whole numbers": ("n", None, "is a gap; expected a value of"),

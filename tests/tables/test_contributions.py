@@ -210,7 +210,10 @@ def test_masses_are_those_of_counts():
 def test_columns_come_back_in_the_order_of_the_frame_given(monkeypatch):
     """As what is asked of rows that have a density are here their codes, angles and numbers themselves."""
     monkeypatch.setattr(sys.modules["flows.tables.contributions"], "_scores", lambda result, schema, x, *_: x)
-    result, frame = tables.TableResult(SCHEMA.fitted(mixed(50)), None), mixed(50)[["kind", *BOX, "colour"]]
+    result, frame = (
+        tables.TableResult(SCHEMA.fitted(mixed(50)), SimpleNamespace(context_dim=0)),
+        mixed(50)[["kind", *BOX, "colour"]],
+    )
     got = result.contributions(frame, verbose=0)
     assert list(got.columns) == list(frame.columns)
     np.testing.assert_array_equal(got[list(result.schema.columns)], result.schema.encode(frame))

@@ -64,7 +64,7 @@ def test_a_gap_is_no_value(library):
     assert schema.gaps(gapped)["x"].tolist() == [False, True, False]
     assert "row 1, is a gap; expected a value of Ordinal(" in error_of(lambda: schema.encode(gapped))
     rows = schema.rows(gapped, errors="coerce")
-    assert rows.gaps.tolist() == [False, True, False] and not rows.outside.any() and np.isnan(rows.x[1, 0])
+    assert rows.gaps.any(1).tolist() == [False, True, False] and not rows.outside.any() and np.isnan(rows.x[1, 0])
     said = error_of(lambda: schema.encode(library({"x": ["small", "huge"]})))
     assert "row 1, is 'huge'; expected one of 'small', 'medium', 'large'" in said and "give it a place" in said
     assert "None, a gap, which has no place in an order" in error_of(lambda: Ordinal(["a", None]))

@@ -167,7 +167,8 @@ def test_metadata_do_not_hide_the_schema(tmp_path):
 def test_a_row_out_of_bounds_has_a_density_of_zero_and_one_with_a_gap_has_none():
     """Whatever a model says of them: of this one, log p is the share."""
     frame = mixed(6, seed=2)
-    result = tables.TableResult(SCHEMA.fitted(frame), SimpleNamespace(log_prob=lambda x, context: x[:, 3]))
+    model = SimpleNamespace(log_prob=lambda x, context: x[:, 3], init_fun=None, context_dim=0)
+    result = tables.TableResult(SCHEMA.fitted(frame), model)
     scores = frame["share"].to_numpy().copy()
     frame.loc[1, "colour"], frame.loc[2, "level"], frame.loc[3, "share"], frame.loc[4, "share"] = "pink", 7.0, np.nan, -0.5
     scores[[1, 2, 4]], scores[3] = -np.inf, np.nan

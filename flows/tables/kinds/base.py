@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flows import conditionals
 from flows.core import FlowsError, shortened
 from flows.results.columns import Column
 from flows.results.frames import SHOWN
@@ -27,7 +28,7 @@ class Entries(NamedTuple):
     Attributes:
         values: (rows,), NaN where there is a gap, -1 for a value that is not a known category.
         outside: (rows,), True for values that the kind does not have: unknown, infinite, not within the bounds.
-        gaps: (rows,), True for missing values, where the kind has no value for gaps.
+        gaps: (rows,), True for missing values, unless a gap is one of the values of the kind.
     """
 
     values: np.ndarray
@@ -40,7 +41,7 @@ class Kind:
 
     block = ""  # part of an encoded row in which the column stands: "codes", "angles", "numbers"; "" where it is not modelled
     sort = ""  # of values: "numbers" or "times", of which facts stay known under another kind of the sort
-    gaps_are_values, is_read = False, True
+    is_read = True
 
     def __repr__(self) -> str:
         """Return code, without the arguments that are at their default."""
@@ -54,6 +55,7 @@ class Kind:
     expected: Any  # (name, field, value) -> (what there should be in place of a value, what to do)
     context: Any  # (name, field, column, values, what) -> what a model sees of a column of the condition, (rows, width)
     from_context: Any  # (field, context) -> values, the inverse of `context`
+    conditional: Any  # (name, field) -> the column for `flows.AnySubset`, a kind of `flows.conditionals`
 
     def is_learnt(self, field: Any) -> bool:  # whether all is known that encoding needs
         return True
@@ -96,6 +98,12 @@ class Kind:
     def from_units(self, field: Any, values: np.ndarray) -> np.ndarray:
         start, unit = self.units(field)
         return np.asarray(values * unit - start)
+
+
+def line(low: float, high: float, step: float) -> conditionals.Kind:
+    """Numbers for `flows.AnySubset`, between ends that may be infinite."""
+    ends = [float(end) if math.isfinite(end) else None for end in (low, high)]
+    return conditionals.Number(ends[0], ends[1], step)
 
 
 @dataclass(frozen=True, repr=False)

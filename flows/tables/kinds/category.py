@@ -8,12 +8,13 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 
-from flows.core import FlowsError
+from flows import conditionals
+from flows.core import FlowsError, as_context
 from flows.results.columns import Column
 from flows.results.frames import as_numbers
 from flows.results.one_column import ends_of, shares_of
 from flows.tables.kinds.base import Entries, Kind, as_plain, check_decodable, checked_plain, one_of_values, shown
-from flows.tables.kinds.dtypes import column_of, factorized, gaps_of, holds_times, is_date, is_duration, row_of
+from flows.tables.kinds.dtypes import column_of, factorized, holds_times, is_date, is_duration, row_of
 
 FEW_ROWS = 5  # a value in fewer is pooled, where `other` is given
 PLAIN = str | bool | int | float | np.generic  # what categories are
@@ -60,6 +61,9 @@ class Codes(Kind):
     def from_context(self, field: Any, context: np.ndarray) -> np.ndarray:
         return context.argmax(1).astype(float)
 
+    def conditional(self, name: str, field: Any) -> conditionals.Kind:
+        return conditionals.Category(len(self.known))
+
     def axis(self, field: Any, name: str) -> Column:
         return Column(name, low=-0.5, high=len(self.known) - 0.5, classes=len(self.known), called=self.called)
 
@@ -88,8 +92,6 @@ class Category(Codes):
     def __post_init__(self) -> None:
         object.__setattr__(self, "other", checked_plain("Category", self.other))
         object.__setattr__(self, "values", checked_values("Category", self.values))
-
-    gaps_are_values = True
 
     def learnt(self, name: str, field: Any, column: Any, what: str) -> Any:
         """A category with the values of a column in their order, then a gap, and the pool last."""
@@ -150,11 +152,6 @@ class Ordinal(Codes):
             raise FlowsError(f"{what}: column {name!r} holds {got}; expected values, the least first: Ordinal([...])")
         return replace(field, kind=Ordinal(tuple(values)))
 
-    def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
-        codes, outside, _ = super().encoded(name, field, column, what)
-        gaps = gaps_of(column)
-        return Entries(np.where(gaps, np.nan, codes), outside & ~gaps, gaps)
-
     def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
         return one_of_values(self.known), (
             f"Correct it, or give it a place: schema.replace({{{name!r}: Ordinal([...])}}) before the model is fitted"
@@ -174,7 +171,7 @@ class OrdinalAnswers:
         """P(X <= code), (rows, classes), for contexts (rows, *context); (1, classes) for one context or none."""
         codes, keywords, rows = np.arange(float(self.classes)), {}, 1
         if context is not None:
-            contexts = np.atleast_2d(context)
+            contexts = np.reshape(context, (-1, *(as_context(self.result.context_dim) or ())))
             rows, keywords = len(contexts), {"context": np.repeat(contexts, self.classes, 0)}
         log_p = np.asarray(self.result.log_prob(np.tile(codes, rows)[:, None], **keywords), float)
         return np.cumsum(np.exp(log_p).reshape(rows, self.classes), 1)
@@ -189,7 +186,8 @@ class OrdinalAnswers:
         q, shares = shares_of(as_numbers(q, "q")), self.shares(context)
         ends = shares.reshape(len(shares), *[1] * q.ndim, self.classes)
         codes = np.minimum((ends < q[..., None]).sum(-1), self.classes - 1).astype(float)
-        return codes if np.ndim(context) > 1 else codes[0]
+        several = context is not None and np.ndim(context) > len(as_context(self.result.context_dim) or ())
+        return codes if several else codes[0]
 
     def interval(self, share: float, context: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """The codes between which a share lies at least, as little below as above."""
@@ -217,8 +215,6 @@ class Constant(Kind):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", checked_plain("Constant", self.value))
-
-    gaps_are_values = True
 
     def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
         return codes_of(name, column, (self.value,), None, what, constant=True)
@@ -294,13 +290,15 @@ def in_order(values: list[Any], dtype: Any) -> list[Any]:
 
 
 def codes_of(name: str, column: Any, known: Sequence[Any], other: Any, what: str, constant: bool = False) -> Entries:
-    """The codes of a column, the places of its values among the known ones; -1 for an unknown value."""
+    """The codes of a column, the places of its values among the known ones; -1 for an unknown value, NaN for a gap, unless it
+    has a code."""
     codes = {value: code for code, value in enumerate(known)}
     unknown = -1 if other is None else codes.get(other, -1)
     places, values = factorized_plain(name, column, what, constant)
-    table = np.array([*(codes.get(value, unknown) for value in values), codes.get(None, unknown)], np.float64)
+    gap = codes.get(None, np.nan if other is None else unknown)
+    table = np.array([*(codes.get(value, unknown) for value in values), gap], np.float64)
     entries = table[places]  # a gap has the place -1, the last
-    return Entries(entries, entries < 0, np.zeros(len(entries), bool))
+    return Entries(entries, entries < 0, np.isnan(entries))
 
 
 def taken(few: Any, places: np.ndarray) -> Any:

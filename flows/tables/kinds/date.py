@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flows import conditionals
 from flows.core import FlowsError
 from flows.results.columns import Column
-from flows.tables.kinds.base import WHOLE, Entries, Kind, as_plain, check_decodable, check_step, without_numpy
+from flows.tables.kinds.base import WHOLE, Entries, Kind, as_plain, check_decodable, check_step, line, without_numpy
 from flows.tables.kinds.category import taken
 from flows.tables.kinds.dtypes import (
     column_of,
@@ -141,6 +142,10 @@ class DateTime(Kind):
         """The first and the last step within the bounds, in seconds since the least date."""
         low, high = (np.array(self._bounds()) - _from_text(field.least, "us")) / (1e6 * field.step)
         return float(np.ceil(low - WHOLE)) * field.step, float(np.floor(high + WHOLE)) * field.step
+
+    def conditional(self, name: str, field: Any) -> conditionals.Kind:
+        low, high = field.ends
+        return line(low, high, field.step)
 
     def _bounds(self) -> tuple[float, float]:
         """The ends in microseconds since 1970, infinite where a side is open."""

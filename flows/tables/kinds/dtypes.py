@@ -101,6 +101,18 @@ def without_zone(column: Any, zone: str | None = None) -> tuple[Any, Any]:
     return nw.from_native(both[0], series_only=True), nw.from_native(both[1], series_only=True)
 
 
+def combined(column: Any, other: Any, mask: np.ndarray) -> Any:
+    """Return a native column with the values of another where a mask is True; with gaps there, if the other is None."""
+    if hasattr(column, "iloc"):
+        if other is not None:
+            other = type(column)(other.to_list(), column.index) if not hasattr(other, "iloc") else other.set_axis(column.index)
+        return column.where(~mask, other)
+    pl = module_of("polars")
+    values = [None] * len(column) if other is None else other if isinstance(other, pl.Series) else other.to_list()
+    other = pl.Series(column.name, values, strict=False)
+    return column.zip_with(pl.Series(~mask), other if column.dtype == pl.Null else other.cast(column.dtype, strict=False))
+
+
 def gaps_of(column: Any) -> np.ndarray:
     """Tell which rows have no value: null, or NaN."""
     gaps = column.is_null().to_numpy()

@@ -1,4 +1,4 @@
-"""Numbers on the line, between bounds, or modulo a period: counted from an offset in float64, and rounded back in it."""
+"""Numbers on the line, or between bounds: counted from an offset in float64, and rounded back in it."""
 
 import decimal
 import math
@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from flows import conditionals
 from flows.core import FlowsError
-from flows.results.columns import Column
-from flows.tables.kinds.base import WHOLE, Entries, Kind, check_box, check_decodable, check_number, check_step, without_numpy
+from flows.tables.kinds.base import (
+    Entries,
+    Kind,
+    check_box,
+    check_decodable,
+    check_step,
+    line,
+    without_numpy,
+)
 from flows.tables.kinds.dtypes import (
     are_names,
     column_of,
@@ -64,6 +72,7 @@ class Number(Kind):
             # Steps start at the low end or the least value, if all values are on them; others are rounded to those from 0.
             starts = [start for start in (self.low, least) if start is not None]
             origin = next((start for start in starts if _begin_at(values, start, step)), self.low or 0.0)
+            least = origin + math.floor((least - origin) / step + ON_GRID) * step  # on a step, too
         # A low end is the offset, so the least value is not needed: a file has as few values of rows as can be.
         known = field.least if self.low is not None or field.least is not None else least
         return replace(field, least=known, origin=origin, digits=digits)
@@ -157,6 +166,12 @@ class Number(Kind):
     def units(self, field: Any) -> tuple[float, float]:
         return float(field.offset), 1.0
 
+    def conditional(self, name: str, field: Any) -> conditionals.Kind:
+        low, high = field.ends
+        if step := field.step:  # ends are steps
+            low, high = (_first_of(field) + places * step for places in _places_of_ends(field))
+        return line(low, high, step)
+
 
 @dataclass(frozen=True, repr=False)
 class Real(Number):
@@ -247,94 +262,6 @@ class Integer(Number):
         return np.clip(whole, self.low, self.high) if (self.low, self.high) != (None, None) else whole
 
 
-@dataclass(frozen=True, repr=False)
-class Circular(Number):
-    """A number modulo a period: an angle, a direction, the time of day.
-
-    Args:
-        period: after which values come again, in the units of the column, such as 360.
-        low: the least decoded value; decoded values lie in [low, low + period). Any finite number can be encoded.
-        step: the distance of neighbouring values; the period is a whole number of steps. None where values are continuous.
-
-    Errors:
-        FlowsError: a period or a step that is not above 0, or a period that is not a whole number of steps.
-
-    Example:
-        >>> from flows import tables
-        >>> tables.Circular(360, step=10)
-        Circular(period=360, step=10)
-    """
-
-    period: float
-    low: float = 0.0
-    step: float | None = None
-
-    def __post_init__(self) -> None:
-        check_number("Circular", "period", self.period)
-        check_number("Circular", "low", self.low)
-        without_numpy(self)
-        check_step("Circular", self.step)
-        if self.period <= 0:
-            raise FlowsError(f"Circular: period is {self.period!r}; expected a number above 0")
-        if self.step is not None:
-            turns = self.period / self.step
-            if round(turns) < 1 or abs(turns - round(turns)) > WHOLE * turns:
-                raise FlowsError(
-                    f"Circular: period is {self.period!r} and step is {self.step!r}; expected a whole number of steps"
-                )
-
-    block = "angles"
-
-    def is_learnt(self, field: Any) -> bool:
-        return True
-
-    def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
-        values, gaps = values_of(name, column, what)
-        outside = np.isinf(values)
-        with np.errstate(invalid="ignore"):
-            return Entries(self._turned(field, np.where(outside, np.nan, values)), outside, gaps)
-
-    def ends(self, field: Any) -> tuple[float, float]:
-        return -np.inf, np.inf
-
-    def width(self, field: Any) -> int:
-        return 2
-
-    def context(self, name: str, field: Any, column: Any, values: np.ndarray, what: str) -> np.ndarray:
-        turns = 2 * np.pi * values / self.period
-        return np.stack([np.cos(turns), np.sin(turns)], 1)
-
-    def from_context(self, field: Any, context: np.ndarray) -> np.ndarray:
-        return np.asarray(np.mod(np.arctan2(context[:, 1], context[:, 0]) / (2 * np.pi), 1.0) * self.period)
-
-    def axis(self, field: Any, name: str) -> Column:
-        return Column(name, low=float(self.low), high=float(self.low + self.period), period=float(self.period), step=field.step)
-
-    def in_units(self, field: Any, values: np.ndarray) -> np.ndarray:
-        return np.asarray(self.low + np.mod(values, self.period))
-
-    def _restored(self, field: Any, values: np.ndarray) -> np.ndarray:
-        """Angles in [low, low + period)."""
-        numbers = self.low + self._turned(field, values + self.low)
-        digits = field.digits if self.step is None else decimals_of(self.step, self.low, field.origin or 0.0)
-        if digits is not None and digits <= MOST_DIGITS:
-            numbers = np.round(numbers, digits)
-        end = self.low + self.period
-        if is_single(field.dtype or "float64"):
-            numbers = np.where(numbers.astype(np.float32) >= np.float32(end), self.low, numbers)
-        return np.where(numbers >= end, self.low, numbers)
-
-    def _turned(self, field: Any, values: np.ndarray) -> np.ndarray:
-        """Angles from the low end on, in [0, period)."""
-        angles = np.mod(values.astype(np.float64) - self.low, self.period)
-        if self.step is None:
-            return np.where(angles >= self.period, 0.0, angles)  # a rounding error below 0 becomes the period
-        turns = round(self.period / self.step)
-        first = np.mod((self.low if field.origin is None else field.origin) - self.low, self.step)
-        first = first if first < (1 - ON_GRID) * self.step else 0.0
-        return first + np.mod(np.rint((angles - first) / self.step), turns) * self.step
-
-
 def _begin_at(values: np.ndarray, start: float, step: float) -> bool:
     places = (values - start) / step
     return bool((np.abs(places - np.rint(places)) <= ON_GRID).all())
@@ -367,12 +294,21 @@ def _without_overflow(values: np.ndarray, offset: int) -> bool:
 
 def _on_steps(field: Any, numbers: np.ndarray) -> np.ndarray:
     """Encoded numbers at the nearest of the steps within the bounds."""
-    step, first = field.step, float(field.origin or 0) - float(field.offset)
-    low, high = ((end - first) / step for end in field.ends)
-    slack = ON_GRID  # bounds that lie on a step but for rounding
-    places = np.clip(np.rint((numbers - first) / step), np.ceil(low - slack), np.floor(high + slack))
+    step, first = field.step, _first_of(field)
+    places = np.clip(np.rint((numbers - first) / step), *_places_of_ends(field))
     digits = decimals_of(step, float(field.origin or 0), float(field.offset))
     return np.round(first + places * step, digits) if digits <= MOST_DIGITS else first + places * step
+
+
+def _first_of(field: Any) -> float:
+    """The step from which steps are counted, encoded."""
+    return float(field.origin or 0) - float(field.offset)
+
+
+def _places_of_ends(field: Any) -> tuple[float, float]:
+    """The first and the last step within the bounds, counted in steps; infinite where a side is open."""
+    low, high = ((end - _first_of(field)) / field.step for end in field.ends)
+    return np.ceil(low - ON_GRID), np.floor(high + ON_GRID)  # bounds that lie on a step but for rounding
 
 
 def _within_digits(kind: Any, numbers: np.ndarray, digits: int) -> np.ndarray:
