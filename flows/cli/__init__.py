@@ -1,4 +1,4 @@
-"""The command line: `flows fit`, `schema`, `sample`, `score`, `check`, `plot`, `show` and `compare`, over `flows.tables`.
+"""The command line over `flows.tables`: `flows fit`, schema, sample, impute, score, check, plot, show and compare.
 
 `app.py` puts the commands together, `command.py` has the options that several share, and turns errors into one line and an exit
 status. `source.py` reads files in blocks of rows, `models.py` gives them the dtypes of a schema and asks fitted tables about

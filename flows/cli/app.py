@@ -7,6 +7,7 @@ import typer
 from flows.cli.check import check, plot
 from flows.cli.command import USER, flushed, tell
 from flows.cli.fit import fit
+from flows.cli.impute import impute
 from flows.cli.sample import sample
 from flows.cli.score import score
 from flows.cli.show import compare, schema, show
@@ -16,6 +17,7 @@ EXAMPLES = {  # in the order of the help
     fit: "flows fit power.csv -o power.flows --minutes 2",
     schema: "flows schema power.csv -o schema.json",
     sample: "flows sample power.flows -n 1000 -o drawn.csv",
+    impute: "flows impute power.flows gaps.csv -o full.csv",
     score: "flows score power.flows power.csv -o scored.csv",
     check: "flows check power.flows new.csv --train power.csv",
     plot: "flows plot power.flows power.csv -o pairs.png --columns voltage_v --columns active_power_kw",

@@ -25,6 +25,7 @@ class Models(StrEnum):
     MAF = "MAF"
     RealNVP = "RealNVP"
     Gaussian = "Gaussian"
+    AnySubset = "AnySubset"
 
 
 ENDS = {  # by whether time was over
@@ -46,7 +47,9 @@ def fit(
     weights: Annotated[Optional[str], typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
     groups: Annotated[Optional[str], typer.Option("--groups", metavar="COL", help="Hold out equal values together.")] = None,
     order: Annotated[Optional[str], typer.Option("--order", metavar="COL", help="Hold out rows of the last values.")] = None,
-    model: Annotated[Models, typer.Option("--model", help="Model of numbers; auto keeps the best of several.")] = Models.auto,
+    model: Annotated[
+        Models, typer.Option("--model", help="Model of numbers; auto keeps the best of several, AnySubset takes gaps.")
+    ] = Models.auto,
     minutes: Annotated[float, typer.Option("--minutes", help="Minutes after which the fit ends with its epoch.")] = 5.0,
     max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Limit of epochs for each model.")] = None,
     rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="Fit this many rows, drawn at random.")] = None,
@@ -60,7 +63,7 @@ def fit(
     check_output(output, shared.force, data, schema)
     source = Source(data, reading_of(shared, data))
     columns = Columns.of(condition, ignore, weights, groups, order)
-    block, known = read(source, schema, columns, rows, shared.seed)
+    block, known = read(source, schema, columns, rows, shared.seed, model == Models.AnySubset)
     if not (shared.quiet or shared.json):
         print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)
     keep_programs(shared.no_cache)
@@ -80,7 +83,7 @@ def fit(
             verbose=verbose,
         ),
         block,
-        "Correct it, or give --drop-gaps where it is a gap, or --schema with other kinds",
+        "Correct it, or give --model AnySubset or --drop-gaps where it is a gap, or --schema with other kinds",
     )
     limited, (result, ahead) = time.monotonic() - start >= 60 * minutes, _leading(result)
     result.save(output, source.reading.metadata)
@@ -99,6 +102,8 @@ def fit(
 
 def _model(model: Models, conditional: bool, numbers: bool) -> Any:
     """Return the model of the numbers, as `tables.fit` takes it."""
+    if model == Models.AnySubset:
+        return flows.AnySubset()
     if model == Models.auto or not numbers:
         return "auto"
     if model == Models.Gaussian:

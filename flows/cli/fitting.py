@@ -33,9 +33,10 @@ class Columns(NamedTuple):
 
 
 def read(
-    source: Source, path: str | None, columns: Columns, rows: int | None = None, seed: int = 0
+    source: Source, path: str | None, columns: Columns, rows: int | None = None, seed: int = 0, takes_gaps: bool = False
 ) -> "tuple[Block, flows.tables.Schema]":
-    """All rows of a file, or some of them at random, and their schema: from a file of JSON, or as columns suggest."""
+    """All rows of a file, or some of them at random, and their schema: from a file of JSON, or as columns suggest; for a
+    model that takes gaps, categories are without them."""
     schema = None if path is None else _schema_of(path, columns)
     block = source.whole()
     there = block.frame.columns
@@ -53,7 +54,9 @@ def read(
     block = with_columns(block, [_typed(column, schema, block) for column in block.frame.get_columns()])
     if rows is not None and rows < len(block.frame):
         block = block.taken(np.sort(np.random.default_rng(seed).choice(len(block.frame), rows, replace=False)))
-    schema = _suggested(block, columns) if schema is None else schema
+    if schema is None:
+        schema = _suggested(block, columns)
+        schema = flows.tables.gaps.without_codes_of_gaps(schema, None) if takes_gaps else schema
     _check_range(block, schema, columns)
     for name in columns.ignore:  # they are in the schema, so that rows to score may have them, and may not
         schema = schema.ignoring(name, "--ignore")

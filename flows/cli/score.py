@@ -110,7 +110,7 @@ class Odd:
         names, values = np.full(len(rows), None, object), np.full(len(rows), np.nan)
         if len(places):
             if self.usual is None:  # of draws; with a condition, at its values in these rows
-                contexts = schema.rows(rows, errors="coerce").context
+                contexts = self.table.rows(rows, errors="coerce").context
                 self.usual = flows.tables.contributions.usual_values(self.table.result, schema, contexts, self.verbose)
             frame = self.table.contributions(rows[places], errors="coerce", verbose=self.verbose)
             contributions = frame.select(schema.columns).to_numpy()

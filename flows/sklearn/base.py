@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from flows import tables
-from flows.core import FlowsError, native, number, to_json, warn_user
+from flows.core import FlowsError, declares, native, number, to_json, warn_user
 from flows.persistence.models import foreign_constructors, rows_held
 from flows.results.frames import SHOWN, collected, frame_of, header_of, looked_at, module_of
 from flows.results.pieces import by_pieces
 from flows.results.result import Hints
+from flows.tables.gaps import has_roles, without_codes_of_gaps
 from flows.tables.infer import infer_schema, schema_of_numbers
 
 ROWS = 256  # that are scored together: one program for any number of rows, so that scores do not depend on that number
@@ -59,6 +60,7 @@ class TableEstimator(Hints, BaseEstimator):
         if schema is None:
             nameless = self._fitted_to_array or is_nameless(frame)  # rows to come may lie beyond the ends of these
             schema = schema_of_numbers(frame, "fit") if nameless else infer_schema(frame, ends=False)
+            schema = without_codes_of_gaps(schema, None) if get_tags(self).input_tags.allow_nan else schema
         elif not isinstance(schema, tables.Schema):
             raise TypeError(f"schema is a {type(schema).__name__}; expected a flows.tables.Schema, or None")
         elif schema.condition:
@@ -68,6 +70,16 @@ class TableEstimator(Hints, BaseEstimator):
             )
         return frame, schema, weights_of(frame, sample_weight)
 
+    def _model(self) -> Any:
+        return self.model
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        model = self._model()
+        several = model.values() if isinstance(model, dict) else np.ravel(np.array(model, object))
+        tags.input_tags.allow_nan = any(declares(one, "roles") for one in several)
+        return tags
+
     def _fit(self, frame: Any, schema: Any, weights: Any, groups: Any, order: Any, folds: int | None = None) -> None:
         if (minutes := self.minutes) is not None:
             number(minutes, "minutes", lambda x: x > 0, "a number above 0, or None for no limit")
@@ -75,7 +87,7 @@ class TableEstimator(Hints, BaseEstimator):
             seed_of(self.random_state),
             frame,
             schema,
-            model=self.model,
+            model=self._model(),
             weights=weights,
             folds=folds if self.folds is None else self.folds,
             groups=groups,
@@ -140,10 +152,9 @@ def log_prob(table: tables.TableResult, frame: Any, *, outside: bool = False) ->
     Args:
         outside: give -inf to rows with a value that its column cannot have, instead of refusing them.
     """
-    if outside:
-        _refuse_gaps(table.schema, frame)
     parts = list[np.ndarray]()
-    for rows in table.schema.pieces(frame, 2**16, errors="coerce" if outside else "raise"):
+    for rows in table.schema.pieces(frame, 2**16, errors="coerce" if outside else "raise", roles=has_roles(table.result)):
+        _refuse_gaps(table.schema, rows)
         inside, scores = ~rows.outside, np.full(len(rows.x), -np.inf)
         scores[inside] = in_chunks(table, rows.x[inside], None if rows.context is None else rows.context[inside])
         parts.append(scores)
@@ -165,12 +176,13 @@ def in_chunks(table: tables.TableResult, x: np.ndarray, context: np.ndarray | No
     return scores.astype(np.float64)
 
 
-def _refuse_gaps(schema: tables.Schema, frame: Any) -> None:
-    for name, gaps in schema.gaps(frame).items():
-        raise FlowsError(
-            f"column {name!r}, row {int(gaps.argmax())}, is a gap, the first of {int(gaps.sum())}; expected a value of "
-            f"{schema[name]!r}. Drop such rows, or fill them"
-        )
+def _refuse_gaps(schema: tables.Schema, rows: tables.Rows) -> None:
+    for name, gaps in zip((*schema.columns, *schema.constants, *schema.condition), rows.gaps.T, strict=True):
+        if gaps.any():
+            raise FlowsError(
+                f"column {name!r}, row {int(gaps.argmax())}, is a gap, the first of {int(gaps.sum())}; expected a value of "
+                f"{schema[name]!r}. Drop such rows, fill them, or give model=flows.AnySubset(), which takes them"
+            )
 
 
 def _iterations(table: tables.TableResult) -> int:
@@ -249,7 +261,9 @@ def _checked(estimator: Any, X: Any, reset: bool, ensure_min_samples: int = 1) -
         raise TypeError("X is a masked array; expected one without a mask, or a frame, where a gap in a category is a value")
     if reset:
         estimator._any_dtype = estimator.schema is not None
-    settings = {"dtype": None, "ensure_all_finite": False} if estimator._any_dtype else {"dtype": "numeric"}
+    finite = "allow-nan" if get_tags(estimator).input_tags.allow_nan else True
+    settings: dict[str, Any] = {"dtype": "numeric", "ensure_all_finite": finite}
+    settings = {"dtype": None, "ensure_all_finite": False} if estimator._any_dtype else settings
     X = validate_data(estimator, X, reset=reset, ensure_min_samples=ensure_min_samples, **settings)
     X = native(X)
     if X.dtype.kind in "OUS":

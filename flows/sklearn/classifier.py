@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin
-from sklearn.utils import column_or_1d
+from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
@@ -99,6 +99,11 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         """
         if y is None:
             raise FlowsError("fit: requires y to be passed, but the target y is None; expected a label for each row")
+        if get_tags(self).input_tags.allow_nan:
+            raise FlowsError(
+                f"model is {self.model!r:.60}, of any columns given any others; expected a model of the numbers. Otherwise "
+                "labels are a column of a table: flows.tables.fit(0, frame, model=flows.AnySubset()).conditional(label, given)"
+            )
         frame, schema, weights = self._read(X, sample_weight)
         labels = column_or_1d(y, warn=True)
         check_consistent_length(frame, labels)

@@ -20,6 +20,8 @@ KEY = "estimator"  # of the metadata of a file
 class NormalizingFlow(DensityMixin, TableEstimator):
     """The density of rows, for scikit-learn: `flows.tables.fit` with `fit`, `score_samples` and `sample`.
 
+    With `model=flows.AnySubset()` rows may have gaps, and are scored by what is there: see `FlowImputer`, which fills them.
+
     Columns of a frame are taken for what their dtypes and values say: numbers, counts, categories, dates. Columns of an
     array are numbers, with the step to which they are rounded, if that shows, and never categories; so are columns of a
     frame without names, which has 0, 1, ... for names. Arrays give arrays, frames give frames of their library.
@@ -196,17 +198,17 @@ def _whole(state: dict[str, Any], name: str, least: int) -> int:
 
 
 def _described(model: Any) -> Any:
-    """A model, or several, for JSON."""
+    """A model, or several, for JSON; None as it is."""
     if isinstance(model, Mapping):
         return {"several": [[str(name), to_json(one)] for name, one in model.items()]}
-    if isinstance(model, str):
+    if model is None or isinstance(model, str):
         return model
     return {"one": to_json(model)} if isinstance(model, ModelValue) else [to_json(one) for one in model]
 
 
 def _model(described: Any, constructors: tuple[Callable, ...]) -> Any:
     """Return the model that `_described` describes."""
-    if isinstance(described, str):
+    if described is None or isinstance(described, str):
         return described
     if isinstance(described, list):
         return [_distribution(one, constructors) for one in described]

@@ -9,6 +9,7 @@ from flows import tables
 from flows.core import ModelValue, number, warn_user
 from flows.results.held_out import Kept
 from flows.sklearn.base import TableEstimator, in_chunks, log_prob
+from flows.tables.gaps import usual_of, with_gaps
 from flows.training.options import FEW, FOLDS
 
 MOST = 0.5  # the largest rate of alarms
@@ -106,17 +107,21 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         folds = FOLDS if enough and isinstance(self.model, ModelValue) and all(x is None for x in (groups, order)) else None
         self._fit(frame, schema, weights, groups, order, folds)
         result = self.table_.result
-        held_out = cast(Kept, result.kept).x.reshape(-1, len(self.table_.schema.columns))
+        rest = cast(Kept, result.kept)
+        held_out = rest.x.reshape(-1, len(self.table_.schema.columns))
+        contexts = None if rest.context is None else rest.context.reshape(len(held_out), 2, -1)
         # As new rows are scored, to the last digit: in a table of categories many rows have one score.
-        scores = np.fmin(np.ravel(result.scores), in_chunks(self.table_, held_out.astype(np.float64), None))
-        scores[self._alone(held_out, frame, weights)] = -np.inf
+        scores = np.fmin(np.ravel(result.scores), in_chunks(self.table_, held_out.astype(np.float64), contexts))
+        scores -= usual_of(result, contexts)
+        scores[self._alone(with_gaps(held_out, contexts), frame, weights)] = -np.inf
         self.offset_ = offset(scores, result.score_weights, float(rate))
         return self
 
     def _alone(self, held_out: np.ndarray, frame: Any, weights: np.ndarray | None) -> np.ndarray:
         """Tell which of the rows held out are the only ones with a category, or with a second value of a column."""
         schema = self.table_.schema
-        x = schema.rows(frame).x
+        rows = self.table_.rows(frame)
+        x = with_gaps(rows.x, rows.context)
         x = x if weights is None else x[weights > 0]
         alone = np.zeros(len(held_out), bool)
         for j in range(x.shape[1]):
@@ -126,9 +131,13 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         return alone
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """log p of each row, (rows,), in nats; -inf of a value out of bounds, or of an unknown category."""
+        """log p of each row, (rows,), in nats; -inf of a value out of bounds, or of an unknown category. With
+        `flows.AnySubset()` as the model, log p of what is there less what is usual for such columns."""
         frame = self._frame(X)
-        return log_prob(self.table_, frame, outside=True)
+        scores = log_prob(self.table_, frame, outside=True)
+        if not self.table_.any_given_any:
+            return scores
+        return scores - usual_of(self.table_.result, self.table_.rows(frame, errors="coerce").context)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """`score_samples` less `offset_`, (rows,): below 0 for outliers."""

@@ -162,6 +162,19 @@ def scores_and_p_values(result: FitResult, x: np.ndarray, contexts: np.ndarray) 
     return np.stack([logsumexp(scores, axis=0) - np.log(len(scores)), result.p_values_of(ranked, held_out)])
 
 
+def usual_of(result: FitResult, contexts: np.ndarray | None) -> Any:
+    """The log p that is usual for the columns that rows have, (rows,), the mean over members; 0 for other models."""
+    if contexts is None:
+        return 0.0
+    usual = np.atleast_2d(gap_scores(result)[1]).mean(0)
+    return _asked(contexts) @ usual[:-1] + usual[-1]
+
+
+def with_gaps(x: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
+    """Rows with NaN where a value is absent."""
+    return x if contexts is None else np.where(_asked(contexts), x, np.nan)
+
+
 def gap_scores(result: FitResult) -> list[np.ndarray]:
     """Scores of the rows held out less what is usual for their columns, (..., rows) as `result.scores`, and what is usual,
     (..., d + 1): numbers for the columns and for all, of which the sum is nearest to log p. A result computes them once."""

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of estimators, on all three with a small model."""
+"""scikit-learn's own checks of estimators, on all four with a small model."""
 
 import functools
 import warnings
@@ -8,7 +8,7 @@ import pytest
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, estimator_checks_generator
 
 import flows
-from flows.sklearn import FlowClassifier, FlowOutlierDetector, NormalizingFlow
+from flows.sklearn import FlowClassifier, FlowImputer, FlowOutlierDetector, NormalizingFlow
 
 NORMAL = flows.Normal(trainable=True)
 OF_LABELS = flows.Normal(conditioner=flows.conditioners.MLP(8))
@@ -16,6 +16,7 @@ ESTIMATORS = (
     NormalizingFlow(NORMAL, max_epochs=1),
     FlowClassifier(OF_LABELS, max_epochs=15),
     FlowOutlierDetector(0.1, NORMAL, max_epochs=1),
+    FlowImputer(flows.AnySubset(hidden=(4,), num_bins=2), max_epochs=1),
 )
 SLOW = {  # checks that show what others of the same estimator show, on rows and columns that no other has
     "FlowClassifier": (
@@ -26,6 +27,10 @@ SLOW = {  # checks that show what others of the same estimator show, on rows and
     "FlowOutlierDetector": (
         "data_not_an_array", "takes_y", "dtypes", "weights", "overwrite", "positive_only", "pipeline", "n_features_in",
         "nan_inf", "is_fitted", "dtype_object", "idempotent", "outliers_train", "returns_self", "1feature",
+    ),
+    "FlowImputer": (
+        "dtypes", "positive_only", "series", "takes_y", "weights", "overwrite", "n_features_in", "dtype_object", "1feature",
+        "is_fitted", "idempotent",
     ),
     "NormalizingFlow": ("dtypes", "positive_only", "series", "takes_y", "weights_shape", "overwrite", "not_overwritten"),
 }  # fmt: skip

@@ -121,7 +121,7 @@ def test_a_value_that_one_row_alone_has_counts_as_a_score_below_all(monkeypatch)
     def fitted(self, frame, schema, weights, groups, order, folds):
         rows = schema.encode(frame)
         result = SimpleNamespace(log_prob=lambda x, context: x[:, 0], scores=rows[:, 0], score_weights=weights)
-        result.kept = SimpleNamespace(x=rows)
+        result.kept, result.context_dim, result.init_fun = SimpleNamespace(x=rows, context=None), 0, None
         self.table_ = tables.TableResult(schema, result)
 
     monkeypatch.setattr(FlowOutlierDetector, "_fit", fitted)
