@@ -30,6 +30,7 @@ from shares import COSTS, ROOT, names_of
 
 CHEAP, LINES, BUDGET = 0.05, 0.98, 525.0  # CPU seconds of a test; a share; CPU seconds of all quick tests
 WORTH = 4  # lines
+FREE = 0.01  # CPU seconds of a quick test that needs no record, as a test without one is quick
 Tests = dict[str, dict[str, dict[str, list]]]  # by file, function and case: CPU seconds and the tier
 
 
@@ -228,7 +229,8 @@ def main() -> None:
     if missing:
         raise SystemExit(f"{len(missing)} files, such as {missing[0]}, are not measured yet. Run python tests/costs.py for all")
     measured = Measured()
-    choice = choose(measured, *needed_by(measured.besides))
+    of_entries, of_mistakes = needed_by(measured.besides)
+    choice, kept = choose(measured, of_entries, of_mistakes), set().union(*of_entries)
     tests: Tests = {}
     for file, functions in before.items():
         for function, cases in functions.items():
@@ -237,6 +239,8 @@ def main() -> None:
                 tests.setdefault(file, {})[function] = slow
     costs = measured.shared(measured.besides) | measured.shared(choice.tests)
     for test, cost in costs.items():
+        if cost < FREE and test in choice.tests - kept:
+            continue
         file, function, case = names_of(test)
         tests.setdefault(file, {}).setdefault(function, {})[case] = [
             round(cost, 2),

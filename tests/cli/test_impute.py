@@ -64,6 +64,28 @@ def test_other_models_say_how_to_get_one(flows, tmp_path):
     assert flows("fit", "n.csv", "-o", "n.flows", "--model", "Gaussian", "--max-epochs", 1, "--no-cache")[0] == 0
     status, _, err = flows("impute", "n.flows", "n.csv")
     assert status == 2 and "flows fit DATA -o MODEL --model AnySubset" in err
-    assert flows("fit", "n.csv", "-o", "m.flows", "--model", "AnySubset", "--max-epochs", 1, "--no-cache")[0] == 0
+
+
+def test_masses_are_compared_with_masses(flows, tmp_path, monkeypatch):
+    import flows as library
+
+    asked, log_prob = [], library.tables.TableResult.log_prob
+
+    def spied(self, frame, *, draws=None, errors="raise"):
+        asked.append(draws)
+        return log_prob(self, frame, draws=draws, errors=errors)
+
+    monkeypatch.setattr(library.tables.TableResult, "log_prob", spied)
+    (tmp_path / "n.csv").write_text("x\n" + "".join(f"{i % 17}.{i % 9}\n" for i in range(120)))
+    for name, model in (("n", "Gaussian"), ("m", "AnySubset")):
+        assert flows("fit", "n.csv", "-o", f"{name}.flows", "--model", model, "--max-epochs", 1, "--no-cache")[0] == 0
     status, out, _ = flows("compare", "n.flows", "m.flows", "n.csv", "--no-cache")
-    assert status == 0 and out.count("+-") == 4
+    assert status == 0 and out.count("+-") == 4 and asked == [16, 16]
+
+
+def test_gaps_of_another_sort_are_not_compared(fitted, tmp_path):
+    quick = ("--max-epochs", 1, "--model", "Gaussian", "--ignore", "id", "--drop-gaps", "--no-cache")
+    assert fitted("fit", "a.csv", "-o", "b.flows", *quick)[0] == 0
+    assert (
+        "gaps of 'town' are a category in one and missing in the other" in fitted("compare", "a.flows", "b.flows", "a.csv")[2]
+    )
