@@ -87,8 +87,7 @@ def compare(
         list[str], typer.Argument(metavar="MODEL... DATA", help="Models, and the rows to score.", show_default=False)
     ],
 ) -> None:
-    """The mean log p of the same rows by several models, and how far each is behind the best, with the standard error. Next to
-    a model with the exact masses of rounded values, as AnySubset is, other models get theirs by 16 points of each cell."""
+    """The mean log p of the same rows by several models, and how far each is behind the best, with the standard error."""
     if len(files) < 3:
         raise Mistake("compare: expected two models or more, and a file of rows: flows compare a.flows b.flows data.csv")
     *models, data = files
