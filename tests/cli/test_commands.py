@@ -126,7 +126,7 @@ def test_each_block_of_draws_has_a_key_of_its_own():
         keys.append(key)
         return pl.DataFrame({"x": np.zeros(n)})
 
-    table = SimpleNamespace(schema=SimpleNamespace(condition=()), draw=draw)
+    table = SimpleNamespace(schema=SimpleNamespace(condition=()), draw=draw, any_given_any=False)
     assert [len(block) for block in sample.drawn(table, 20_000, [], None, 3, None)] == [8_192, 8_192, 3_616]
     assert len({jax.random.key_data(key).tobytes() for key in keys}) == 3
 
