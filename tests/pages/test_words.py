@@ -95,9 +95,8 @@ def test_the_commands_have_all_their_options():
             assert all(f"`{name}`" in part for name in names) and info.help in part, f"flows {command.name}: {parameter.name}"
     assert "| `-o`, `--output` TEXT | The file of the model. It is needed. |  |" in page
     assert (
-        r"| `--model` auto \| NSF \| MAF \| RealNVP \| Gaussian \| AnySubset | Model of numbers; auto keeps the best of several, "
-        "AnySubset takes gaps. | `auto` |"
-        in page
+        r"| `--model` auto \| NSF \| MAF \| RealNVP \| Gaussian \| AnySubset | Model of numbers; auto keeps the best of "
+        "several, AnySubset takes gaps. | `auto` |" in page
     )
     assert "It may be given several times." in page
 
