@@ -154,7 +154,7 @@ def test_models_of_a_fold_have_the_weights_of_their_candidates():
 def test_total_minutes_is_a_limit(monkeypatch):
     data = apart(300)[0]
     flow = flows.Flow(flows.ActNorm())
-    options = {"batch_size": 60, "standardize": "columns", "verbose": 0}
+    options = {"batch_size": 2, "standardize": "columns", "verbose": 0}
     cut = flows.select(0, {"first": flow, "second": flow}, data, total_minutes=1e-9, **options)
     first, second = cut.candidates
     assert first.result.history["train_loss"].shape == (5, 1) and second.failure == "not fitted, as the time was over"
