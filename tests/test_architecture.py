@@ -147,8 +147,8 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 45_120,
-    "files": 229,
+    "library": 45_240,
+    "files": 230,
     "core": 4_062,
     "training": 7_893,
     "tables": 4_662,

@@ -71,6 +71,9 @@ class TurnGroup:
         turned = self._turned(c, x)
         return jnp.stack([jnp.cos(turned), jnp.sin(turned)], 1).reshape(-1, x.shape[1])
 
+    def started(self, c: Any, x: Array, known: Array) -> Any:
+        return c
+
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         step, unit = c["step"], 2 * math.pi / c["period"]
         turned = self._turned(c, x)

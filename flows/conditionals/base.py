@@ -37,6 +37,9 @@ class Group(Protocol):
     def shown(self, c: Any, x: Array) -> Array:
         """Return what the network sees of entries, (sum(widths), batch)."""
 
+    def started(self, c: Any, x: Array, known: Array) -> Any:
+        """Return `c` with what the columns start at given the known ones."""
+
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         """Return the log-density or log-mass of entries that are inside."""
 

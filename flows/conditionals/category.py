@@ -65,6 +65,9 @@ class CodeGroup:
     def shown(self, c: Any, x: Array) -> Array:
         return one_hot_codes(x, self.widths)
 
+    def started(self, c: Any, x: Array, known: Array) -> Any:
+        return c
+
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         log_p = self._log_masses(c, theta)
         here = x[None] == jnp.arange(self.num_params, dtype=x.dtype)[:, None, None]

@@ -107,8 +107,16 @@ class Layout:
     def column(self, params: Any, x: Array, known: Array, g: int, place: Any) -> tuple[Any, Array]:
         """Return the constants and params of one column of a group, and its theta, where some columns are known."""
         columns = self.by_name(params)
-        c = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, place, 0), columns[g])
-        return c, self.head(g, params, self.trunk(params, self.shown(columns, x), known), place)
+        h = self.trunk(params, self.shown(columns, x), known)
+        return self.one(g, self.started(columns, x, known)[g], place), self.head(g, params, h, place)
+
+    def started(self, columns: list, x: Array, known: Array) -> list[Any]:
+        """Return the constants and params of columns with what they start at given the known ones."""
+        return [group.started(c, x[at], known[at]) for (group, at), c in zip(self.groups, columns, strict=True)]
+
+    def one(self, g: int, c: Any, place: Any) -> Any:
+        """Return the constants and params of one column of a group."""
+        return {name: lax.dynamic_index_in_dim(leaf, place, 0) for name, leaf in c.items()}
 
     def chain_rule(self, params: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
         """Return log p of what is asked, one pass for each column that is asked in some row."""
@@ -117,18 +125,19 @@ class Layout:
         for g, (group, at) in enumerate(self.groups):
 
             def term(total: Array, where: Any, g: int = g, group: Any = group) -> tuple[Array, None]:
-                column, place, c = where
+                column, place = where
 
                 def scored(_: None) -> Array:
-                    h = self.trunk(params, inputs, known | (asked & (every < column)))
-                    c_here = jax.tree.map(lambda leaf: leaf[None], c)
-                    return group.log_p(c_here, self.head(g, params, h, place), x[column][None])[0]
+                    before = known | (asked & (every < column))
+                    h, at = self.trunk(params, inputs, before), self.groups[g][1]
+                    c = self.one(g, group.started(columns[g], x[at], before[at]), place)
+                    return group.log_p(c, self.head(g, params, h, place), x[column][None])[0]
 
                 here = asked[column]
                 log_p = lax.cond(here.any(), scored, lambda _: jnp.zeros_like(total), None)
                 return total + jnp.where(here, log_p, 0), None
 
-            total = lax.scan(term, total, (jnp.asarray(at), jnp.arange(len(at), dtype=jnp.int32), columns[g]))[0]
+            total = lax.scan(term, total, (jnp.asarray(at), jnp.arange(len(at), dtype=jnp.int32)))[0]
         return total
 
     def one_pass(self, params: Any, rng: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
@@ -142,7 +151,8 @@ class Layout:
         known = known | (asked & (rank < limit))
         h = self.trunk(params, self.shown(columns, x), known, keys[2])
         total = jnp.zeros_like(penalty)
-        for (group, at), c, theta in zip(self.groups, columns, self.thetas(params, h), strict=True):
+        started = self.started(columns, x, known)
+        for (group, at), c, theta in zip(self.groups, started, self.thetas(params, h), strict=True):
             total += jnp.where(asked[at] & ~known[at], group.log_p(c, theta, x[at]), 0).sum(0)
         return total * n / jnp.maximum(n - t, 1) + penalty
 
@@ -158,8 +168,11 @@ class Layout:
         context. Inputs are as the network sees them, but numbers are in their units."""
         x, _, known, penalty = self.roles(params, jnp.zeros_like(context[:, 0]), context)
         columns = self.by_name(params)
-        thetas = self.thetas(params, self.trunk(params, self.shown(columns, x), known))
-        expected = [group.expected(c, theta) for (group, _), c, theta in zip(self.groups, columns, thetas, strict=True)]
+        thetas, started = (
+            self.thetas(params, self.trunk(params, self.shown(columns, x), known)),
+            self.started(columns, x, known),
+        )
+        expected = [group.expected(c, theta) for (group, _), c, theta in zip(self.groups, started, thetas, strict=True)]
         return jnp.where(jnp.isnan(penalty), jnp.nan, jnp.concatenate(expected)).T
 
     def likeliest(self, expected: np.ndarray) -> np.ndarray:
@@ -179,8 +192,9 @@ class Layout:
         x, asked, known, penalty = self.roles(params, jnp.zeros_like(u).T, context)
 
         def branch(g: int, group: Any) -> Any:
-            def drawn(h: Array, place: Array, u: Array) -> Array:
-                c = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, place, 0), columns[g])
+            def drawn(x: Array, known: Array, h: Array, place: Array, u: Array) -> Array:
+                at = self.groups[g][1]
+                c = self.one(g, group.started(columns[g], x[at], known[at]), place)
                 return group.draw(c, self.head(g, params, h, place), u[None])[0]
 
             return drawn
@@ -189,8 +203,9 @@ class Layout:
 
         def step(x: Array, where: Any) -> tuple[Array, None]:
             column, g, place, u = where
-            h = self.trunk(params, self.shown(columns, x), known | (asked & (every < column)))
-            drawn = lax.switch(g, branches, h, place, u)
+            before = known | (asked & (every < column))
+            h = self.trunk(params, self.shown(columns, x), before)
+            drawn = lax.switch(g, branches, x, before, h, place, u)
             return x.at[column].set(jnp.where(asked[column], drawn, x[column])), None
 
         x = lax.scan(step, x, (jnp.arange(self.d, dtype=jnp.int32), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u))[

@@ -14,13 +14,14 @@ from flows.distributions.any_subset import AnySubset
 from flows.distributions.conditional import expectation_of, gaps
 from flows.results.frames import Frame, check_columns, column_at, listed, looked_at, one_row, returned
 from flows.results.held_out import Kept, Scored
-from flows.results.pieces import SIZES, by_pieces
+from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
 from flows.tables.fields import Field, encoded_rows
 from flows.tables.kinds import Category, Ignored
 from flows.tables.kinds.dtypes import combined
 from flows.tables.schema import Schema
 
+PIECES = 2_064, 256  # rows that are filled together, the last piece filled up: two programs at most
 PATTERNS = 2  # sets of columns of a row held out, next to those it has, by which the usual score is learnt
 
 _expectations = Memo(size=16)
@@ -134,7 +135,7 @@ def expected(result: FitResult, contexts: np.ndarray) -> np.ndarray:
         return jax.jit(lambda params, contexts: in_pieces(function, params, contexts, event=event)), likeliest
 
     function, likeliest = _expectations((result.init_fun, result.input_dim), make)
-    means = by_pieces(lambda piece: function(result.params, piece.astype(np.float32)).T, contexts, sizes=SIZES[1:])
+    means = by_pieces(lambda piece: function(result.params, piece.astype(np.float32)).T, contexts, sizes=PIECES)
     return likeliest(np.asarray(means, np.float64).T)
 
 

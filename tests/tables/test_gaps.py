@@ -175,8 +175,10 @@ def test_rows_with_gaps_are_ranked_by_what_is_usual(fitted):
     assert (~there).any() and np.std(scores) < np.std(fitted.result.scores)  # which have more columns, or fewer
     there = GAPPY[list(COLUMNS)].notna().to_numpy()
     ranked = fitted.log_prob(GAPPY) - there @ usual[:-1] - usual[-1]
-    expected = (1 + (scores <= ranked[:, None] + 1e-6).sum(1)) / (1 + len(scores))
-    np.testing.assert_allclose(fitted.p_value(GAPPY), expected)
+    expected = (1 + (scores <= ranked[:, None]).sum(1)) / (1 + len(scores))
+    other = np.abs(scores - ranked[:, None]).min(1) > 1e-3  # than the rows held out themselves
+    assert other.sum() > 50
+    np.testing.assert_allclose(fitted.p_value(GAPPY)[other], expected[other])
 
 
 def test_orders_of_columns_are_compared(fitted):
