@@ -122,7 +122,7 @@ def with_rows(
     """Return the answer of a table for all rows of a file, or for rows without gaps; these rows; and the file, for messages."""
     source = Source(path, reading_of(shared, path, table))
     block = typed(source.whole(), table.schema)
-    gaps = table.schema.gaps(block.frame) if shared.drop_gaps else {}
+    gaps = table.schema.gaps(block.frame) if shared.drop_gaps or table.any_given_any else {}
     if gaps:
         complete = np.flatnonzero(~np.any(list(gaps.values()), 0))
         if not len(complete):

@@ -15,6 +15,7 @@ from flows.cli.command import FILES, Data, Mistake, Model, Output, Shared, comma
 from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
 from flows.cli.output import TIME, as_polars, check_rows_output, print_json, write_rows
 from flows.cli.source import Block, Source, reading_of
+from flows.tables.kinds.date import DAY
 
 DRAW = "draw"  # the column that counts draws
 
@@ -56,13 +57,14 @@ def filled(
             raise Mistake(f"{source.name} has a column {DRAW!r} already, which would count draws; rename it")
         rows, key = typed(block, table.schema), jax.random.fold_in(jax.random.key(seed), number)
         gaps = {name: column for name in rows.frame.columns if (column := _gaps(rows.frame[name])).any()}
-        sums.update(rows=len(rows.frame), gaps=sum(int(column.sum()) for column in gaps.values()))
+        sums.update(rows=len(rows.frame))
         for draw in range(draws or 1):
             rng = None if draws is None else jax.random.fold_in(key, draw)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*has no gaps")  # all blocks are counted
                 full = as_polars(asked(functools.partial(table.impute, rng=rng), rows, "Correct it"))
-            frame = block.frame.with_columns(_written(block, full[name], gap) for name, gap in gaps.items())
+            sums.update(gaps=sum(int((gap & ~_gaps(full[name])).sum()) for name, gap in gaps.items()) if draw == 0 else 0)
+            frame = block.frame.with_columns(_written(block, full[name], gap, table) for name, gap in gaps.items())
             yield frame if draws is None else frame.with_columns(pl.lit(draw + 1).alias(DRAW))
 
 
@@ -70,11 +72,16 @@ def _gaps(column: pl.Series) -> pl.Series:
     return column.is_null() | (column.is_nan() if column.dtype.is_float() else False)
 
 
-def _written(block: Block, full: pl.Series, gaps: pl.Series) -> pl.Series:
-    """The column of a block with other values in its gaps, as they are written next to it."""
+def _written(block: Block, full: pl.Series, gaps: pl.Series, table: "flows.tables.TableResult") -> pl.Series:
+    """The column of a block with other values in its gaps, dates as they are written next to them."""
     column = block.frame[full.name]
     if block.is_text and full.dtype == pl.Datetime:
-        has_time = bool(column.filter(~gaps).str.contains(":").any())
-        zone = "%:z" if getattr(full.dtype, "time_zone", None) else ""
-        full = full.dt.strftime(TIME + zone if has_time else "%Y-%m-%d")
+        texts = column.filter(~gaps).str.strip_chars().unique(maintain_order=True).to_list()
+        zone = getattr(full.dtype, "time_zone", None)
+        if not zone and (ways := flows.tables.kinds.notation.dates_in(texts).ways):
+            written = [None if time is None else flows.tables.kinds.notation.date_text(time, ways[0]) for time in full]
+            full = pl.Series(full.name, written, pl.String)
+        else:
+            days = table.schema.complete(full.name).step % DAY == 0 and not any(":" in text for text in texts)
+            full = full.dt.strftime("%Y-%m-%d" if days else TIME + "%:z" * bool(zone))
     return column.zip_with(~gaps, full.cast(column.dtype))

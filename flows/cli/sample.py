@@ -100,7 +100,7 @@ def _values(where: list[str], names: tuple[str, ...], some: bool) -> dict[str, s
         if name not in names:
             has = f"the columns are {', '.join(names)}" if some else f"the condition is {', '.join(names)}"
             has = has if names else "the model has no condition"
-            raise Mistake(f"--where names {name!r}, and {has}; fit with --condition {name}")
+            raise Mistake(f"--where names {name!r}, and {has}{'' if some else f'; fit with --condition {name}'}")
         if name in values:
             raise Mistake(f"--where names {name!r} twice; expected each column once, or --given with several rows")
         values[name] = text.removeprefix(f"{name}=")

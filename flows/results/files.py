@@ -92,16 +92,23 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
         result = FitResult(*triple, **fields)
     members = result.members if isinstance(result, EnsembleResult) else None
     _check_history(history, members)
-    if scores is not None:
-        if scores.dtype != np.float64 or scores.shape[:-1] not in ((), (members,)) or not scores.size or np.isnan(scores).any():
-            raise FlowsError(f"its scores have shape {scores.shape}, or are not numbers")
-        result.scored = Scored(model.params, scores, weights, by_columns, by_gaps)
+    result.scored = _scored(model, members, scores, weights, by_columns, by_gaps)
+    return result
+
+
+def _scored(model: Loaded, members: int | None, scores: Any, weights: Any, by_columns: Any, by_gaps: Any) -> Scored | None:
+    """Return the scores of rows held out; refuse what is not scores."""
+    right = scores is None or (scores.dtype == np.float64 and scores.shape[:-1] in ((), (members,)) and scores.size)
+    if not right or (scores is not None and np.isnan(scores).any()):
+        raise FlowsError(f"its scores have shape {scores.shape}, or are not numbers")
     if weights is not None and (scores is None or not _are_weights(weights, scores.shape)):
         raise FlowsError(f"its weights of scores have shape {weights.shape}, or are not weights")
     for name, array, more in (("by columns", by_columns, 0), ("with gaps", by_gaps, 1)):
         if array is not None and (scores is None or array[..., : -model.input_dim - more].shape != scores.shape):
             raise FlowsError(f"its scores {name} have shape {array.shape}, which does not fit its scores")
-    return result
+    if by_gaps is not None and not np.isfinite(by_gaps).all():
+        raise FlowsError("its scores with gaps are not finite")
+    return None if scores is None else Scored(model.params, scores, weights, by_columns, by_gaps)
 
 
 def _diagnostics(numbers: np.ndarray) -> Diagnostics:

@@ -225,7 +225,7 @@ class FitResult(Hints, Plot, Distribution):
         if not self.has_scores:
             raise FlowsError(
                 "there are no scores of rows held out: the model was not fitted to rows, the params of one from a file were "
-                "changed, or the file was written by flows.save; fit it with flows.fit, and save it with result.save"
+                "changed, it is a conditional of a file or of folds with gaps, or flows.save wrote the file, not result.save"
             )
         if self.scored is None or not self.scored.by(self.params):
             weights = None if self.kept is None else self.kept.weights

@@ -9,7 +9,7 @@ from flows import tables
 from flows.core import ModelValue, number, warn_user
 from flows.results.held_out import Kept
 from flows.sklearn.base import TableEstimator, in_chunks, log_prob
-from flows.tables.gaps import usual_of, with_gaps
+from flows.tables.ranks import usual_of, with_gaps
 from flows.training.options import FEW, FOLDS
 
 MOST = 0.5  # the largest rate of alarms

@@ -17,8 +17,9 @@ from flows.results.held_out import Kept, Scored
 from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
 from flows.tables.fields import Rows
-from flows.tables.gaps import given_others, has_roles
+from flows.tables.gaps import has_roles
 from flows.tables.integrals import MOST_POINTS, Angle, Codes, Line
+from flows.tables.ranks import given_others
 from flows.tables.schema import Schema
 from flows.training.options import bar_or_none
 
@@ -162,7 +163,7 @@ def axes_of(schema: Schema) -> list[Codes | Angle | Line]:
 
 def _draws(result: FitResult, contexts: Any, most: int) -> tuple[np.ndarray, Any]:
     """Draws of the model, and their conditions: the conditions of some rows, evenly spaced."""
-    contexts = np.zeros((1, 2, len(result.columns or ()))) if has_roles(result) else contexts  # all columns are asked
+    contexts = np.zeros((1, 2, result.input_dim)) if has_roles(result) else contexts  # all columns are asked
     if contexts is None:
         drawn, conditions = np.asarray(result.draw(0, most), np.float64), None
     else:

@@ -16,7 +16,7 @@ from flows.results.frames import LIBRARIES, Frame, listed
 from flows.tables.kinds import KINDS, Entries, Ignored, Kind
 from flows.tables.kinds.base import as_plain, shown
 from flows.tables.kinds.date import is_iso
-from flows.tables.kinds.dtypes import Dtype, described, row_of
+from flows.tables.kinds.dtypes import Dtype, described, gaps_of, row_of
 from flows.training.options import one_of
 
 VERSION = 1  # of the JSON of a schema
@@ -119,8 +119,12 @@ class Field:
         return self
 
     def checked(self, name: str, table: Frame, what: str, errors: str, gaps: bool = True) -> Entries:
-        """Return the column as numbers, whose first fault is an error if `errors` is "raise", and a gap is one if `gaps`."""
+        """Return the column as numbers, whose first fault is an error if `errors` is "raise". A gap is a fault if `gaps`;
+        otherwise it is missing, and not one of the values that `other` pools."""
         entries = self.known(name).encoded(name, table, what)
+        if not gaps and getattr(self.kind, "other", None) is not None and None not in self.kind.known:  # type: ignore[attr-defined]
+            missing = gaps_of(table.column(name))
+            entries = Entries(np.where(missing, np.nan, entries.values), entries.outside, missing)
         if errors == "raise":
             self.check(name, table.column(name), entries, what, gaps)
         return entries
@@ -182,10 +186,10 @@ def context_of(fields: Mapping[str, Field], names: Sequence[str], table: Frame, 
     return np.concatenate([field.kind.context(name, field, column, x, what) for name, field, column, x in columns], 1)
 
 
-def names_of(condition: Any) -> tuple[str, ...]:
+def names_of(condition: Any, what: str = "condition") -> tuple[str, ...]:
     """The names of a condition, as text."""
     if isinstance(condition, str | Set | Mapping) or not isinstance(condition, Iterable):
-        raise TypeError(f"condition is {condition!r:.60}; expected a list of names of columns")
+        raise TypeError(f"{what} is {condition!r:.60}; expected a list of names of columns")
     return tuple(map(str, condition))
 
 

@@ -18,8 +18,9 @@ from flows.distributions.flow import Flow
 from flows.distributions.joint import ChainRule, Joint
 from flows.results.frames import Frame, frame_of, less_offsets, library_of, listed, looked_at, numbers_of
 from flows.tables.fields import names_of
-from flows.tables.gaps import check_there, disagreement, for_schema, gap_scores, without_codes_of_gaps
+from flows.tables.gaps import check_there, for_schema, without_codes_of_gaps
 from flows.tables.infer import infer_schema
+from flows.tables.ranks import disagreement, gap_scores
 from flows.tables.result import TableResult, steps_of
 from flows.tables.schema import Schema
 from flows.training.data.rounding import spiked
@@ -112,7 +113,7 @@ def fit(
         roles = _any_given_any(model, names or getattr(schema, "condition", ()))
         schema, before = completed(table, schema, names, places, ends), schema
         if roles:
-            schema = without_codes_of_gaps(schema, before).fitted(table)
+            schema = without_codes_of_gaps(schema, before)
         if gaps == "drop":
             table, of_rows = _without_gaps(table, schema, of_rows)
         rows = schema.rows(table, roles=roles)

@@ -1,28 +1,26 @@
-"""Tables whose model is of any columns given any others, `flows.AnySubset`: rows with gaps are drawn, completed, ranked and
-asked about. Roles of columns are the context of the model."""
+"""Tables whose model is of any columns given any others, `flows.AnySubset`: rows with gaps are drawn, completed and asked
+about. Roles of columns are the context of the model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import jax
 import numpy as np
-from scipy.special import logsumexp
 
-from flows.conditionals.layout import ABSENT, ASKED, GIVEN
 from flows.core import FlowsError, Memo, as_context, as_key, in_pieces, warn_user
 from flows.distributions.any_subset import AnySubset
 from flows.distributions.conditional import expectation_of, gaps
-from flows.results.frames import Frame, check_columns, column_at, listed, looked_at, one_row, returned
-from flows.results.held_out import Kept, Scored
+from flows.results.frames import Frame, column_at, listed, looked_at, one_row, returned
 from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
 from flows.tables.fields import Field, encoded_rows
 from flows.tables.kinds import Category, Ignored
-from flows.tables.kinds.dtypes import combined
+from flows.tables.kinds.dtypes import combined, gaps_of
+from flows.tables.ranks import asked
 from flows.tables.schema import Schema
 
 PIECES = 2_064, 256  # rows that are filled together, the last piece filled up: two programs at most
-PATTERNS = 2  # sets of columns of a row held out, next to those it has, by which the usual score is learnt
 
 _expectations = Memo(size=16)
 
@@ -43,19 +41,18 @@ def for_schema(model: Any, schema: Schema) -> Any:
 
 def without_codes_of_gaps(schema: Schema, before: Schema | None) -> Schema:
     """Return a schema in which gaps are missing values of a category, unless the schema before it had them among its values."""
-    learnt = [name for name in schema.codes if before is None or getattr(before[name], "values", None) is None]
-    codes = {name: cast(Category, schema[name]) for name in learnt}
-    kinds = {
-        name: Category([value for value in kind.known if value is not None], kind.other)
-        for name, kind in codes.items()
-        if None in kind.known
-    }
-    return schema.replace(kinds)
+    fields = {name: schema.complete(name) for name in schema}
+    for name in schema.codes:
+        kind = cast(Category, schema[name])
+        if None in kind.known and (before is None or getattr(before[name], "values", None) is None):
+            values = [value for value in kind.known if value is not None]
+            fields[name] = replace(fields[name], kind=Category(values, kind.other))
+    return Schema.made(fields, schema.condition, schema.fitted_to)
 
 
 def check_there(rows: Any, schema: Schema) -> None:
     """Refuse a table without a value, and a column without one."""
-    there = np.asarray(_asked(rows.context).any(0))
+    there = np.asarray(asked(rows.context).any(0))
     if not there.all():
         empty = [name for name, some in zip(schema.columns, there, strict=True) if not some]
         raise FlowsError(
@@ -79,7 +76,8 @@ def known_of(schema: Schema, values: Any) -> np.ndarray:
     """The modelled columns of a dict of values or of a frame, which may lack some of them: (rows, d), NaN where there is no
     value."""
     table = looked_at(one_row(str(schema.fitted_to), values) if isinstance(values, Mapping) else values, "given")
-    check_columns(table, (), schema.columns, "given")
+    if unknown := [name for name in table.places if name not in schema]:
+        raise FlowsError(f"given: {listed(unknown)} is not a column of the model; expected some of {listed(schema.columns)}")
     names = [name for name in schema.columns if name in table.places]
     x = np.full((table.rows, len(schema.columns)), np.nan)
     if names:
@@ -104,11 +102,14 @@ def imputed(draw: Callable, result: FitResult, schema: Schema, frame: Any, rng: 
     """The frame with its gaps filled, as `TableResult.impute` says."""
     table = looked_at(frame, "impute")
     rows = schema.rows(table, roles=True)
-    missing = ~_asked(rows.context)
+    missing = ~asked(rows.context)
     masks = dict(zip(schema.columns, missing.T, strict=True))
     masks |= {name: schema.complete(name).encoded(name, table, "impute").gaps for name in schema.constants}
     if not any(mask.any() for mask in masks.values()):
         warn_user("impute: the frame has no gaps; a copy of it is returned")
+    of_gaps = [name for name in schema.codes if None in cast(Category, schema[name]).known]
+    if stay := [name for name in of_gaps if gaps_of(table.column(name)).any()]:
+        warn_user(f"impute: gaps of {listed(stay)} stay, as the schema has None among the values; leave it out to fill them")
     x, some = rows.x.astype(np.float64), np.flatnonzero(missing.any(1))
     if len(some):
         contexts = gaps(np.where(missing, np.nan, x)[some], fill=True)[1]
@@ -137,80 +138,6 @@ def expected(result: FitResult, contexts: np.ndarray) -> np.ndarray:
     function, likeliest = _expectations((result.init_fun, result.input_dim), make)
     means = by_pieces(lambda piece: function(result.params, piece.astype(np.float32)).T, contexts, sizes=PIECES)
     return likeliest(np.asarray(means, np.float64).T)
-
-
-def _asked(contexts: Any) -> np.ndarray:
-    return np.asarray(contexts[:, 1] == ASKED)
-
-
-def asked_of_roles(x: np.ndarray, there: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Contexts that ask some of the columns that are there, given the others, (rows, 2, d)."""
-    return np.stack([x, np.where(there, np.where(asked, ASKED, GIVEN), ABSENT)], 1)
-
-
-def given_others(result: FitResult, x: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-    """log p(x_j | the other columns that are there), (rows, d), one pass for each column; NaN where there is no value."""
-    there, columns = _asked(contexts), np.arange(x.shape[1])
-    scores = [np.asarray(result.log_prob(x, context=asked_of_roles(x, there, columns == j)), float) for j in columns]
-    return np.where(there, np.stack(scores, 1), np.nan)
-
-
-def scores_and_p_values(result: FitResult, x: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-    """log p of rows and their p-values, (2, rows), which rank log p less what is usual for the columns that a row has."""
-    held_out, usual = gap_scores(result)
-    scores, usual = np.atleast_2d(np.asarray(result.scores_of(x, contexts), float)), np.atleast_2d(usual)
-    ranked = scores - usual[:, :-1] @ _asked(contexts).T - usual[:, -1:]
-    return np.stack([logsumexp(scores, axis=0) - np.log(len(scores)), result.p_values_of(ranked, held_out)])
-
-
-def usual_of(result: FitResult, contexts: np.ndarray | None) -> Any:
-    """The log p that is usual for the columns that rows have, (rows,), the mean over members; 0 for other models."""
-    if contexts is None:
-        return 0.0
-    usual = np.atleast_2d(gap_scores(result)[1]).mean(0)
-    return _asked(contexts) @ usual[:-1] + usual[-1]
-
-
-def with_gaps(x: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
-    """Rows with NaN where a value is absent."""
-    return x if contexts is None else np.where(_asked(contexts), x, np.nan)
-
-
-def gap_scores(result: FitResult) -> list[np.ndarray]:
-    """Scores of the rows held out less what is usual for their columns, (..., rows) as `result.scores`, and what is usual,
-    (..., d + 1): numbers for the columns and for all, of which the sum is nearest to log p. A result computes them once."""
-    shape, scored = result.scores.shape, cast(Scored, result.scored)
-    if scored.by_gaps is None:
-        if result.kept is None:
-            raise FlowsError("p_value: the file has no scores of rows with gaps; save the result of tables.fit again")
-        parts = [_usual(judge) for judge in result.judges()]
-        scored = result.scored = scored._replace(by_gaps=np.reshape(parts, (*shape[:-1], -1)))
-    return np.split(cast(np.ndarray, scored.by_gaps), shape[-1:], -1)
-
-
-def _usual(judge: FitResult) -> np.ndarray:
-    x, contexts, _ = cast(Kept, judge.kept)
-    there, rng = _asked(contexts), np.random.default_rng(0)
-    some = [there & (rng.uniform(size=there.shape) < rng.uniform(size=(len(x), 1))) for _ in range(PATTERNS)]
-    fewer = [np.asarray(judge.log_prob(x, context=asked_of_roles(x, mask, mask)), float) for mask in some]
-    scores, masks = np.concatenate([judge.scores, *fewer]), np.concatenate([there, *some])
-    design, finite = np.concatenate([masks, np.ones((len(masks), 1))], 1), np.isfinite(scores)
-    usual = np.linalg.lstsq(design[finite], scores[finite], rcond=None)[0]
-    return np.concatenate([judge.scores - design[: len(x)] @ usual, usual])
-
-
-def disagreement(result: FitResult) -> float:
-    """The mean difference of log p by two orders of the columns, in nats, over rows held out: the second half given the first,
-    and the first given the second."""
-    judge = result.judges()[0]
-    x, contexts, _ = cast(Kept, judge.kept)
-    there, first = _asked(contexts), np.arange(x.shape[1]) < x.shape[1] // 2
-
-    def by(half: np.ndarray) -> np.ndarray:
-        alone, rest = asked_of_roles(x, there & half, half), asked_of_roles(x, there, ~half)
-        return np.asarray(judge.log_prob(x, context=alone) + judge.log_prob(x, context=rest), float)
-
-    return float(np.nanmean(np.abs(by(first) - by(~first))))
 
 
 def conditional(result: FitResult, schema: Schema, asked: Sequence[str], known: Sequence[str]) -> tuple[Schema, FitResult]:

@@ -19,6 +19,8 @@ class Answers:
     result: FitResult
     rows: Callable[..., Rows]
     context_of: Callable[[Any], Any]
+    conditional: Callable[..., Any]
+    any_given_any: Any
 
     def cdf(self, frame: Any) -> np.ndarray:
         """P(X <= x) of the one column, a number or an `Ordinal`, for each row, (rows,), given the condition in the row.
@@ -29,6 +31,8 @@ class Answers:
         Errors:
             FlowsError: several columns, or one that has no order; as in `log_prob`.
         """
+        if (alone := self._alone()) is not None:
+            return alone.cdf(frame)
         answers, rows = self._answers("cdf"), self.rows(frame)
         return np.asarray(answers.cdf(rows.x, context=rows.context), float)
 
@@ -59,6 +63,8 @@ class Answers:
         return self._answered("interval", given, share)
 
     def _answered(self, name: str, condition: Any, argument: Any) -> Any:
+        if (alone := self._alone()) is not None:
+            return getattr(alone, name)(argument, condition)
         answers = self._answers(name)
         answer = getattr(answers, name)(argument, context=self.context_of(condition))
         answer = np.stack(answer, -1) if isinstance(answer, tuple) else answer
@@ -71,6 +77,10 @@ class Answers:
         columns = values.reshape(len(values), -1).T
         frame = frame_of(header.library, labels, [x.tolist() if x.dtype == object else x for x in columns], len(values))
         return frame.set_axis(condition.index) if header.library == "pandas" else frame
+
+    def _alone(self) -> Any:
+        """The table of its one column, if it has roles."""
+        return self.conditional(self.schema.columns) if self.any_given_any and len(self.schema.columns) == 1 else None
 
     def _answers(self, name: str) -> Any:
         columns = self.schema.columns

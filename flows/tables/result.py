@@ -12,12 +12,14 @@ from flows.checks.sample import Model, result_model
 from flows.core import FlowsError, as_key, declares, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
+from flows.results.frames import looked_at
 from flows.results.result import FitResult, Hints, number_of_draws
 from flows.tables.contributions import contributions, p_values
 from flows.tables.fields import Rows, names_of
-from flows.tables.gaps import conditional, drawn, has_roles, imputed, scores_and_p_values, without_gaps
+from flows.tables.gaps import conditional, drawn, has_roles, imputed, without_gaps
 from flows.tables.one_column import Answers
 from flows.tables.pictures import picture
+from flows.tables.ranks import scores_and_p_values
 from flows.tables.schema import Schema
 from flows.training.options import one_of
 from flows.training.select import Selection
@@ -134,7 +136,8 @@ class TableResult(Hints, Answers):
             FlowsError: another model; a column that is not modelled, or is there twice.
         """
         self._check_any("conditional")
-        names = (names_of([columns] if isinstance(columns, str) else columns) for columns in (asked, given))
+        columns = {"conditional: asked": asked, "conditional: given": given}
+        names = [names_of([some] if isinstance(some, str) else some, what) for what, some in columns.items()]
         return TableResult(*conditional(self.result, self.schema, *names))
 
     @property
@@ -145,8 +148,8 @@ class TableResult(Hints, Answers):
     def p_value(self, frame: Any, *, by: str = "density", errors: str = "raise", verbose: int = 1) -> np.ndarray:
         """Return the p-value of each row, (rows,), as `FitResult.p_value`: a share a of rows like the training rows has at most
         the value a, whatever the model. With errors="coerce" a row without a density has the least value, and a row with a gap
-        NaN. A `flows.AnySubset` ranks log p less what is usual for the columns that a row has, a sum over these, and the share
-        is a of rows with such gaps.
+        NaN. A `flows.AnySubset` ranks log p less what is usual for the columns that a row has, a sum over these; the share is a
+        of rows that have gaps as often, and in the same columns, as the training rows.
 
         Args:
             frame, errors, verbose: as in `log_prob` and in `contributions`, whose cost "columns" has.
@@ -233,7 +236,7 @@ class TableResult(Hints, Answers):
             >>> figure.clear()
         """
         if self.any_given_any and given is not None:
-            names = [str(name) for name in given]
+            names = list(map(str, given)) if isinstance(given, Mapping) else list(looked_at(given, "plot: given").places)
             asked = self.conditional([name for name in self.schema.columns if name not in names], names)
             return asked.plot(rows, columns, n, given=given, rng=rng)
         if self.any_given_any:
@@ -288,8 +291,8 @@ class TableResult(Hints, Answers):
             return rows.x, rows.context
 
         def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
-            batched = contexts is not None and contexts.ndim == 2
-            drawn = self._finite(key, 1 if batched else n, None if contexts is None else np.atleast_2d(contexts))
+            batched = contexts is not None and contexts.ndim > len(model.context_shape or ())
+            drawn = self._finite(key, 1 if batched else n, contexts if batched or contexts is None else contexts[None])
             finite = np.isfinite(drawn).all(1)
             drawn[finite] = schema.encode(schema.decode(drawn[finite])) if finite.any() else drawn[finite]
             return drawn

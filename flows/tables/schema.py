@@ -281,6 +281,7 @@ class Schema:
         rows = encoded_rows(self._fields, self.columns, table, "encode", errors, self.constants, not asks_all)
         if asks_all:
             x, context = gaps_of_rows(np.where(rows.outside[:, None], np.nan, rows.x))
+            x = np.where(rows.outside[:, None], rows.x, x)
             rows = Rows(x, context, rows.outside, np.zeros_like(rows.gaps))
         if not self.condition:
             yield rows

@@ -1,6 +1,7 @@
 """`flows impute`, and the other commands with a model of any columns given any others."""
 
 import json
+import re
 
 import polars as pl
 import pytest
@@ -89,3 +90,17 @@ def test_gaps_of_another_sort_are_not_compared(fitted, tmp_path):
     assert (
         "gaps of 'town' are a category in one and missing in the other" in fitted("compare", "a.flows", "b.flows", "a.csv")[2]
     )
+
+
+def test_dates_are_written_as_those_next_to_them(flows, tmp_path):
+    days = [f"{i % 28 + 1:02d}.0{i % 3 + 1}.2021 {i % 24:02d}:00" if i % 5 else "" for i in range(100)]
+    (tmp_path / "d.csv").write_text("when,x\n" + "".join(f"{day},{i % 7 / 2}\n" for i, day in enumerate(days)))
+    assert flows("fit", "d.csv", "-o", "d.flows", "--model", "AnySubset", "--max-epochs", 1, "--no-cache")[0] == 0
+    status, out, _ = flows("impute", "d.flows", "d.csv", "--no-cache")
+    cells = [line.split(",")[0] for line in out.splitlines()[1:]]
+    assert status == 0 and all(re.fullmatch(r"\d\d\.\d\d\.\d{4} \d\d:\d\d", cell) for cell in cells)
+
+
+def test_checks_leave_rows_with_gaps_out(fitted):
+    status, _, err = fitted("check", "a.flows", "a.csv", "--only", "columns", "-n", 100)
+    assert status in (0, 3) and "of 90 rows are left out, as they have gaps" in err

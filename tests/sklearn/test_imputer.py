@@ -79,7 +79,7 @@ def test_outliers_are_rows_below_what_is_usual_for_what_they_have(fitted):
     far = np.array([[9.0, np.nan], [np.nan, 9.0], [0.0, np.nan], [np.nan, 0.0]], np.float32)
     assert detector.predict(far).tolist() == [-1, -1, 1, 1]
     frame, scores = fitted._frame(X), detector.table_.log_prob(detector._frame(X))
-    held_out, usual = flows.tables.gaps.gap_scores(detector.table_.result)
+    held_out, usual = flows.tables.ranks.gap_scores(detector.table_.result)
     expected = scores - ~np.isnan(X) @ usual[:-1] - usual[-1]
     np.testing.assert_allclose(detector.score_samples(X), expected, atol=1e-4)
     assert detector.offset_ <= np.quantile(held_out, 0.1) + 1e-6 and len(frame) == 120

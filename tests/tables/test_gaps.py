@@ -10,6 +10,7 @@ import flows
 from flows import tables
 from flows.conditionals import Angle, Category, Number
 from flows.tables import Circular, DateTime, Integer, Ordinal, Real, Schema
+from flows.tables.kinds.dtypes import combined
 
 rng = np.random.default_rng(0)
 N = 120
@@ -142,7 +143,8 @@ def test_draws_have_what_is_given(fitted):
     known = repeated["size"].notna()
     assert len(draws) == 10 and (draws["size"][known] == repeated["size"][known]).all() and draws.notna().all(axis=None)
     assert (fitted.draw(0, 3, given={"town": "Oslo", "size": None})["town"] == "Oslo").all()
-    assert "also has 'z'" in error_of(lambda: fitted.draw(0, 1, given={"z": 1}))
+    assert "'z' is not a column of the model; expected some of 'grade'" in error_of(lambda: fitted.draw(0, 1, given={"z": 1}))
+    assert len(fitted.draw(0, 1, given=GAPPY[["size", "unit", "note"]].iloc[:2])) == 2  # a constant, and one that is ignored
 
 
 def test_contributions_are_conditionals(fitted):
@@ -169,7 +171,7 @@ def test_rows_with_gaps_have_p_values_that_a_file_keeps(fitted, tmp_path):
 
 
 def test_rows_with_gaps_are_ranked_by_what_is_usual(fitted):
-    scores, usual = tables.gaps.gap_scores(fitted.result)
+    scores, usual = tables.ranks.gap_scores(fitted.result)
     there = fitted.result.kept.context[:, 1] == 0
     np.testing.assert_allclose(scores, fitted.result.scores - there @ usual[:-1] - usual[-1], atol=1e-6)
     assert (~there).any() and np.std(scores) < np.std(fitted.result.scores)  # which have more columns, or fewer
@@ -216,7 +218,8 @@ def test_pictures_and_checks_leave_gaps_out(fitted):
     plt = pytest.importorskip("matplotlib.pyplot")
     with pytest.warns(UserWarning, match=r"plot: \d+ of 120 rows are left out, as they have gaps"):
         assert len(fitted.plot(GAPPY, ["size", "town"], n=50).axes) == 3
-    assert fitted.plot(columns=["size"], n=50, given={"town": "Oslo"}).axes
+    for given in ({"town": "Oslo"}, pl.DataFrame({"town": ["Oslo", "Bonn"]})):
+        assert fitted.plot(columns=["size"], n=50, given=given).axes
     band = fitted.conditional("size", "count").plot(FRAME, n=50)
     assert "90% of the model" in [text.get_text() for text in band.legends[0].get_texts()]
     plt.close("all")
@@ -269,3 +272,68 @@ def test_questions_that_cannot_be_are_refused(fitted):
         (lambda: fitted.conditional("size").impute(FRAME), "is not of any columns given any others; fit one by tables.fit"),
     ]:  # fmt: skip
         assert said in error_of(call), said
+
+
+def test_gaps_are_not_pooled():
+    """A gap of a category with a pool is missing, and not rare."""
+    frame = pd.DataFrame({"c": ["a", "b", None, "z"] * 30, "x": rng.normal(size=120)})
+    schema = tables.infer_schema(frame).replace({"c": tables.Category(other="rest")})
+    result = tables.fit(0, frame, schema, model=MODEL, max_epochs=1, folds=1, verbose=0)
+    assert result.schema["c"].known == ("a", "b", "z", "rest") and result.impute(frame)["c"].notna().all()
+    gap = result.log_prob(pd.DataFrame({"c": [None], "x": [0.5]}))
+    np.testing.assert_allclose(gap, result.conditional("x").log_prob(pd.DataFrame({"x": [0.5]})), atol=1e-5)
+    column = result.conditional("x")
+    assert np.allclose(column.quantile([0.2, 0.8]), tables.TableResult(column.schema, column.result).quantile([0.2, 0.8]))
+
+
+def test_contributions_of_what_cannot_be_are_told_by_column(fitted):
+    rows = FRAME.iloc[:2].astype({"town": object}).assign(town=["Rome", "Bonn"], size=[1.0, 2.0])
+    with pytest.warns(UserWarning, match="1 of 2 rows have an unknown category"):
+        got = fitted.contributions(rows, errors="coerce", verbose=0)
+    assert got["town"].iloc[0] == -np.inf and got.iloc[0].drop("town").isna().all() and np.isfinite(got.iloc[1]).all()
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
+def test_a_dtype_that_does_not_hold_a_value_becomes_wider(library):
+    column = pd.Series([1, None, 3], dtype="Int8") if library is pd.DataFrame else pl.Series("n", [1, None, 3], pl.Int8)
+    mask = np.array([False, True, False])
+    for value in (900, 2.5):
+        other = pd.Series([value] * 3) if library is pd.DataFrame else pl.Series([value] * 3)
+        assert list(combined(column, other, mask)) == [1, value, 3]
+    narrow = (
+        pd.Series(["a", None], dtype="category") if library is pd.DataFrame else pl.Series("n", ["a", None], pl.Enum(["a"]))
+    )
+    wide = pd.Series(["a", "b"]).astype("category") if library is pd.DataFrame else pl.Series(["a", "b"])
+    assert list(combined(narrow, wide, np.array([False, True]))) == ["a", "b"]
+
+
+def test_a_gap_has_no_zone(fitted):
+    zoned = FRAME[["size", "day"]].assign(day=FRAME["day"].dt.tz_localize("UTC"))
+    result = tables.fit(0, zoned, model=MODEL, max_epochs=1, folds=1, verbose=0)
+    assert result.draw(0, 2, given={"day": None})["day"].notna().all()
+    assert result.draw(0, 1, given=FRAME.iloc[:2][["size"]].assign(unit=1, day=pd.NaT).drop(columns="unit")).shape == (2, 2)
+
+
+def test_one_column_alone_has_quantiles_and_folds_rank_columns():
+    frame = with_gaps(FRAME)[["size"]]
+    result = tables.fit(0, frame, model=MODEL, max_epochs=1, folds=2, verbose=0)
+    low, high = result.interval(0.5)
+    rows = pd.DataFrame({"size": [low, high]})
+    above = result.cdf(rows) - [0.25, 0.75]  # to the end of a cell
+    assert (above >= 0).all() and (above < 0.1).all()
+    values = result.p_value(frame.iloc[:4], by="columns", verbose=0)
+    assert ((values > 0) & (values <= 1)).all()
+
+
+def test_a_question_can_be_checked(fitted):
+    question = fitted.conditional(["size", "town"], ["count"]).__flows_check__()
+    _, contexts = question.read(FRAME.iloc[:7], None, "data")
+    assert question.draw(0, 1, contexts).shape == (7, 2) and question.draw(0, 5, contexts[0]).shape == (5, 2)
+
+
+def test_gaps_that_are_values_stay_and_that_is_said():
+    frame = GAPPY[["town", "size"]]
+    result = tables.fit(0, frame, tables.infer_schema(frame), model=MODEL, max_epochs=1, folds=1, verbose=0)
+    with pytest.warns(UserWarning, match="gaps of 'town' stay, as the schema has None among the values"):
+        filled = result.impute(frame)
+    assert filled["town"].isna().equals(frame["town"].isna()) and filled["size"].notna().all()

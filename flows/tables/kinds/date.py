@@ -123,7 +123,8 @@ class DateTime(Kind):
     def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
         """Seconds since the least date, on the steps."""
         times = ticks_of(name, field, column, what)
-        _check_zone(name, field, times, what)
+        if not times.gaps.all():
+            _check_zone(name, field, times, what)
         since = (times.ticks - _from_text(field.least, times.unit)).astype(np.float64)
         seconds = np.clip(np.rint(since / (field.step * _per_second(times.unit))) * field.step, *field.ends)
         (low, high), ticks = self._bounds(), times.ticks // (_per_second(times.unit) // 10**6)

@@ -102,15 +102,27 @@ def without_zone(column: Any, zone: str | None = None) -> tuple[Any, Any]:
 
 
 def combined(column: Any, other: Any, mask: np.ndarray) -> Any:
-    """Return a native column with the values of another where a mask is True; with gaps there, if the other is None."""
+    """Return a native column with the values of another where a mask is True, of the dtype of the other where its own does not
+    hold them; with gaps there, if the other is None."""
     if hasattr(column, "iloc"):
-        if other is not None:
-            other = type(column)(other.to_list(), column.index) if not hasattr(other, "iloc") else other.set_axis(column.index)
-        return column.where(~mask, other)
+        if other is None:
+            return column.where(~mask)
+        other = other.set_axis(column.index) if hasattr(other, "iloc") else type(column)(other.to_list(), column.index)
+        try:
+            return column.where(~mask, other)
+        except (TypeError, ValueError):
+            return column.astype(object).where(~mask, other).astype(other.dtype)
     pl = module_of("polars")
-    values = [None] * len(column) if other is None else other if isinstance(other, pl.Series) else other.to_list()
-    other = pl.Series(column.name, values, strict=False)
-    return column.zip_with(pl.Series(~mask), other if column.dtype == pl.Null else other.cast(column.dtype, strict=False))
+    if other is None:
+        return column.zip_with(pl.Series(~mask), pl.Series(column.name, [None] * len(column), column.dtype))
+    other = pl.Series(column.name, other if isinstance(other, pl.Series) else other.to_list(), strict=False)
+    some = other.filter(mask)
+    if column.dtype.is_integer() and some.dtype.is_float() and (some != some.round()).any():
+        column = column.cast(some.dtype)
+    try:
+        return column.zip_with(pl.Series(~mask), other.cast(column.dtype))
+    except pl.exceptions.PolarsError:  # an integer or a list of values that is too narrow, or gaps alone
+        return column.cast(other.dtype).zip_with(pl.Series(~mask), other)
 
 
 def gaps_of(column: Any) -> np.ndarray:
