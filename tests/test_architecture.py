@@ -147,11 +147,11 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 45_240,
-    "files": 230,
+    "library": 45_300,
+    "files": 231,
     "core": 4_062,
     "training": 7_893,
-    "tables": 4_662,
+    "tables": 4_712,
     "kinds": 4,
     "orders": 16,
     "lines on devices": 163,
