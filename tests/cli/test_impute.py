@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 CSV = "id,town,size,day\n" + "".join(
-    f"{i},{['Bonn', 'Oslo', ''][i % 3]},{'' if i % 4 == 0 else f'{(i % 7) / 2:.1f}'},2024-01-{i % 28 + 1:02d}\n"
+    f"{i},{['Bonn', 'Oslo', ''][i % 3]},{'' if i % 4 == 0 else f'{(i % 7) / 2:.2f}'},2024-01-{i % 28 + 1:02d}\n"
     for i in range(90)
 )
 QUICK = ("--max-epochs", 1, "--model", "AnySubset", "--ignore", "id", "--no-cache")
