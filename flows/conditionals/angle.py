@@ -49,6 +49,7 @@ class TurnGroup:
     def __init__(self, columns: Sequence[Turn], num_bins: int):
         self.widths, self.spline = (2,) * len(columns), CircularRationalQuadratic(num_bins)
         self.num_params = self.spline.num_params
+        self.extra = 0
         period, step = (np.asarray(numbers, float)[:, None] for numbers in zip(*columns, strict=True))
         self.constants, self.stepped = {"period": period, "step": step}, bool(step.any())
 

@@ -20,6 +20,7 @@ class Group(Protocol):
 
     num_params: int  # outputs of the network for a column
     widths: tuple[int, ...]  # how many numbers the network sees of each column
+    extra: int  # how many it sees of all together, "seen" of `started`
     constants: dict[str, np.ndarray]  # (columns, 1) each
 
     def regions(self) -> Region:
@@ -38,7 +39,7 @@ class Group(Protocol):
         """Return what the network sees of entries, (sum(widths), batch)."""
 
     def started(self, c: Any, x: Array, known: Array) -> Any:
-        """Return `c` with what the columns start at given the known ones."""
+        """Return `c` with what the columns start at given the known ones, and what the network sees of that, "seen"."""
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         """Return the log-density or log-mass of entries that are inside."""

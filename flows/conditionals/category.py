@@ -46,6 +46,7 @@ class CodeGroup:
 
     def __init__(self, classes: list[int]):
         self.widths, self.num_params = tuple(classes), max(classes)
+        self.extra = 0
         self.classes = np.asarray(classes)
         self.constants = {"classes": self.classes[:, None]}
 

@@ -37,7 +37,8 @@ class Layout:
 
     def init(self, rng: Array, x: Array, there: Array) -> Any:
         """Return params, measured by values that are there."""
-        sizes, keys = [sum(self.widths) + self.d, *[self.width] * (2 * self.body.num_blocks + 1)], jax.random.split(rng)
+        inputs = sum(self.widths) + self.d + sum(group.extra for group, _ in self.groups)
+        sizes, keys = [inputs, *[self.width] * (2 * self.body.num_blocks + 1)], jax.random.split(rng)
         outputs = [(self.width, group.num_params * len(at)) for group, at in self.groups]
         heads, of_columns = [], []
         for (group, at), head in zip(self.groups, dense_layers(keys[1], outputs, [LAST_SCALE] * len(outputs)), strict=True):
@@ -85,8 +86,8 @@ class Layout:
         """Return what the network sees of all columns, (inputs, batch)."""
         return jnp.concatenate([group.shown(c, x[at]) for (group, at), c in zip(self.groups, columns, strict=True)])
 
-    def trunk(self, params: Any, inputs: Array, known: Array, rng: Any = None) -> Array:
-        """Return the last hidden units, (width, batch), where some columns are known."""
+    def trunk(self, params: Any, inputs: Array, started: list, known: Array, rng: Any = None) -> Array:
+        """Return the last hidden units, (width, batch), where some columns are known; `started` is what columns start at."""
         last = 2 * self.body.num_blocks + 1
 
         def dense(i: int, h: Array) -> Array:
@@ -94,7 +95,8 @@ class Layout:
                 return h
             return product(params["layers"][i]["w"], h) + params["layers"][i]["b"][:, None]
 
-        inputs = jnp.concatenate([jnp.where(known[self.column_of_input], inputs, 0), known.astype(inputs.dtype)])
+        seen = [c["seen"] for c in started if "seen" in c]
+        inputs = jnp.concatenate([jnp.where(known[self.column_of_input], inputs, 0), known.astype(inputs.dtype), *seen])
         return self.body.formula(dense, {}, inputs, rng, rng is not None)
 
     def head(self, g: int, params: Any, h: Array, place: Array) -> Array:
@@ -107,8 +109,9 @@ class Layout:
     def column(self, params: Any, x: Array, known: Array, g: int, place: Any) -> tuple[Any, Array]:
         """Return the constants and params of one column of a group, and its theta, where some columns are known."""
         columns = self.by_name(params)
-        h = self.trunk(params, self.shown(columns, x), known)
-        return self.one(g, self.started(columns, x, known)[g], place), self.head(g, params, h, place)
+        started = self.started(columns, x, known)
+        h = self.trunk(params, self.shown(columns, x), started, known)
+        return self.one(g, started[g], place), self.head(g, params, h, place)
 
     def started(self, columns: list, x: Array, known: Array) -> list[Any]:
         """Return the constants and params of columns with what they start at given the known ones."""
@@ -129,9 +132,9 @@ class Layout:
 
                 def scored(_: None) -> Array:
                     before = known | (asked & (every < column))
-                    h, at = self.trunk(params, inputs, before), self.groups[g][1]
-                    c = self.one(g, group.started(columns[g], x[at], before[at]), place)
-                    return group.log_p(c, self.head(g, params, h, place), x[column][None])[0]
+                    started = self.started(columns, x, before)
+                    h = self.trunk(params, inputs, started, before)
+                    return group.log_p(self.one(g, started[g], place), self.head(g, params, h, place), x[column][None])[0]
 
                 here = asked[column]
                 log_p = lax.cond(here.any(), scored, lambda _: jnp.zeros_like(total), None)
@@ -149,9 +152,8 @@ class Layout:
         rank = jnp.where(asked, jax.random.uniform(keys[1], asked.shape, x.dtype), jnp.inf)
         limit = jnp.take_along_axis(jnp.sort(rank, 0), t[None].astype(jnp.int32), 0)
         known = known | (asked & (rank < limit))
-        h = self.trunk(params, self.shown(columns, x), known, keys[2])
-        total = jnp.zeros_like(penalty)
-        started = self.started(columns, x, known)
+        total, started = jnp.zeros_like(penalty), self.started(columns, x, known)
+        h = self.trunk(params, self.shown(columns, x), started, known, keys[2])
         for (group, at), c, theta in zip(self.groups, started, self.thetas(params, h), strict=True):
             total += jnp.where(asked[at] & ~known[at], group.log_p(c, theta, x[at]), 0).sum(0)
         return total * n / jnp.maximum(n - t, 1) + penalty
@@ -168,10 +170,8 @@ class Layout:
         context. Inputs are as the network sees them, but numbers are in their units."""
         x, _, known, penalty = self.roles(params, jnp.zeros_like(context[:, 0]), context)
         columns = self.by_name(params)
-        thetas, started = (
-            self.thetas(params, self.trunk(params, self.shown(columns, x), known)),
-            self.started(columns, x, known),
-        )
+        started = self.started(columns, x, known)
+        thetas = self.thetas(params, self.trunk(params, self.shown(columns, x), started, known))
         expected = [group.expected(c, theta) for (group, _), c, theta in zip(self.groups, started, thetas, strict=True)]
         return jnp.where(jnp.isnan(penalty), jnp.nan, jnp.concatenate(expected)).T
 
@@ -192,10 +192,8 @@ class Layout:
         x, asked, known, penalty = self.roles(params, jnp.zeros_like(u).T, context)
 
         def branch(g: int, group: Any) -> Any:
-            def drawn(x: Array, known: Array, h: Array, place: Array, u: Array) -> Array:
-                at = self.groups[g][1]
-                c = self.one(g, group.started(columns[g], x[at], known[at]), place)
-                return group.draw(c, self.head(g, params, h, place), u[None])[0]
+            def drawn(started: list, h: Array, place: Array, u: Array) -> Array:
+                return group.draw(self.one(g, started[g], place), self.head(g, params, h, place), u[None])[0]
 
             return drawn
 
@@ -204,8 +202,9 @@ class Layout:
         def step(x: Array, where: Any) -> tuple[Array, None]:
             column, g, place, u = where
             before = known | (asked & (every < column))
-            h = self.trunk(params, self.shown(columns, x), before)
-            drawn = lax.switch(g, branches, x, before, h, place, u)
+            started = self.started(columns, x, before)
+            h = self.trunk(params, self.shown(columns, x), started, before)
+            drawn = lax.switch(g, branches, started, h, place, u)
             return x.at[column].set(jnp.where(asked[column], drawn, x[column])), None
 
         x = lax.scan(step, x, (jnp.arange(self.d, dtype=jnp.int32), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u))[

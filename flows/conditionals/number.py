@@ -85,6 +85,7 @@ class LineGroup:
         low, high, step = (np.asarray(numbers, float)[:, None] for numbers in zip(*columns, strict=True))
         self.low, self.high, self.stepped = low, high, bool(step.any())
         self.normal = 1 < len(columns) <= gaussian.MOST
+        self.extra = len(columns) if self.normal else 0
         finite = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high, 0.0))
         self.constants = {
             "has_low": np.isfinite(low), "has_high": np.isfinite(high), "step": step, "origin": finite,
@@ -132,12 +133,16 @@ class LineGroup:
         return saturated(_centred(c, x)[0] / c["scale"], SQUASHED)
 
     def started(self, c: Any, x: Array, known: Array) -> Any:
-        """Return the constants and params with the normal distribution of each column given the known ones."""
+        """Return the constants and params with the normal distribution of each column given the known ones; and what the
+        network sees of it: the means of others, and how far known ones are from theirs, as directions of little variance
+        are lost among columns."""
         if not self.normal:
             return c
-        means, variances, _ = gaussian.regressed(c["mean"], c["covariance"], self.shown(c, x), known)
-        shift, log_spread = lax.stop_gradient((means, jnp.log(variances) / 2))
-        return c | {"shift": c["normal"] * shift, "log_spread": c["normal"] * log_spread}
+        y = self.shown(c, x)
+        means, variances, matrix = gaussian.regressed(c["mean"], c["covariance"], y, known)
+        residuals = saturated(gaussian.residuals(matrix, c["mean"], y, known), SQUASHED)
+        shift, log_spread, seen = lax.stop_gradient((means, jnp.log(variances) / 2, jnp.where(known, residuals, means)))
+        return c | {"shift": c["normal"] * shift, "log_spread": c["normal"] * log_spread, "seen": seen}
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         z, log_slope = self._map(c, theta, x)

@@ -48,7 +48,8 @@ def AnySubset(*columns: Kind, hidden: tuple[int, ...] = (128, 128), num_bins: in
     has log p = 0; a row with another role, or whose given values are impossible, has NaN.
 
     With `train=True` and `rng`, `log_pdf` is an estimate by one pass: of n asked columns t are given too, at random, t uniform
-    on 0 to n - 1, and n / (n - t) times the sum of the others is unbiased for the mean over all orders of the columns.
+    on 0 to n - 1, and n / (n - t) times the sum of the others is unbiased for the mean over all orders of the columns. A step
+    asks one of many questions, so that `fit` takes 10,000 steps at least.
 
     Args:
         columns: `flows.conditionals` values, one for each column: Number, Category, Angle; without any, all are `Number()`.

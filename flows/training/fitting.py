@@ -19,6 +19,7 @@ from flows.core import (
     FlowsError,
     as_dim,
     cast,
+    declares,
     distribution_part,
     functions_of,
     refuse_closures,
@@ -81,7 +82,7 @@ def train_members(
     params `outer` makes from the trained params.
     """
     members, split, inner = options.members, rows.split, rows.inner(rows.model)
-    options = options.settled(split.batch_size, split.steps)
+    options = options.settled(split.batch_size, split.steps, declares(rows.model, "roles"))
     keys = key if members is None else jax.random.split(key, members)
     part = distribution_part(inner, rows.event, rows.context)
     if members is not None:

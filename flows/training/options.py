@@ -43,6 +43,7 @@ BATCH_SIZE = 256  # rows a step, at most
 BATCHES = 8  # steps of an epoch, at least
 EPOCHS = 100  # passes over the rows, or more where STEPS are more
 STEPS = 3_000  # steps in all, at least
+STEPS_OF_ROLES = 10_000  # of a model of any columns given any others, as a step asks one of many questions
 PATIENCE = 10  # epochs without a better loss, at least
 LEAST_BATCH = 8  # rows, as a batch of one row cannot be normalised
 SHARE = 0.1  # of the rows, to hold out
@@ -328,9 +329,9 @@ class Options:
         whole = rows // batch_size
         return whole if self.steps_per_epoch is None else min(self.steps_per_epoch, whole)
 
-    def settled(self, batch_size: int, steps: int) -> Self:
+    def settled(self, batch_size: int, steps: int, roles: bool = False) -> Self:
         """Fill in the options that depend on the rows of a batch and the steps of an epoch."""
-        max_epochs = self.max_epochs or max(EPOCHS, -(-STEPS // steps))
+        max_epochs = self.max_epochs or max(EPOCHS, -(-(STEPS_OF_ROLES if roles else STEPS) // steps))
         patience = self.patience or max(PATIENCE, max_epochs // 10)
         return replace(self, batch_size=batch_size, max_epochs=max_epochs, patience=patience)
 

@@ -33,6 +33,20 @@ def test_sweeps_are_regressions():
         np.testing.assert_allclose(variances[u, i], variance, rtol=1e-2)
 
 
+def test_residuals_are_of_the_other_known_columns():
+    cov = np.cov(Y) + 1e-2 * np.eye(D)
+    arrays = [jnp.asarray(array, jnp.float32) for array in (np.zeros((D, 1)), cov, Y)]
+    matrix = gaussian.regressed(*arrays, jnp.asarray(KNOWN))[2]
+    got = gaussian.residuals(matrix, arrays[0], arrays[2], jnp.asarray(KNOWN))
+    for i in range(20):
+        for j in range(D):
+            others = KNOWN[:, i] & (np.arange(D) != j)
+            u, mean, variance = closed_form(np.zeros(D), cov, Y[:, i].astype(float), others)
+            at = u.tolist().index(j)
+            expected = (Y[j, i] - mean[at]) / np.sqrt(variance[at]) if KNOWN[j, i] else 0
+            np.testing.assert_allclose(got[j, i], expected, atol=1e-3)
+
+
 def test_a_covariance_is_measured_with_gaps():
     """As by EM from the covariance of whole rows; without gaps it is that covariance."""
     whole = jax.jit(gaussian.measured)(jnp.asarray(Y), jnp.ones(Y.shape, bool))

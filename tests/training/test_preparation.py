@@ -332,6 +332,8 @@ def test_a_fit_that_was_too_short_says_so():
 def test_what_is_left_open_follows_the_rows():
     few = Options().settled(51, 8)
     assert (few.batch_size, few.max_epochs, few.patience) == (51, 375, 37)
+    asked = Options().settled(51, 8, roles=True)
+    assert (asked.max_epochs, asked.patience) == (1_250, 125)
     many = Options().settled(256, 300)
     assert (many.max_epochs, many.patience) == (100, 10)
     given = Options(max_epochs=7, patience=3).settled(256, 1)
