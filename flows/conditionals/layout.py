@@ -95,8 +95,8 @@ class Layout:
                 return h
             return product(params["layers"][i]["w"], h) + params["layers"][i]["b"][:, None]
 
-        seen = [c["seen"] for c in started if "seen" in c]
-        inputs = jnp.concatenate([jnp.where(known[self.column_of_input], inputs, 0), known.astype(inputs.dtype), *seen])
+        more = [c["seen"] for c in started if "seen" in c]
+        inputs = jnp.concatenate([jnp.where(known[self.column_of_input], inputs, 0), known.astype(inputs.dtype), *more])
         return self.body.formula(dense, {}, inputs, rng, rng is not None)
 
     def head(self, g: int, params: Any, h: Array, place: Array) -> Array:

@@ -141,8 +141,8 @@ class LineGroup:
         y = self.shown(c, x)
         means, variances, matrix = gaussian.regressed(c["mean"], c["covariance"], y, known)
         residuals = saturated(gaussian.residuals(matrix, c["mean"], y, known), SQUASHED)
-        shift, log_spread, seen = lax.stop_gradient((means, jnp.log(variances) / 2, jnp.where(known, residuals, means)))
-        return c | {"shift": c["normal"] * shift, "log_spread": c["normal"] * log_spread, "seen": seen}
+        shift, log_spread, both = lax.stop_gradient((means, jnp.log(variances) / 2, jnp.where(known, residuals, means)))
+        return c | {"shift": c["normal"] * shift, "log_spread": c["normal"] * log_spread, "seen": both}
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         z, log_slope = self._map(c, theta, x)
