@@ -12,8 +12,6 @@ from flows.cli.models import asked, parsed, with_columns, without_gaps
 from flows.cli.source import Block, Source
 from flows.results.frames import listed
 
-ODD = 0.01  # of a column of numbers: the share of values that may be mistyped
-LEAST_NUMBERS = 20  # values up to which a column of numbers may be one of codes
 ODD_NAMES = 0.9  # of a column whose name is a number: the share of values that are numbers
 
 
@@ -135,16 +133,12 @@ def _schema_of(path: str, columns: Columns) -> "flows.tables.Schema":
 
 
 def text_among_numbers(column: pl.Series) -> int | None:
-    """The place of the first value that is not a number in a column of text where all values are numbers but one, or
-    a hundredth, however they are written; None in other columns, and in columns of codes."""
+    """The place of the first value that is not a number in a column of text where all distinct values are numbers but one, or a
+    hundredth, however they are written; None in other columns, and in columns of codes."""
     if column.dtype != pl.String or flows.tables.kinds.notation.holds_codes(text := column.str.strip_chars()):
         return None
-    numbers = flows.tables.kinds.notation.numbers(text)
-    odd = column.count() - numbers.count()
-    if not 0 < odd <= max(1, ODD * column.count()) or numbers.n_unique() <= LEAST_NUMBERS:
-        mistyped = flows.tables.kinds.notation.numbers_in(text.drop_nulls().unique(maintain_order=True).to_list()).odd
-        return None if mistyped is None else int((text == mistyped).arg_max() or 0)
-    return int((numbers.is_null() & column.is_not_null()).arg_max() or 0)
+    mistyped = flows.tables.kinds.notation.numbers_in(text.drop_nulls().unique(maintain_order=True).to_list()).odd
+    return None if mistyped is None else int((text == mistyped).arg_max() or 0)
 
 
 def first_row_is_data(frame: pl.DataFrame) -> bool:

@@ -77,7 +77,7 @@ def test_outputs_that_are_refused_before_there_is_work(model, flows, rows, tmp_p
 def test_large_options(model, flows, monkeypatch):
     from flows.cli import sample
 
-    blocks = sample._asked_for(tables.load(model).schema, 10**20, [], None, None)
+    blocks = sample._asked_for(tables.load(model), 10**20, [], None, None)
     assert next(blocks) == next(blocks) == (8_192, None)  # and no list of all of them
     mistake(flows("sample", model, "--seed", 2**63), "Invalid value for '--seed'")
     assert flows("sample", model, "--seed", 2**63 - 1, "--no-cache")[0] == 0
