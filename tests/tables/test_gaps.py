@@ -107,13 +107,15 @@ def test_values_that_cannot_be_are_refused_or_coerced(fitted):
 
 @pytest.mark.parametrize("library", [pd.DataFrame, pl.from_pandas], ids=["pandas", "polars"])
 def test_gaps_are_filled_and_the_rest_stays(fitted, library):
-    frame = GAPPY.assign(unit=GAPPY["unit"].where(np.arange(N) != 3)) if library is pd.DataFrame else library(GAPPY)
+    noon = pd.Timestamp("2024-01-05 12:00")  # off the steps of the fit
+    whole = GAPPY.assign(day=GAPPY["day"].where(np.arange(N) != 1, noon))
+    frame = whole.assign(unit=GAPPY["unit"].where(np.arange(N) != 3)) if library is pd.DataFrame else library(whole)
     gaps = GAPPY[list(COLUMNS)].isna().to_numpy()
     for filled in (fitted.impute(frame), fitted.impute(frame, 1)):
         assert list(filled.columns) == list(frame.columns) and type(filled) is type(frame)
         got = filled if library is pd.DataFrame else filled.to_pandas()
         there = got[list(COLUMNS)].astype(object).to_numpy()
-        before = GAPPY[list(COLUMNS)].astype(object).to_numpy()
+        before = whole[list(COLUMNS)].astype(object).to_numpy()
         assert (there == before)[~gaps].all() and not pd.isna(there).any()
         assert np.isfinite(fitted.log_prob(filled)).all()  # on steps, within bounds, and known
     if library is pd.DataFrame:
