@@ -49,7 +49,7 @@ def test_a_fail_is_an_exit_status_of_its_own(model, shell, flows, tmp_path):
 
 def test_options_are_those_of_the_library(flows, rows, monkeypatch, tmp_path):
     data, asked = rows(), []
-    table = SimpleNamespace(schema=tables.infer_schema(pd.read_csv(tmp_path / data)), metadata={})
+    table = SimpleNamespace(schema=tables.infer_schema(pd.read_csv(tmp_path / data)), metadata={}, any_given_any=False)
 
     def check(table, rows, **options):
         asked.append((len(rows), options))
