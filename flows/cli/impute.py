@@ -15,7 +15,6 @@ from flows.cli.command import FILES, Data, Mistake, Model, Output, Shared, comma
 from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
 from flows.cli.output import TIME, as_polars, check_rows_output, print_json, write_rows
 from flows.cli.source import Block, Source, reading_of
-from flows.tables.kinds.date import DAY
 
 DRAW = "draw"  # the column that counts draws
 
@@ -82,6 +81,8 @@ def _written(block: Block, full: pl.Series, gaps: pl.Series, table: "flows.table
             written = [None if time is None else flows.tables.kinds.notation.date_text(time, ways[0]) for time in full]
             full = pl.Series(full.name, written, pl.String)
         else:
-            days = table.schema.complete(full.name).step % DAY == 0 and not any(":" in text for text in texts)
+            days = table.schema.complete(full.name).step % flows.tables.kinds.date.DAY == 0 and not any(
+                ":" in text for text in texts
+            )
             full = full.dt.strftime("%Y-%m-%d" if days else TIME + "%:z" * bool(zone))
     return column.zip_with(~gaps, full.cast(column.dtype))
