@@ -26,7 +26,8 @@ def impute(
     data: Data,
     output: Output = "-",
     draws: Annotated[
-        Optional[int], typer.Option("--draws", min=1, help="Draw the gaps this often, one copy of the rows below the other.")
+        Optional[int],
+        typer.Option("--draws", min=1, help='Draw the gaps this often: copies of each 8,192 rows, numbered in "draw".'),
     ] = None,
 ) -> None:
     """Fill the gaps of a file by means and the likeliest categories, or by draws; the other cells are written as they are."""

@@ -36,7 +36,7 @@ def residuals(matrix: Array, mean: Array, y: Array, known: Array) -> Array:
     """Return how far each known column is from its regression on the other known ones, in deviations, (d, batch); 0 for the
     others. The known part of a swept matrix is minus the inverse of their covariance."""
     inverse = jnp.where(known[None] & known[:, None], -matrix, 0)
-    scale = jnp.sqrt(jnp.where(known, jnp.diagonal(inverse).T, 1))
+    scale = jnp.sqrt(jnp.where(known, jnp.maximum(jnp.diagonal(inverse).T, LEAST), 1))
     return (inverse * jnp.where(known, y - mean, 0)[None]).sum(1) / scale
 
 

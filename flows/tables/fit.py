@@ -11,14 +11,14 @@ from typing import Any, Literal, Unpack
 import numpy as np
 
 from flows.bijections.autoregressive import Autoregressive
-from flows.core import DistributionInit, DistributionLike, FlowsError, declares, explained_call, warn_user
+from flows.core import DistributionInit, DistributionLike, FlowsError, declares, explained_call
 from flows.distributions.categorical import Categorical
 from flows.distributions.directional import CircularUniform
 from flows.distributions.flow import Flow
 from flows.distributions.joint import ChainRule, Joint
 from flows.results.frames import Frame, frame_of, less_offsets, library_of, listed, looked_at, numbers_of
 from flows.tables.fields import names_of
-from flows.tables.gaps import check_there, for_schema, without_codes_of_gaps
+from flows.tables.gaps import check_there, for_schema, without_codes_of_gaps, without_gaps
 from flows.tables.infer import infer_schema
 from flows.tables.ranks import disagreement, gap_scores
 from flows.tables.result import TableResult, steps_of
@@ -222,20 +222,12 @@ def of_rows_of(table: Frame, option: str, values: Any, condition: Sequence[str])
 
 
 def _without_gaps(table: Frame, schema: Schema, of_rows: dict[str, Any]) -> tuple[Frame, dict[str, Any]]:
-    """The rows without gaps, and their weights, groups or order; a warning counts the others."""
-    gaps = schema.gaps(table)
-    if not gaps:
-        return table, of_rows
+    """The rows without gaps, and their weights, groups or order."""
     for option, values in of_rows.items():
         if values is not None and np.shape(values) != (table.rows,):
             raise FlowsError(f"tables.fit: {option} has shape {np.shape(values)}, expected ({table.rows},), also for gaps")
-    lacking = np.logical_or.reduce(list(gaps.values()))
-    by_column = ", ".join(f"{name!r} in {int(mask.sum())}" for name, mask in gaps.items())
-    if lacking.all():
-        raise FlowsError(f"tables.fit: all {len(lacking)} rows have a gap, in {by_column}; ignore these columns, or fill them")
-    warn_user(f"tables.fit: {int(lacking.sum())} of {len(lacking)} rows are left out, as they have gaps, in {by_column}")
-    places = np.flatnonzero(~lacking)
-    return table.taken(places), {name: None if x is None else np.asarray(x)[places] for name, x in of_rows.items()}
+    whole, places = without_gaps(schema, table, "tables.fit")
+    return whole, {name: None if x is None else np.asarray(x)[places] for name, x in of_rows.items()}
 
 
 def _validation(frame: Any, schema: Schema, roles: bool) -> Any:

@@ -61,15 +61,19 @@ def check_there(rows: Any, schema: Schema) -> None:
         )
 
 
-def without_gaps(schema: Schema, frame: Any, what: str) -> Frame:
-    """Return the rows of a frame without gaps; a warning counts the others."""
+def without_gaps(schema: Schema, frame: Any, what: str) -> tuple[Frame, np.ndarray]:
+    """Return the rows of a frame without gaps, and their places; a warning counts the others. A frame without gaps stays."""
     table = looked_at(frame, what)
-    lacking = np.any([np.zeros(table.rows, bool), *schema.gaps(table).values()], 0)
+    gaps_by_column = schema.gaps(table)
+    lacking = np.any([np.zeros(table.rows, bool), *gaps_by_column.values()], 0)
+    places = np.flatnonzero(~lacking)
+    if not lacking.any():
+        return table, places
+    by_column = ", ".join(f"{name!r} in {int(mask.sum())}" for name, mask in gaps_by_column.items())
     if lacking.all():
-        raise FlowsError(f"{what}: all {table.rows} rows have a gap; expected rows without")
-    if lacking.any():
-        warn_user(f"{what}: {int(lacking.sum())} of {table.rows} rows are left out, as they have gaps")
-    return table.taken(np.flatnonzero(~lacking)) if lacking.any() else table
+        raise FlowsError(f"{what}: all {table.rows} rows have a gap, in {by_column}; ignore these columns, or fill them")
+    warn_user(f"{what}: {int(lacking.sum())} of {table.rows} rows are left out, as they have gaps, in {by_column}")
+    return table.taken(places), places
 
 
 def known_of(schema: Schema, values: Any) -> np.ndarray:

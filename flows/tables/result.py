@@ -240,7 +240,7 @@ class TableResult(Hints, Answers):
             asked = self.conditional([name for name in self.schema.columns if name not in names], names)
             return asked.plot(rows, columns, n, given=given, rng=rng)
         if self.any_given_any:
-            rows = None if rows is None else without_gaps(self.schema, rows, "plot").native
+            rows = None if rows is None else without_gaps(self.schema, rows, "plot")[0].native
             return self.conditional(self.schema.columns).plot(rows, columns, n, rng=rng)
         return picture(self, rows, columns, n, given, rng)
 
@@ -284,7 +284,7 @@ class TableResult(Hints, Answers):
                     else "check: context is given, and the table was fitted without a condition; leave it out"
                 )
             try:
-                rows = self.rows(without_gaps(schema, frame, f"check: {name}") if gappy else frame)
+                rows = self.rows(without_gaps(schema, frame, f"check: {name}")[0] if gappy else frame)
             except (FlowsError, TypeError) as error:
                 error.args = (f"check: {name}: {error}",)
                 raise

@@ -87,10 +87,9 @@ def test_a_density_is_of_what_is_there(fitted):
     partial = whole.assign(size=np.nan, town=None)
     rest = fitted.conditional(["grade", "turn", "count", "day"])
     np.testing.assert_allclose(fitted.log_prob(partial), rest.log_prob(whole), atol=1e-4)
-    given = fitted.conditional(["size", "town"], ["grade", "turn", "count", "day"])
-    assert given.schema.columns == ("town", "size")
-    by_parts = rest.log_prob(whole) + given.log_prob(whole)
-    assert np.isfinite(by_parts).all() and fitted.log_prob(whole, draws=3).tolist() == fitted.log_prob(whole).tolist()
+    first, others = fitted.conditional(COLUMNS[:2]), fitted.conditional(COLUMNS[2:], COLUMNS[:2])  # in the order of the columns
+    np.testing.assert_allclose(first.log_prob(whole) + others.log_prob(whole), fitted.log_prob(whole), atol=1e-5)
+    assert fitted.log_prob(whole, draws=3).tolist() == fitted.log_prob(whole).tolist()
     empty = whole.assign(**dict.fromkeys(["grade", "town", "turn", "size", "count"]), day=pd.NaT)
     assert fitted.log_prob(empty).tolist() == [0.0] * 4
 
@@ -284,8 +283,6 @@ def test_gaps_are_not_pooled():
     assert result.schema["c"].known == ("a", "b", "z", "rest") and result.impute(frame)["c"].notna().all()
     gap = result.log_prob(pd.DataFrame({"c": [None], "x": [0.5]}))
     np.testing.assert_allclose(gap, result.conditional("x").log_prob(pd.DataFrame({"x": [0.5]})), atol=1e-5)
-    column = result.conditional("x")
-    assert np.allclose(column.quantile([0.2, 0.8]), tables.TableResult(column.schema, column.result).quantile([0.2, 0.8]))
 
 
 def test_contributions_of_what_cannot_be_are_told_by_column(fitted):
