@@ -79,7 +79,7 @@ def test_a_column_that_others_tell_to_within_its_step_is_told_of():
     for rows in (np.c_[celsius, other], flags, np.c_[celsius.round(), shares[:, 0], fine]):
         with pytest.warns(DataWarning) as caught:
             fit(0, GAUSS, rows, **QUICK)
-        assert not any("than rounding explains" in str(each.message) for each in caught)
+        assert not any("up to its rounding" in str(each.message) for each in caught)
 
 
 def test_correlation_is_taken_out_however_strong():
