@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditionals.base import kind, mean_of_draws
+from flows.conditionals.base import Group, kind, mean_of_draws
 from flows.conditionals.number import NARROW, OFF_GRID, check_step
 from flows.core import Array, Region, positive
 from flows.transformers import CircularRationalQuadratic
@@ -43,13 +43,12 @@ def Angle(period: float = 2 * math.pi, step: float = 0.0):
     return Turn(period, check_step(step, "Angle", period))
 
 
-class TurnGroup:
+class TurnGroup(Group):
     """Columns of angles."""
 
     def __init__(self, columns: Sequence[Turn], num_bins: int):
         self.widths, self.spline = (2,) * len(columns), CircularRationalQuadratic(num_bins)
         self.num_params = self.spline.num_params
-        self.extra = 0
         period, step = (np.asarray(numbers, float)[:, None] for numbers in zip(*columns, strict=True))
         self.constants, self.stepped = {"period": period, "step": step}, bool(step.any())
 
@@ -71,9 +70,6 @@ class TurnGroup:
     def shown(self, c: Any, x: Array) -> Array:
         turned = self._turned(c, x)
         return jnp.stack([jnp.cos(turned), jnp.sin(turned)], 1).reshape(-1, x.shape[1])
-
-    def started(self, c: Any, x: Array, known: Array) -> Any:
-        return c
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         step, unit = c["step"], 2 * math.pi / c["period"]

@@ -20,7 +20,7 @@ class Group(Protocol):
 
     num_params: int  # outputs of the network for a column
     widths: tuple[int, ...]  # how many numbers the network sees of each column
-    extra: int  # how many it sees of all together, "seen" of `started`
+    extra: int = 0  # how many it sees of all together, "seen" of `started`
     constants: dict[str, np.ndarray]  # (columns, 1) each
 
     def regions(self) -> Region:
@@ -38,8 +38,17 @@ class Group(Protocol):
     def shown(self, c: Any, x: Array) -> Array:
         """Return what the network sees of entries, (sum(widths), batch)."""
 
-    def started(self, c: Any, x: Array, known: Array) -> Any:
+    def begun(self, c: Any, x: Array, known: Array) -> Any:
+        """Return the state of rows: what all columns tell of each other, where some are known."""
+        return ()
+
+    def learnt(self, c: Any, state: Any, place: Any, x: Array, now: Array) -> Any:
+        """Return the state of rows which know one more column, of which `c` and x (batch,) are, where `now` is true."""
+        return state
+
+    def started(self, c: Any, state: Any, known: Array) -> Any:
         """Return `c` with what the columns start at given the known ones, and what the network sees of that, "seen"."""
+        return c
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         """Return the log-density or log-mass of entries that are inside."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditionals.base import kind
+from flows.conditionals.base import Group, kind
 from flows.core import Array, Region, one_hot_codes, positive_int
 
 MOST_CLASSES = 2**24  # whole numbers that float32 can tell apart
@@ -41,12 +41,11 @@ def Category(classes: int):
     return Codes(positive_int(classes, "Category: classes", most=MOST_CLASSES))
 
 
-class CodeGroup:
+class CodeGroup(Group):
     """Columns of codes, with the logits of the largest number of classes."""
 
     def __init__(self, classes: list[int]):
         self.widths, self.num_params = tuple(classes), max(classes)
-        self.extra = 0
         self.classes = np.asarray(classes)
         self.constants = {"classes": self.classes[:, None]}
 
@@ -65,9 +64,6 @@ class CodeGroup:
 
     def shown(self, c: Any, x: Array) -> Array:
         return one_hot_codes(x, self.widths)
-
-    def started(self, c: Any, x: Array, known: Array) -> Any:
-        return c
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         log_p = self._log_masses(c, theta)

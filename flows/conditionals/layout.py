@@ -59,9 +59,10 @@ class Layout:
         dtype = params["layers"][0]["b"].dtype
         return [
             {name: jnp.asarray(entry, dtype) for name, entry in group.constants.items()}
-            | {name: leaf for name, leaf in of_columns.items() if name != "fixed"} | of_columns.get("fixed", {})
+            | {name: leaf for name, leaf in of_columns.items() if name != "fixed"}
+            | lax.stop_gradient(of_columns.get("fixed", {}))
             for (group, _), of_columns in zip(self.groups, params["columns"], strict=True)
-        ]  # fmt: skip
+        ]
 
     def roles(self, params: Any, x: Array, context: Array | None) -> tuple[Array, ...]:
         """Return values that have a density (d, batch), masks of asked and known columns, and what to add to log p: -inf where
@@ -108,52 +109,83 @@ class Layout:
 
     def column(self, params: Any, x: Array, known: Array, g: int, place: Any) -> tuple[Any, Array]:
         """Return the constants and params of one column of a group, and its theta, where some columns are known."""
+        started, h = self.passed(params, x, known)
+        return self.one(started[g], place), self.head(g, params, h, place)
+
+    def passed(self, params: Any, x: Array, known: Array, rng: Any = None) -> tuple[list[Any], Array]:
+        """Return what columns start at, and the last hidden units, by one pass where some columns are known."""
         columns = self.by_name(params)
-        started = self.started(columns, x, known)
-        h = self.trunk(params, self.shown(columns, x), started, known)
-        return self.one(g, started[g], place), self.head(g, params, h, place)
+        started = self.started(columns, self.begun(columns, x, known), known)
+        return started, self.trunk(params, self.shown(columns, x), started, known, rng)
 
-    def started(self, columns: list, x: Array, known: Array) -> list[Any]:
+    def begun(self, columns: list, x: Array, known: Array) -> list[Any]:
+        """Return the state of rows for each group, where some columns are known."""
+        return [group.begun(c, x[at], known[at]) for (group, at), c in zip(self.groups, columns, strict=True)]
+
+    def started(self, columns: list, states: list, known: Array) -> list[Any]:
         """Return the constants and params of columns with what they start at given the known ones."""
-        return [group.started(c, x[at], known[at]) for (group, at), c in zip(self.groups, columns, strict=True)]
+        return [group.started(c, state, known[at]) for (group, at), c, state in zip(self.groups, columns, states, strict=True)]
 
-    def one(self, g: int, c: Any, place: Any) -> Any:
+    def one(self, c: Any, place: Any) -> Any:
         """Return the constants and params of one column of a group."""
         return {name: lax.dynamic_index_in_dim(leaf, place, 0) for name, leaf in c.items()}
 
     def chain_rule(self, params: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
         """Return log p of what is asked, one pass for each column that is asked in some row."""
+        return self._one_by_one(params, x, asked, known)[1] + penalty
+
+    def draw(self, params: Any, u: Array, context: Array | None) -> Array:
+        """Return rows (batch, d) at uniform numbers, one pass for each column that is asked in some row; NaN where the context
+        is impossible."""
+        x, asked, known, penalty = self.roles(params, jnp.zeros_like(u), context)
+        x = self._one_by_one(params, x, asked, known, u.T)[0]
+        if context is not None:
+            x = jnp.where(known, context[:, 0].T, jnp.where(asked, x, jnp.nan))
+        return jnp.where(jnp.isnan(penalty), jnp.nan, x).T
+
+    def _one_by_one(self, params: Any, x: Array, asked: Array, known: Array, u: Array | None = None) -> tuple[Array, Array]:
+        """Return entries drawn at uniform numbers u, one asked column after the other; or, without u, x and its log p."""
         columns, every = self.by_name(params), jnp.arange(self.d, dtype=jnp.int32)[:, None]
-        inputs, total = self.shown(columns, x), penalty
-        for g, (group, at) in enumerate(self.groups):
 
-            def term(total: Array, where: Any, g: int = g, group: Any = group) -> tuple[Array, None]:
-                column, place = where
+        def branch(g: int, group: Group) -> Any:
+            def answer(started: list, h: Array, place: Array, x: Array, u: Array | None) -> tuple[Array, Array]:
+                c, theta = self.one(started[g], place), self.head(g, params, h, place)
+                if u is None:
+                    return x, group.log_p(c, theta, x[None])[0]
+                return group.draw(c, theta, u[None])[0], jnp.zeros_like(x)
 
-                def scored(_: None) -> Array:
-                    before = known | (asked & (every < column))
-                    started = self.started(columns, x, before)
-                    h = self.trunk(params, inputs, started, before)
-                    return group.log_p(self.one(g, started[g], place), self.head(g, params, h, place), x[column][None])[0]
+            return answer
 
-                here = asked[column]
-                log_p = lax.cond(here.any(), scored, lambda _: jnp.zeros_like(total), None)
-                return total + jnp.where(here, log_p, 0), None
+        branches = [branch(g, group) for g, (group, _) in enumerate(self.groups)]
 
-            total = lax.scan(term, total, (jnp.asarray(at), jnp.arange(len(at), dtype=jnp.int32)))[0]
-        return total
+        def step(carry: Any, where: Any) -> tuple[Any, None]:
+            (x, total, states), (column, g, place, u) = carry, where
+            here, before = asked[column], known | (asked & (every < column))
+
+            def asked_somewhere() -> tuple[Array, Array]:
+                started = self.started(columns, states, before)
+                h = self.trunk(params, self.shown(columns, x), started, before)
+                return lax.switch(g, branches, started, h, place, x[column], u)
+
+            new, number = lax.cond(here.any(), asked_somewhere, lambda: (x[column], jnp.zeros_like(total)))
+            x, total = x.at[column].set(jnp.where(here, new, x[column])), total + jnp.where(here, number, 0)
+            parts = enumerate(zip(self.groups, columns, states, strict=True))  # not in `asked_somewhere`: XLA copies results
+            states = [group.learnt(self.one(c, place), s, place, x[column], here & (g == i)) for i, ((group, _), c, s) in parts]
+            return (x, total, states), None
+
+        start = x, jnp.zeros(x.shape[1:], x.dtype), self.begun(columns, x, known)
+        places = jnp.arange(self.d, dtype=jnp.int32), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u
+        return lax.scan(step, start, places)[0][:2]
 
     def one_pass(self, params: Any, rng: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
         """Return an estimate of log p of what is asked: n / (n - t) times the sum over all columns but t, which are known."""
-        columns = self.by_name(params)
         keys = jax.random.split(rng, 3)
         n = asked.sum(0, dtype=x.dtype)
         t = jnp.minimum(jnp.floor(jax.random.uniform(keys[0], n.shape, x.dtype) * n), jnp.maximum(n - 1, 0))
         rank = jnp.where(asked, jax.random.uniform(keys[1], asked.shape, x.dtype), jnp.inf)
         limit = jnp.take_along_axis(jnp.sort(rank, 0), t[None].astype(jnp.int32), 0)
         known = known | (asked & (rank < limit))
-        total, started = jnp.zeros_like(penalty), self.started(columns, x, known)
-        h = self.trunk(params, self.shown(columns, x), started, known, keys[2])
+        total, (started, h) = jnp.zeros_like(penalty), self.passed(params, x, known, keys[2])
         for (group, at), c, theta in zip(self.groups, started, self.thetas(params, h), strict=True):
             total += jnp.where(asked[at] & ~known[at], group.log_p(c, theta, x[at]), 0).sum(0)
         return total * n / jnp.maximum(n - t, 1) + penalty
@@ -169,10 +201,9 @@ class Layout:
         """Return what is expected of all columns given what is known, (batch, inputs), by one pass; NaN for an impossible
         context. Inputs are as the network sees them, but numbers are in their units."""
         x, _, known, penalty = self.roles(params, jnp.zeros_like(context[:, 0]), context)
-        columns = self.by_name(params)
-        started = self.started(columns, x, known)
-        thetas = self.thetas(params, self.trunk(params, self.shown(columns, x), started, known))
-        expected = [group.expected(c, theta) for (group, _), c, theta in zip(self.groups, started, thetas, strict=True)]
+        started, h = self.passed(params, x, known)
+        parts = zip(self.groups, started, self.thetas(params, h), strict=True)
+        expected = [group.expected(c, theta) for (group, _), c, theta in parts]
         return jnp.where(jnp.isnan(penalty), jnp.nan, jnp.concatenate(expected)).T
 
     def likeliest(self, expected: np.ndarray) -> np.ndarray:
@@ -185,31 +216,3 @@ class Layout:
             else:
                 rows[:, j] = part.argmax(1) if region.classes[j] else part[:, 0]
         return rows
-
-    def draw(self, params: Any, u: Array, context: Array | None) -> Array:
-        """Return rows (batch, d) at uniform numbers, column after column; NaN where the context is impossible."""
-        columns, every, u = self.by_name(params), jnp.arange(self.d, dtype=jnp.int32)[:, None], u.T
-        x, asked, known, penalty = self.roles(params, jnp.zeros_like(u).T, context)
-
-        def branch(g: int, group: Any) -> Any:
-            def drawn(started: list, h: Array, place: Array, u: Array) -> Array:
-                return group.draw(self.one(g, started[g], place), self.head(g, params, h, place), u[None])[0]
-
-            return drawn
-
-        branches = [branch(g, group) for g, (group, _) in enumerate(self.groups)]
-
-        def step(x: Array, where: Any) -> tuple[Array, None]:
-            column, g, place, u = where
-            before = known | (asked & (every < column))
-            started = self.started(columns, x, before)
-            h = self.trunk(params, self.shown(columns, x), started, before)
-            drawn = lax.switch(g, branches, started, h, place, u)
-            return x.at[column].set(jnp.where(asked[column], drawn, x[column])), None
-
-        x = lax.scan(step, x, (jnp.arange(self.d, dtype=jnp.int32), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u))[
-            0
-        ]
-        if context is not None:
-            x = jnp.where(known, context[:, 0].T, jnp.where(asked, x, jnp.nan))
-        return jnp.where(jnp.isnan(penalty), jnp.nan, x).T

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from flows.conditionals import gaussian
-from flows.conditionals.base import kind, mean_of_draws
+from flows.conditionals.base import Group, kind, mean_of_draws
 from flows.core import Array, FlowsError, Region, number, saturated, softplus
 from flows.transformers import Affine, RationalQuadratic
 
@@ -75,7 +74,7 @@ def check_step(step: Any, name: str, span: float) -> float:
     return step
 
 
-class LineGroup:
+class LineGroup(Group):
     """Columns of numbers."""
 
     def __init__(self, columns: Sequence[Line], num_bins: int):
@@ -132,17 +131,21 @@ class LineGroup:
     def shown(self, c: Any, x: Array) -> Array:
         return saturated(_centred(c, x)[0] / c["scale"], SQUASHED)
 
-    def started(self, c: Any, x: Array, known: Array) -> Any:
+    def begun(self, c: Any, x: Array, known: Array) -> Any:
+        return gaussian.swept(c["mean"], c["covariance"], self.shown(c, x), known) if self.normal else ()
+
+    def learnt(self, c: Any, state: Any, place: Any, x: Array, now: Array) -> Any:
+        return gaussian.learnt(state, place, (self.shown(c, x[None]) - c["mean"])[0], now) if self.normal else state
+
+    def started(self, c: Any, state: Any, known: Array) -> Any:
         """Return the constants and params with the normal distribution of each column given the known ones; and what the
         network sees of it: the means of others, and how far known ones are from theirs, as directions of little variance
         are lost among columns."""
         if not self.normal:
             return c
-        y = self.shown(c, x)
-        means, variances, matrix = gaussian.regressed(c["mean"], c["covariance"], y, known)
-        residuals = saturated(gaussian.residuals(matrix, c["mean"], y, known), SQUASHED)
-        shift, log_spread, both = lax.stop_gradient((means, jnp.log(variances) / 2, jnp.where(known, residuals, means)))
-        return c | {"shift": c["normal"] * shift, "log_spread": c["normal"] * log_spread, "seen": both}
+        means, variances, residuals = gaussian.regressed(c["mean"], state, known)
+        both = jnp.where(known, saturated(residuals, SQUASHED), means)
+        return c | {"shift": c["normal"] * means, "log_spread": c["normal"] * jnp.log(variances) / 2, "seen": both}
 
     def log_p(self, c: Any, theta: Array, x: Array) -> Array:
         z, log_slope = self._map(c, theta, x)

@@ -22,11 +22,28 @@ def closed_form(mean, cov, y, known):
     return u, mean[u] + (y[k] - mean[k]) @ weights, np.diag(cov[np.ix_(u, u)] - cov[np.ix_(u, k)] @ weights)
 
 
+@jax.jit
+def regressed(mean, cov, y, known):
+    return gaussian.regressed(mean, gaussian.swept(mean, cov, y, known), known)
+
+
+def test_columns_are_learnt_one_by_one_as_at_once():
+    mean, cov, y = (jnp.asarray(array, jnp.float32) for array in (rng.normal(size=(D, 1)), np.cov(Y) + 1e-2 * np.eye(D), Y))
+    at_once, state = (
+        gaussian.swept(mean, cov, y, jnp.asarray(KNOWN)),
+        gaussian.swept(mean, cov, y, jnp.zeros(KNOWN.shape, bool)),
+    )
+    for k in (3, 0, 4, 2, 1):
+        state = gaussian.learnt(state, k, y[k] - mean[k], jnp.asarray(KNOWN[k]))
+    np.testing.assert_allclose(state, at_once, atol=2e-3)
+    assert np.ptp(state) > 10
+
+
 def test_sweeps_are_regressions():
     cov = np.cov(Y) + 1e-3 * np.eye(D)
     mean = rng.normal(size=(D, 1))
     arrays = [jnp.asarray(array, jnp.float32) for array in (mean, cov, Y)]
-    means, variances, _ = jax.jit(gaussian.regressed)(*arrays, jnp.asarray(KNOWN))
+    means, variances, _ = regressed(*arrays, jnp.asarray(KNOWN))
     for i in range(20):
         u, expected, variance = closed_form(mean[:, 0], cov, Y[:, i].astype(float), KNOWN[:, i])
         np.testing.assert_allclose(means[u, i], expected, atol=2e-4)
@@ -36,8 +53,7 @@ def test_sweeps_are_regressions():
 def test_residuals_are_of_the_other_known_columns():
     cov = np.cov(Y) + 1e-2 * np.eye(D)
     arrays = [jnp.asarray(array, jnp.float32) for array in (np.zeros((D, 1)), cov, Y)]
-    matrix = gaussian.regressed(*arrays, jnp.asarray(KNOWN))[2]
-    got = gaussian.residuals(matrix, arrays[0], arrays[2], jnp.asarray(KNOWN))
+    got = np.where(KNOWN, regressed(*arrays, jnp.asarray(KNOWN))[2], 0)
     for i in range(20):
         for j in range(D):
             others = KNOWN[:, i] & (np.arange(D) != j)
@@ -53,7 +69,7 @@ def test_a_covariance_is_measured_with_gaps():
     np.testing.assert_allclose(whole["covariance"], np.cov(Y, bias=True) + gaussian.LEAST * np.eye(D), atol=1e-4)
     np.testing.assert_allclose(whole["mean"], 0, atol=1e-5)
     there = rng.uniform(size=Y.shape) < 0.8
-    gappy = jax.jit(gaussian.measured)(jnp.asarray(np.where(there, Y, 99)), jnp.asarray(there))
+    gappy = jax.jit(gaussian.measured)(jnp.asarray(np.where(there, Y, np.nan)), jnp.asarray(there))
     assert np.abs(gappy["covariance"] - np.cov(Y, bias=True)).max() < 0.1
     assert np.linalg.eigvalsh(np.asarray(gappy["covariance"], float)).min() > 0
 
@@ -80,3 +96,14 @@ def test_a_model_starts_at_the_regression_on_what_is_known():
 def test_more_numbers_than_a_row_can_sweep_have_no_start():
     assert "covariance" not in flows.AnySubset(hidden=(2,))(0, gaussian.MOST + 1).params["columns"][0]["fixed"]
     assert "covariance" in flows.AnySubset(hidden=(2,))(0, 2).params["columns"][0]["fixed"]
+
+
+def test_gradients_in_entries_reach_the_means_of_the_columns_after_them():
+    model = flows.AnySubset(Number(), Number(low=-30), Number(), hidden=(4,), num_bins=2)
+    with jax.enable_x64(True):
+        rows = Y[:3, :200].T.astype(float)
+        params, log_pdf, _ = model(0, 3, init_inputs=rows)
+        gradient, by = jax.grad(lambda x: log_pdf(params, x).sum())(jnp.asarray(rows[:9])), 1e-5 * np.eye(3)
+        for j in range(3):
+            differences = (log_pdf(params, rows[:9] + by[j]) - log_pdf(params, rows[:9] - by[j])) / 2e-5
+            np.testing.assert_allclose(gradient[:, j], differences, rtol=1e-4, atol=1e-4)
