@@ -15,8 +15,8 @@ QUANTILES = 64  # by which a mean is taken
 
 class Group(Protocol):
     """Columns of one kind, which are computed together, features leading: entries x are (columns, batch), theta is (num_params,
-    columns, batch). `c` has the constants and the params of the columns by name, each (columns, ...), so that a slice of it is
-    one column."""
+    columns, batch), and `known` is (columns, batch), or (columns, 1) for all rows. `c` has the constants and the params of the
+    columns by name, each (columns, ...), so that a slice of it is one column."""
 
     num_params: int  # outputs of the network for a column
     widths: tuple[int, ...]  # how many numbers the network sees of each column

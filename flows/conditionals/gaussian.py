@@ -1,7 +1,7 @@
 """Numbers given other numbers by a normal distribution, where the network starts: few rows tell a covariance more than a
 network."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -16,37 +16,51 @@ LEAST = 1e-4  # of the variance given others
 SPIKE = 0.1  # the share of rows with one value from which a column does not start at a normal distribution
 
 
-def learnt(state: Array, k: Any, centred: Array, now: Array) -> Array:
-    """Return the state of rows (`swept`) which know column k too, y - mean (batch,), where `now` is true; they did not before.
+class Swept(NamedTuple):
+    """What columns tell of each other where rows know some of them: their covariance, swept by these (Little and Rubin 2002,
+    section 7.4). For j unknown and k known, (j, k) has the coefficient of k in the regression of j, (j, j) its variance, and
+    `errors` mean_j less the regression; the known part is minus the inverse of their covariance, plus 2 on the diagonal, and
+    `errors` this inverse times y - mean."""
 
-    The state changes by the product of two vectors. It does so row by row: in one expression XLA would look the vectors up in
-    the state for each number, which takes 20 times as long."""
-    centred = jnp.where(now, centred, 0)
-    state = state.at[-1, k].add(centred)
-    row, here = state[k], (jnp.arange(state.shape[1], dtype=jnp.int32) == k)[:, None]
+    matrix: Array  # (d, d, batch), or (d, d, 1) where all rows know the same columns
+    errors: Array  # (d, batch)
+
+
+def learnt(rows: Swept, k: Any, centred: Array, now: Array) -> Swept:
+    """Return the state of rows which know column k too, y - mean (batch,), where `now` is true; they did not before.
+
+    It changes by products of two vectors, one after the other: in one expression XLA would look the vectors up in the state
+    for each number, which takes 20 times as long."""
+    errors = rows.errors.at[k].add(jnp.where(now, centred, 0))
+    row, here = rows.matrix[k], (jnp.arange(len(errors), dtype=jnp.int32) == k)[:, None]
     pivot = jnp.where(now, row[k], 1)[None]
     row = jnp.where(here, pivot - 1, row)
-    left, right = jnp.where(now[None], jnp.concatenate([row, state[-1, k][None]]), 0), row / pivot
-    return lax.fori_loop(0, len(state), lambda i, state: state.at[i].add(-left[i][None] * right), state)
+    left, right, error = jnp.where(now[None], row, 0), row / pivot, jnp.where(now, errors[k], 0)
+    errors = lax.fori_loop(0, len(errors), lambda i, errors: errors.at[i].add(-error * right[i]), errors)
+    count = jnp.where(now.any(), len(errors), 0)
+    return Swept(lax.fori_loop(0, count, lambda i, matrix: matrix.at[i].add(-left[i][None] * right), rows.matrix), errors)
 
 
-def swept(mean: Array, covariance: Array, y: Array, known: Array) -> Array:
-    """Return the state of rows (d, batch) which know some columns, (d + 1, d, batch): the covariance swept by these (Little and
-    Rubin 2002, section 7.4), and y - mean. For j unknown and k known, (j, k) has the coefficient of k in the regression of j,
-    (j, j) its variance, (d, j) mean_j less the regression. The known part is minus the inverse of their covariance, plus 2 on
-    the diagonal, and the last row this inverse times y - mean."""
-    start = jnp.concatenate([covariance, jnp.zeros_like(covariance[:1])])[:, :, None]
-    start = jnp.broadcast_to(start, (*start.shape[:2], known.shape[1]))
-    centred = jnp.where(known, y - mean, 0)
-    return lax.fori_loop(0, len(covariance), lambda k, state: learnt(state, k, centred[k], known[k]), start)
+def swept(mean: Array, covariance: Array, y: Array, known: Array) -> Swept:
+    """Return the state of rows (d, batch) which know some columns, (d, batch), or (d, 1) if all know the same."""
+    centred, whole = jnp.where(known, y - mean, 0), (*covariance.shape, known.shape[1])
+
+    def of(known: Array) -> Swept:
+        start = jnp.broadcast_to(covariance[:, :, None], (*covariance.shape, known.shape[1]))
+        learn = lambda k, rows: learnt(rows, k, centred[k], known[k])  # noqa: E731
+        rows = lax.fori_loop(0, len(covariance), learn, Swept(start, jnp.zeros_like(y)))
+        return Swept(jnp.broadcast_to(rows.matrix, whole), rows.errors)
+
+    shared = known[:, :1]
+    return lax.cond((known == shared).all(), lambda: of(shared), lambda: of(known))
 
 
-def regressed(mean: Array, state: Array, known: Array) -> tuple[Array, Array, Array]:
+def regressed(mean: Array, rows: Swept, known: Array) -> tuple[Array, Array, Array]:
     """Return means and variances of the columns given the known ones, and how far each known one is from its regression on
     the others, in deviations; each (d, batch). The first two say nothing of known columns, the last nothing of the others."""
-    diagonal, errors = jnp.diagonal(state[:-1]).T, state[-1]
-    residuals = errors / jnp.sqrt(jnp.maximum(jnp.where(known, 2 - diagonal, 1), LEAST))
-    return mean - errors, jnp.maximum(diagonal, LEAST), residuals
+    diagonal = jnp.broadcast_to(jnp.diagonal(rows.matrix).T, rows.errors.shape)
+    residuals = rows.errors / jnp.sqrt(jnp.maximum(jnp.where(known, 2 - diagonal, 1), LEAST))
+    return mean - rows.errors, jnp.maximum(diagonal, LEAST), residuals
 
 
 def measured(y: Array, there: Array) -> dict[str, Any]:
@@ -65,8 +79,8 @@ def measured(y: Array, there: Array) -> dict[str, Any]:
 
     def step(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         rows = swept(*state, y, there)
-        filled, lost = jnp.where(there, y, state[0] - rows[-1]), 1 - mask
-        extra = (rows[:-1] * lost[None] * lost[:, None]).mean(-1)
+        filled, lost = jnp.where(there, y, state[0] - rows.errors), 1 - mask
+        extra = (rows.matrix * lost[None] * lost[:, None]).mean(-1)
         mean = filled.mean(1, keepdims=True)
         centred = filled - mean
         noise = LEAST * jnp.eye(d, dtype=y.dtype)

@@ -65,11 +65,11 @@ class Layout:
         ]
 
     def roles(self, params: Any, x: Array, context: Array | None) -> tuple[Array, ...]:
-        """Return values that have a density (d, batch), masks of asked and known columns, and what to add to log p: -inf where
-        an asked value is impossible, NaN where a value is NaN, a known one is impossible, or a role is none."""
+        """Return values that have a density (d, batch), masks of asked and known columns, (d, 1) without a context, and what to
+        add to log p: -inf where an asked value is impossible, NaN where one is NaN, a known one impossible, or a role none."""
         x = x.T
         if context is None:
-            asked, known, wrong = jnp.ones(x.shape, bool), jnp.zeros(x.shape, bool), jnp.zeros(x.shape[1], bool)
+            asked, known, wrong = jnp.ones((len(x), 1), bool), jnp.zeros((len(x), 1), bool), jnp.zeros(1, bool)
         else:
             values, role = context[:, 0].T, context[:, 1].T
             asked, known = role == ASKED, role == GIVEN
@@ -97,7 +97,8 @@ class Layout:
             return product(params["layers"][i]["w"], h) + params["layers"][i]["b"][:, None]
 
         more = [c["seen"] for c in started if "seen" in c]
-        inputs = jnp.concatenate([jnp.where(known[self.column_of_input], inputs, 0), known.astype(inputs.dtype), *more])
+        which = jnp.broadcast_to(known, (self.d, inputs.shape[1])).astype(inputs.dtype)
+        inputs = jnp.concatenate([jnp.where(known[self.column_of_input], inputs, 0), which, *more])
         return self.body.formula(dense, {}, inputs, rng, rng is not None)
 
     def head(self, g: int, params: Any, h: Array, place: Array) -> Array:
@@ -169,8 +170,9 @@ class Layout:
 
             new, number = lax.cond(here.any(), asked_somewhere, lambda: (x[column], jnp.zeros_like(total)))
             x, total = x.at[column].set(jnp.where(here, new, x[column])), total + jnp.where(here, number, 0)
-            parts = enumerate(zip(self.groups, columns, states, strict=True))  # not in `asked_somewhere`: XLA copies results
-            states = [group.learnt(self.one(c, place), s, place, x[column], here & (g == i)) for i, ((group, _), c, s) in parts]
+            # Neither within `asked_somewhere` nor independent of its results, as XLA would copy the states.
+            now, parts = here & ~jnp.isnan(new).all(keepdims=True), enumerate(zip(self.groups, columns, states, strict=True))
+            states = [group.learnt(self.one(c, place), s, place, x[column], now & (g == i)) for i, ((group, _), c, s) in parts]
             return (x, total, states), None
 
         start = x, jnp.zeros(x.shape[1:], x.dtype), self.begun(columns, x, known)
@@ -179,7 +181,7 @@ class Layout:
 
     def one_pass(self, params: Any, rng: Any, x: Array, asked: Array, known: Array, penalty: Array) -> Array:
         """Return an estimate of log p of what is asked: n / (n - t) times the sum over all columns but t, which are known."""
-        keys = jax.random.split(rng, 3)
+        keys, asked, known = jax.random.split(rng, 3), *(jnp.broadcast_to(mask, x.shape) for mask in (asked, known))
         n = asked.sum(0, dtype=x.dtype)
         t = jnp.minimum(jnp.floor(jax.random.uniform(keys[0], n.shape, x.dtype) * n), jnp.maximum(n - 1, 0))
         rank = jnp.where(asked, jax.random.uniform(keys[1], asked.shape, x.dtype), jnp.inf)
