@@ -12,6 +12,7 @@ import pytest
 import flows
 from flows.conditionals import Angle, Category, Number
 from flows.distributions.conditional import expectation_of
+from flows.training.data import read
 
 KINDS = (Category(3), Number(0, 4, step=1.0), Angle(24.0), Number(low=0), Category(2))
 MODEL = flows.AnySubset(*KINDS, hidden=(4,), num_bins=2)
@@ -178,6 +179,24 @@ def test_a_fit_takes_gaps_and_nothing_is_put_in_front(tmp_path):
     there = ~np.isnan(gappy)
     np.testing.assert_array_equal(filled[there], gappy[there])
     assert np.isfinite(filled).all() and np.isfinite(whole).all()
+
+
+def test_rows_with_gaps_may_lie_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(read, "CHUNK_BYTES", 30_000)  # 500 rows
+    monkeypatch.setattr(read, "BLOCK", 64)
+    rows = np.random.default_rng(1).normal(size=(2_000, 2))
+    rows[:, 1] = rows[:, 0] ** 2 + 0.1 * rows[:, 1]
+    x, roles = flows.gaps(np.where(np.random.default_rng(2).uniform(size=rows.shape) < 0.4, np.nan, rows).astype(np.float32))
+    for name, array in (("x", x), ("roles", roles)):
+        np.save(tmp_path / f"{name}.npy", array)
+    mapped, mapped_roles = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("x", "roles"))
+    model, held_out = flows.AnySubset(hidden=(16,), num_bins=4), (x[:200] + 0, roles[:200] + 0)
+    settings = {"max_epochs": 4, "batch_size": 100, "learning_rate": 0.01, "verbose": 0, "validation": held_out}
+    of_arrays, of_file = (flows.fit(0, model, a, context=b, **settings) for a, b in ((x, roles), (mapped, mapped_roles)))
+    first, last = np.array([each.history["validation_loss"][[0, -1]] for each in (of_arrays, of_file)]).T
+    assert (last < first - 0.1).all() and abs(last[0] - last[1]) < 0.1
+    middles = [each.params["columns"][0]["fixed"]["middle"] for each in (of_arrays, of_file)]
+    np.testing.assert_allclose(*middles, rtol=1e-4)
 
 
 def test_gaps_of_frames_masks_and_single_rows():

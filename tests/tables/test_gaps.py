@@ -1,5 +1,6 @@
 """Tables with gaps: one model of any columns given any others."""
 
+import jax
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -11,6 +12,7 @@ from flows import tables
 from flows.conditionals import Angle, Category, Number
 from flows.tables import Circular, DateTime, Integer, Ordinal, Real, Schema
 from flows.tables.kinds.dtypes import combined
+from flows.training.loop.checkpoint import Checkpoint
 
 rng = np.random.default_rng(0)
 N = 120
@@ -56,6 +58,20 @@ GAPPY = with_gaps(FRAME)
 @pytest.fixture(scope="module")
 def fitted():
     return tables.fit(0, GAPPY, Schema(KINDS), model=MODEL, max_epochs=2, folds=1, verbose=0)
+
+
+def test_a_fit_with_gaps_that_stopped_goes_on(fitted, tmp_path, monkeypatch):
+    def stop(epoch):
+        raise KeyboardInterrupt
+
+    settings = {"model": MODEL, "max_epochs": 2, "folds": 1, "verbose": 0, "checkpoint": tmp_path}
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    with pytest.raises(KeyboardInterrupt):
+        tables.fit(0, GAPPY, Schema(KINDS), callbacks=[stop], **settings)
+    epochs = []
+    again = tables.fit(0, GAPPY, Schema(KINDS), callbacks=[epochs.append], **settings)
+    assert len(epochs) < len(fitted.result.history["validation_loss"])
+    jax.tree.map(np.testing.assert_array_equal, again.result.params, fitted.result.params)
 
 
 def test_columns_of_a_schema_become_columns_of_the_model(fitted):

@@ -33,6 +33,7 @@ from flows.conditioners import MLP  # noqa: E402
 
 ROWS = np.random.default_rng(0).normal(size=(1_400, 3)).astype(np.float32)
 ROWS[:, 1] += ROWS[:, 0] ** 2
+GAPPY = flows.gaps(np.where(np.random.default_rng(1).uniform(size=ROWS.shape) < 0.2, np.nan, ROWS).astype(np.float32))
 SMALL = flows.Flow(flows.RealNVP(2, hidden=(8,)))
 ONE = {"folds": 1, "max_epochs": 10, "batch_size": 64, "verbose": 0}
 mesh = "all" if processes > 1 or int(devices) > 1 else None
@@ -67,6 +68,7 @@ CASES = {
     "average": lambda: fit(ema=0.9),
     "accumulate": lambda: fit(accumulate=2),
     "folds": lambda: fit(folds=3),
+    "gaps": lambda: fit(flows.AnySubset(hidden=(8,), num_bins=4), GAPPY[0], context=GAPPY[1]),
     "members": lambda: fit(members=4, callbacks=[lambda epoch: epoch.best_params() is None]),
     "three": lambda: fit(members=3),
     "objective": lambda: fit(objective=loss_of),

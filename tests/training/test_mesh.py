@@ -15,7 +15,7 @@ import pytest
 
 WORKER = Path(__file__).parent / "on_mesh.py"
 ALL = (
-    "spline", "maf", "dropout", "rounded", "weights", "average", "accumulate", "folds", "members", "three", "objective",
+    "spline", "maf", "dropout", "rounded", "weights", "average", "accumulate", "folds", "gaps", "members", "three", "objective",
     "mapped", "density",
 )  # fmt: skip
 
