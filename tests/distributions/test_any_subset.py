@@ -12,6 +12,7 @@ import pytest
 import flows
 from flows.conditionals import Angle, Category, Number
 from flows.distributions.conditional import expectation_of
+from flows.training import DataWarning
 from flows.training.data import read
 
 KINDS = (Category(3), Number(0, 4, step=1.0), Angle(24.0), Number(low=0), Category(2))
@@ -179,6 +180,14 @@ def test_a_fit_takes_gaps_and_nothing_is_put_in_front(tmp_path):
     there = ~np.isnan(gappy)
     np.testing.assert_array_equal(filled[there], gappy[there])
     assert np.isfinite(filled).all() and np.isfinite(whole).all()
+
+
+def test_a_rounded_column_without_a_step_is_advised_to_have_one():
+    rows = np.random.default_rng(0).normal(size=(400, 2)).round(1)
+    with pytest.warns(DataWarning, match=r"column 1 is rounded to 0\.1.*Give each its step, as in .*Number\(step=0\.1\)"):
+        flows.fit(
+            0, flows.AnySubset(hidden=(8,), num_bins=2), rows, max_epochs=1, folds=1, verbose=0, callbacks=[lambda _: True]
+        )
 
 
 def test_rows_with_gaps_may_lie_in_a_file(tmp_path, monkeypatch):

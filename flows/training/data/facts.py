@@ -223,16 +223,17 @@ def rounded(data: Examined) -> None:
     """Warn of columns, or channels, that were rounded, with the steps to dequantise them by."""
     steps, names = {j: step for j, (_, step) in data.ties.items() if step is not None}, data.table.names
     argument = "{" + ", ".join(f"{names[j] if names else j!r}: {step:.9g}" for j, step in steps.items()) + "}"
-    remedy = " to spread each over the width of its step, or model these columns separately"
+    remedy, support = " to spread each over the width of its step, or model these columns separately", ""
     if not data.table_columns:
-        support = ""
         if len(steps) == len(data.labels) and len(set(steps.values())) == 1:
             argument, images = f"{steps[0]:.9g}", [table.x for table in data.split.tables]
             low, high = min(*(float(x.min()) for x in images), 0), max(float(x.max()) for x in images)
             support = f", and support=({low:.6g}, {high:.6g}), the least and the largest possible value, here of the data"
         remedy = f", the step of the pixels{support * (data.options.support is None)}; or a model with flows.Dequantize first"
     unbounded = "A density is unbounded on values that repeat, so a better fit may not be a better model"
-    data.warn(f"*. {unbounded}. Give dequantize={argument}{remedy}", {j: data.ties[j][0] for j in steps})
+    steps_of_kinds = "Give each its step, as in flows.conditionals.Number(step=0.1), so that its masses are exact"
+    remedy = steps_of_kinds if data.model.prepares else f"Give dequantize={argument}{remedy}"
+    data.warn(f"*. {unbounded}. {remedy}", {j: data.ties[j][0] for j in steps})
 
 
 def _clusters(column: np.ndarray) -> int:
