@@ -84,9 +84,13 @@ class History(dict):
     @property
     def best(self) -> float:
         """The validation loss of the best epoch, or of the start; for an ensemble the mean over members."""
-        losses, best = np.atleast_2d(self["validation_loss"]), np.atleast_1d(self["best_epoch"])
-        starts = np.broadcast_to(self.get("start_loss", np.nan), best.shape)
-        return float(np.mean([curve[i] if i >= 0 else start for curve, i, start in zip(losses, best, starts, strict=True)]))
+        return self.at_best("validation_loss", self.get("start_loss", np.nan))
+
+    def at_best(self, name: str, start: Any = np.nan) -> float:
+        """The loss of this name at the best epoch, `start` where that is the start; the mean over members."""
+        best = np.atleast_1d(self["best_epoch"])
+        losses = zip(np.atleast_2d(self[name]), best, np.broadcast_to(start, best.shape), strict=True)
+        return float(np.mean([curve[i] if i >= 0 else loss for curve, i, loss in losses]))
 
     def plot(self, axes: Any = None) -> Any:
         """Draw the losses by epoch, with the best one marked; needs matplotlib.
@@ -216,7 +220,10 @@ def judged(history: Any) -> str:
 
 def by_heart(history: Any) -> list[str]:
     """Return a warning in words where rows of the training score far above rows held out; nothing elsewhere."""
-    gap = history.best - float(history["trained_loss"]) if "trained_loss" in history else 0.0
+    trained = history.get("trained_loss")
+    if trained is None and history.objective is None and {"held_out", "train_loss"} <= history.keys():
+        trained = history.at_best("train_loss")  # before the steps of the epoch were taken, so rather too high
+    gap = 0.0 if trained is None else history.best - float(trained)
     text = f"training rows score {gap:.1f} nats above rows held out: draws may repeat them; flows.check(train=) tells"
     return [text] if gap > BY_HEART and "order" not in history else []  # the last rows may be others
 

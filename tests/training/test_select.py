@@ -310,6 +310,11 @@ def test_a_table_names_what_was_not_tried_and_what_was_learned_by_heart():
         assert "by heart" not in repr(result) and "draws may repeat" not in str(selection)
     del history["trained_loss"]
     assert "by heart" not in repr(result)
+    history |= {"held_out": np.array(9), "train_loss": np.array([[0.1, 0.3], [0.2, 0.4]])}  # of two members
+    history |= {"validation_loss": np.array([[3.0, 2.5], [2.5, 3.0]]), "best_epoch": np.array([1, 0])}
+    assert "  by heart     training rows score 2.2 nats above rows held out" in repr(result), "from the training of one model"
+    history["best_epoch"] = np.array([1, -1])
+    assert "by heart" not in repr(result), "a start was not trained"
 
 
 @pytest.mark.parametrize(("number", "behind", "hopeless"), [(3, 0.7, True), (3, 0.6, False), (2, 0.7, False)])
