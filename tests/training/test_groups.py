@@ -183,7 +183,7 @@ def test_numbers_and_dates_have_an_order(order):
         ({"groups": ["a"] * 299 + [None]}, "fit: groups has a gap in row 299"),
         ({"groups": ["a"] * 299 + [np.nan]}, "fit: groups has a gap in row 299"),
         ({"groups": pd.Series(["a", pd.NA] * 150, dtype="string")}, "fit: groups has a gap in row 1"),
-        ({"order": np.r_[DAYS[:5], np.datetime64("NaT"), DAYS[6:]]}, "fit: order has a gap in row 5"),
+        ({"order": np.r_[DAYS[:5], np.datetime64("NaT", "D"), DAYS[6:]]}, "fit: order has a gap in row 5"),
         (
             {"order": DAYS.astype(str)},
             "text, such as 2024-01-01; expected numbers, or a column that is read as a date",
