@@ -17,7 +17,7 @@ SPIKE = 0.1  # the share of rows with one value from which a column does not sta
 
 
 class Swept(NamedTuple):
-    """What columns tell of each other where rows know some of them: their covariance, swept by these (Little and Rubin 2002,
+    """Rows which know some columns, and what these tell of others: their covariance, swept by these (Little and Rubin 2002,
     section 7.4). For j unknown and k known, (j, k) has the coefficient of k in the regression of j, (j, j) its variance, and
     `errors` mean_j less the regression; the known part is minus the inverse of their covariance, plus 2 on the diagonal, and
     `errors` this inverse times y - mean."""

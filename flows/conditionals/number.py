@@ -19,6 +19,7 @@ BOUND = 8.0  # of splines, in these units: 4.4 standard deviations
 SQUASHED = 5.0  # standard deviations beyond which networks see less and less of how far a number is
 NARROW = 2e-3  # the width of a cell in the logistic distribution's units below which its mass is a density
 OFF_GRID = 1e-3  # of a step
+NEAREST = 2.0**-100  # to an end at 0: numbers whose reciprocals are infinite are 0 on many devices
 
 
 class Line(NamedTuple):
@@ -37,10 +38,11 @@ class Line(NamedTuple):
 def Number(low: float | None = None, high: float | None = None, step: float = 0.0):
     """Numbers of the line, or between ends, or on a grid.
 
-    With g the log or logit of the distance to the ends (the identity without), m and s the middle and scale of g(x), S a
-    trained spline of the column, mu and sigma the mean and deviation given the numbers that are known, in the normal
-    distribution of all numbers of the training rows, w a trained weight, and A and T the affine map and the spline that the
-    network makes of the other columns,
+    With g = log(e^(t / r) - 1) of the distance t to one end, where r is the largest t of the training rows, beyond which the
+    logarithm becomes a line, as draws would have no mean; g the logit between two ends, the identity without; m and s the
+    middle and scale of g(x), S a trained spline of the column, mu and sigma the mean and deviation given the numbers that are
+    known, in the normal distribution of all numbers of the training rows, w a trained weight, A and T the affine map and the
+    spline that the network makes of the other columns,
 
         z        = T(A((S((g(x) - m) / s) - w mu) / sigma^w))
         log p(x) = z - 2 log(1 + e^z) + log dz/dx                       without a step
@@ -97,14 +99,17 @@ class LineGroup(Group):
     def init(self, x: Array, there: Array) -> tuple[Any, Array]:
         zero = jnp.zeros((len(x), 1), x.dtype)
         c = {name: jnp.asarray(entry, x.dtype) for name, entry in self.constants.items()} | {"middle": zero}
-        there = there & self.inside(c, x)
+        there, fixed = there & self.inside(c, x), {}
+        if np.isfinite([self.low, self.high]).any():
+            far = jnp.where(there, jnp.where(c["has_low"] > 0, x - c["low"], c["high"] - x), 0).max(1, keepdims=True, initial=0)
+            fixed["reach"] = c["reach"] = jnp.where(((c["has_low"] + c["has_high"]) == 1) & (far > 0), far, 1)
         y = _centred(c, jnp.where(there, x, self.safe(c)))[0]
         count = jnp.maximum(there.sum(1, keepdims=True, dtype=x.dtype), 1)
         middle = jnp.where(there, y, 0).sum(1, keepdims=True) / count
         deviation = jnp.sqrt(jnp.where(there, jnp.square(y - middle), 0).sum(1, keepdims=True) / count)
         varies = deviation > 8 * jnp.finfo(x.dtype).eps * jnp.abs(middle)
         scale = jnp.where(varies, deviation, 1.0)
-        fixed = {"middle": middle, "scale": scale}
+        fixed |= {"middle": middle, "scale": scale}
         params: dict[str, Any] = {"fixed": fixed, "margin": jnp.zeros((len(x), self.spline.num_params), x.dtype)}
         if self.normal:
             y = jnp.where(there, saturated((y - middle) / scale, SQUASHED), 0)
@@ -194,8 +199,9 @@ class LineGroup(Group):
         step = jnp.where(c["step"] > 0, c["step"], 1)
         on_grid = c["origin"] + jnp.round((x - c["origin"]) / step) * step
         x = jnp.where(c["step"] > 0, on_grid, x)
-        low = jnp.where(c["step"] > 0, c["low"] + c["step"] / 2, jnp.nextafter(c["low"], jnp.full_like(c["low"], jnp.inf)))
-        high = jnp.where(c["step"] > 0, c["high"] - c["step"] / 2, jnp.nextafter(c["high"], jnp.full_like(c["high"], -jnp.inf)))
+        after, before = (jnp.nextafter(c[end], jnp.full_like(c[end], to)) for end, to in (("low", jnp.inf), ("high", -jnp.inf)))
+        low = jnp.where(c["step"] > 0, c["low"] + c["step"] / 2, jnp.maximum(after, c["low"] + NEAREST))
+        high = jnp.where(c["step"] > 0, c["high"] - c["step"] / 2, jnp.minimum(before, c["high"] - NEAREST))
         x = jnp.where(c["has_low"] > 0, jnp.maximum(x, low), x)
         return jnp.where(c["has_high"] > 0, jnp.minimum(x, high), x)
 
@@ -214,19 +220,29 @@ class LineGroup(Group):
 
 
 def _centred(c: Any, x: Array, offset: Any = 0.0) -> tuple[Array, Array]:
-    """The log or logit of the distance of x + offset to the ends, or x + offset, less the middle; and the log of the slope. A
-    small offset keeps its digits, as it is added to differences."""
+    """g(x + offset) less the middle, and the log of its slope. Small offsets keep their digits, as they meet differences."""
+    if "reach" not in c:
+        return (x - c["middle"]) + offset, jnp.zeros_like(x)
     has_low, has_high = c["has_low"] > 0, c["has_high"] > 0
-    above = jnp.where(has_low, jnp.log(jnp.where(has_low, (x - c["low"]) + offset, 1.0)), 0.0)
-    below = jnp.where(has_high, jnp.log(jnp.where(has_high, (c["high"] - x) - offset, 1.0)), 0.0)
-    span = jnp.where(has_low & has_high, jnp.log(jnp.where(has_low & has_high, c["high"] - c["low"], 1.0)), 0.0)
-    y = jnp.where(has_low | has_high, (above - below) - c["middle"], (x - c["middle"]) + offset)
-    return y, span - above - below
+    above = jnp.where(has_low, (x - c["low"]) + offset, 1.0)
+    below = jnp.where(has_high, (c["high"] - x) - offset, 1.0)
+    far = jnp.maximum(jnp.where(has_low, above, below) / c["reach"], jnp.finfo(x.dtype).tiny)
+    log_slope = jnp.log(-jnp.expm1(-far))
+    one = jnp.where(has_low, far + log_slope, -far - log_slope), -log_slope - jnp.log(c["reach"])
+    log_above, log_below = jnp.log(above), jnp.log(below)
+    span = jnp.log(jnp.where(has_low & has_high, c["high"] - c["low"], 1.0))
+    both = log_above - log_below, span - log_above - log_below
+    y, log_slope = (jnp.where(has_low & has_high, *pair) for pair in zip(both, one, strict=True))
+    ended = has_low | has_high
+    return jnp.where(ended, y - c["middle"], (x - c["middle"]) + offset), jnp.where(ended, log_slope, 0.0)
 
 
 def _bounded(c: Any, y: Array) -> Array:
     """The inverse of `_centred`, with the middle in y."""
+    if "reach" not in c:
+        return y
     has_low, has_high = c["has_low"] > 0, c["has_high"] > 0
     both = c["low"] + (c["high"] - c["low"]) * jax.nn.sigmoid(y)
-    one = jnp.where(has_low, c["low"] + jnp.exp(jnp.where(has_low, y, 0.0)), c["high"] - jnp.exp(-jnp.where(has_high, y, 0.0)))
+    far = c["reach"] * softplus(jnp.where(has_low, y, -y))
+    one = jnp.where(has_low, c["low"] + far, c["high"] - far)
     return jnp.where(has_low & has_high, both, jnp.where(has_low | has_high, one, y))

@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
+import flows
 from flows.conditionals import Angle, Number
 from flows.core import enable_x64
 
@@ -70,3 +71,17 @@ def test_draws_lie_at_their_quantiles(column):
         density = np.exp(np.asarray(group.log_p(c, theta, jnp.asarray(grid)[None]))[0])
         up_to = np.interp(x, grid, np.cumsum(density) * (grid[1] - grid[0]))
         np.testing.assert_allclose(up_to, u[0], atol=2e-3)
+
+
+@pytest.mark.parametrize("column", [Number(low=1.0), Number(high=1.0)], ids=repr)
+def test_draws_of_a_number_with_one_end_do_not_lie_far_beyond_the_rows(column):
+    """A logarithm of the logistic distribution has the tails of a power: the mean of 100,000 would not settle."""
+    sign = 1 if column == Number(low=1.0) else -1
+    rows = 1 + sign * np.exp(2 * np.random.default_rng(0).normal(size=(500, 1)))
+    params, log_pdf, sample = flows.AnySubset(column, hidden=(2,), num_bins=4)(0, 1, init_inputs=rows)
+    far = sign * (np.asarray(sample(0, params, 100_000)) - 1)
+    largest = np.abs(rows - 1).max()
+    assert (far > 0).all() and largest < far.max() < 30 * largest
+    grid = 1 + sign * np.geomspace(1e-6, 1e3 * largest, 20_001)[:, None]
+    mass = np.trapezoid(np.exp(log_pdf(params, grid)), np.abs(grid[:, 0] - 1))
+    np.testing.assert_allclose(mass, 1, atol=1e-3)

@@ -122,6 +122,7 @@ class Shared(NamedTuple):
     noisy: np.ndarray
     leading: Layers = ()
     clusters: bool = False
+    prepares: bool = False
 
 
 def check_data(split: Split, options: Options, model: Shared | ModelView) -> ColumnFacts:
