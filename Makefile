@@ -71,10 +71,10 @@ $(TORCH)/.stamp: pyproject.toml
 	$(call venv,$(TORCH),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
 	$(call install,$(TORCH),torch zuko nflows normflows,peers in torch )
 
-# ctgan works with pandas 2 alone.
+# ctgan works with pandas 2 alone, arfpy with NumPy before 2.4, miceforest with LightGBM before 4.6.
 $(TABLES)/.stamp: pyproject.toml
 	$(call venv,$(TABLES),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
-	$(call install,$(TABLES),ctgan copulas sdmetrics 'pandas<3',synthesisers of tables and their scores )
+	$(call install,$(TABLES),ctgan copulas sdmetrics miceforest arfpy ForestDiffusion 'pandas<3' 'numpy<2.4' 'lightgbm<4.6',synthesisers and imputers of tables )
 
 demo: .venv/.stamp-examples
 	$(BIN)/python examples/household_power.py
