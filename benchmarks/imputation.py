@@ -2,7 +2,7 @@
 
     python benchmarks/imputation.py                        # three tables, an hour of one core
     python benchmarks/imputation.py --sets household --shares 0.3
-    python benchmarks/imputation.py --others               # miceforest, ForestDiffusion and arfpy: make .venv-tables/.stamp
+    python benchmarks/imputation.py --others               # arfpy, miceforest, ForestDiffusion: make .venv-tables/.stamp
     python benchmarks/imputation.py --only few freedom ratios
     python benchmarks/imputation.py --table                # what was measured
 
