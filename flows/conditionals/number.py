@@ -19,7 +19,7 @@ BOUND = 8.0  # of splines, in these units: 4.4 standard deviations
 SQUASHED = 5.0  # standard deviations beyond which networks see less and less of how far a number is
 NARROW = 2e-3  # the width of a cell in the logistic distribution's units below which its mass is a density
 OFF_GRID = 1e-3  # of a step
-NEAREST = 2.0**-100  # to an end at 0: numbers whose reciprocals are infinite are 0 on many devices
+NEAREST = 2.0**-100  # of the reach: how near to an end draws lie
 
 
 class Line(NamedTuple):
@@ -102,7 +102,8 @@ class LineGroup(Group):
         there, fixed = there & self.inside(c, x), {}
         if np.isfinite([self.low, self.high]).any():
             far = jnp.where(there, jnp.where(c["has_low"] > 0, x - c["low"], c["high"] - x), 0).max(1, keepdims=True, initial=0)
-            fixed["reach"] = c["reach"] = jnp.where(((c["has_low"] + c["has_high"]) == 1) & (far > 0), far, 1)
+            far = jnp.where(c["has_low"] * c["has_high"] > 0, c["high"] - c["low"], far)
+            fixed["reach"] = c["reach"] = jnp.where((c["has_low"] + c["has_high"] > 0) & (far > 0), far, 1)
         y = _centred(c, jnp.where(there, x, self.safe(c)))[0]
         count = jnp.maximum(there.sum(1, keepdims=True, dtype=x.dtype), 1)
         middle = jnp.where(there, y, 0).sum(1, keepdims=True) / count
@@ -200,8 +201,9 @@ class LineGroup(Group):
         on_grid = c["origin"] + jnp.round((x - c["origin"]) / step) * step
         x = jnp.where(c["step"] > 0, on_grid, x)
         after, before = (jnp.nextafter(c[end], jnp.full_like(c[end], to)) for end, to in (("low", jnp.inf), ("high", -jnp.inf)))
-        low = jnp.where(c["step"] > 0, c["low"] + c["step"] / 2, jnp.maximum(after, c["low"] + NEAREST))
-        high = jnp.where(c["step"] > 0, c["high"] - c["step"] / 2, jnp.minimum(before, c["high"] - NEAREST))
+        near = jnp.maximum(NEAREST * c.get("reach", 1.0), jnp.finfo(u.dtype).tiny)  # smaller numbers are 0 on many devices
+        low = jnp.where(c["step"] > 0, c["low"] + c["step"] / 2, jnp.maximum(after, c["low"] + near))
+        high = jnp.where(c["step"] > 0, c["high"] - c["step"] / 2, jnp.minimum(before, c["high"] - near))
         x = jnp.where(c["has_low"] > 0, jnp.maximum(x, low), x)
         return jnp.where(c["has_high"] > 0, jnp.minimum(x, high), x)
 

@@ -85,3 +85,12 @@ def test_draws_of_a_number_with_one_end_do_not_lie_far_beyond_the_rows(column):
     grid = 1 + sign * np.geomspace(1e-6, 1e3 * largest, 20_001)[:, None]
     mass = np.trapezoid(np.exp(log_pdf(params, grid)), np.abs(grid[:, 0] - 1))
     np.testing.assert_allclose(mass, 1, atol=1e-3)
+
+
+def test_draws_of_tiny_numbers_differ():
+    rows = 1e-33 * np.exp(np.random.default_rng(0).normal(size=(200, 2))).astype(np.float32)
+    columns = Number(low=0), Number(low=0, high=float(3 * rows[:, 1].max()))
+    params, _, sample = flows.AnySubset(*columns, hidden=(2,), num_bins=4)(0, 2, init_inputs=rows)
+    draws = np.asarray(sample(0, params, 500))
+    assert (draws > 0).all() and (draws[:, 1] < 3 * rows[:, 1].max()).all()
+    assert all(len(np.unique(column)) > 400 and 0.2 < np.median(column) / 1e-33 < 5 for column in draws.T)
