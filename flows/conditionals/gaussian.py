@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import HIGHEST, Array
+from flows.core import HIGHEST, Array, varying
 
 MOST = 64  # columns, as a row takes their number to the power of 3
 NUMBERS = 2**22  # of all swept matrices, by which rows are measured
@@ -46,7 +46,7 @@ def swept(mean: Array, covariance: Array, y: Array, known: Array) -> Swept:
     centred, whole = jnp.where(known, y - mean, 0), (*covariance.shape, known.shape[1])
 
     def of(known: Array) -> Swept:
-        start = jnp.broadcast_to(covariance[:, :, None], (*covariance.shape, known.shape[1]))
+        start = varying(jnp.broadcast_to(covariance[:, :, None], (*covariance.shape, known.shape[1])), (y, known))
         learn = lambda k, rows: learnt(rows, k, centred[k], known[k])  # noqa: E731
         rows = lax.fori_loop(0, len(covariance), learn, Swept(start, jnp.zeros_like(y)))
         return Swept(jnp.broadcast_to(rows.matrix, whole), rows.errors)

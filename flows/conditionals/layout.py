@@ -12,7 +12,7 @@ from jax import lax
 from flows.conditionals.base import Group, Kind
 from flows.conditioners.dense import dense_layers, product
 from flows.conditioners.residual import Blocks
-from flows.core import Array, Region, resolved
+from flows.core import Array, Region, resolved, varying
 
 ASKED, GIVEN, ABSENT = 0, 1, 2  # roles
 LAST_SCALE = 0.01  # of the heads' weights at the start
@@ -175,7 +175,7 @@ class Layout:
             states = [group.learnt(self.one(c, place), s, place, x[column], now & (g == i)) for i, ((group, _), c, s) in parts]
             return (x, total, states), None
 
-        start = x, jnp.zeros(x.shape[1:], x.dtype), self.begun(columns, x, known)
+        start = varying((x, jnp.zeros(x.shape[1:], x.dtype), self.begun(columns, x, known)), (x, asked, known))
         places = jnp.arange(self.d, dtype=jnp.int32), jnp.asarray(self.group_of), jnp.asarray(self.place_of), u
         return lax.scan(step, start, places)[0][:2]
 

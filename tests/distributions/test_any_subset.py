@@ -182,6 +182,14 @@ def test_a_fit_takes_gaps_and_nothing_is_put_in_front(tmp_path):
     assert np.isfinite(filled).all() and np.isfinite(whole).all()
 
 
+def test_rows_may_be_given_to_devices_by_shard_map():
+    rows = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    params, log_pdf, _ = flows.AnySubset(hidden=(4,), num_bins=2)(0, 2, init_inputs=rows)
+    by_rows, mesh = jax.sharding.PartitionSpec("rows"), jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    mapped = jax.shard_map(log_pdf, mesh=mesh, in_specs=(jax.sharding.PartitionSpec(), by_rows), out_specs=by_rows)
+    np.testing.assert_allclose(mapped(params, rows), log_pdf(params, rows), rtol=1e-6)
+
+
 def test_a_rounded_column_without_a_step_is_advised_to_have_one():
     rows = np.random.default_rng(0).normal(size=(400, 2)).round(1)
     with pytest.warns(DataWarning, match=r"column 1 is rounded to 0\.1.*Give each its step, as in .*Number\(step=0\.1\)"):
