@@ -48,10 +48,8 @@ SETS = {
     "weather": lambda: pd.read_csv(DATA / "weather.csv").drop(columns="time"),
 }
 METHODS = "AnySubset", "Gaussian", "ridge", "boosting", "neighbours"
-OTHERS, PYTHON = (
-    ("miceforest", "arfpy", "ForestDiffusion"),
-    Path(__file__).resolve().parents[1] / ".venv-tables" / "bin" / "python",
-)
+OTHERS = "miceforest", "arfpy", "ForestDiffusion"
+PYTHON = Path(__file__).resolve().parents[1] / ".venv-tables" / "bin" / "python"
 
 
 def removed(frame: pd.DataFrame, share: float, depends: bool, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The same small networks in other libraries, for the tests of their adapters."""
+"""Small networks for tests: the same in other libraries, for their adapters, and one for images."""
 
 import jax
 import jax.numpy as jnp
@@ -80,3 +80,22 @@ def same(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for one, two in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@flows.conditioner
+def SmallConv():
+    """A 3x3 convolution, a nonlinearity and a 1x1 one: enough to test events of several axes."""
+
+    def net(rng, input_dim, output_dim):
+        keys = jax.random.split(rng)
+        w1 = jax.random.normal(keys[0], (3, 3, input_dim[-1], 8)) / 6
+        w2 = jax.random.normal(keys[1], (1, 1, 8, output_dim[-1])) / 6
+
+        def apply_fun(params, inputs):
+            layout = ("NHWC", "HWIO", "NHWC")
+            x = jax.nn.elu(jax.lax.conv_general_dilated(inputs, params[0], (1, 1), "SAME", dimension_numbers=layout))
+            return jax.lax.conv_general_dilated(x, params[1], (1, 1), "SAME", dimension_numbers=layout)
+
+        return (w1, w2), apply_fun
+
+    return net

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from networks import SmallConv
 from waves import shifted_wave, wave, wave_params
 
 import flows
@@ -39,25 +39,6 @@ class Case(NamedTuple):
     def one_column_of_context(self) -> int | None:
         """The event 1 where an engine's empty half must serve, with a context."""
         return 1 if self.init_fun.constructor in (flows.AffineCoupling, flows.Autoregressive, flows.MADE) else None
-
-
-@flows.conditioner
-def SmallConv():
-    """A 3x3 convolution, a nonlinearity and a 1x1 one: enough to test events of several axes."""
-
-    def net(rng, input_dim, output_dim):
-        keys = jax.random.split(rng)
-        w1 = jax.random.normal(keys[0], (3, 3, input_dim[-1], 8)) / 6
-        w2 = jax.random.normal(keys[1], (1, 1, 8, output_dim[-1])) / 6
-
-        def apply_fun(params, inputs):
-            layout = ("NHWC", "HWIO", "NHWC")
-            x = jax.nn.elu(jax.lax.conv_general_dilated(inputs, params[0], (1, 1), "SAME", dimension_numbers=layout))
-            return jax.lax.conv_general_dilated(x, params[1], (1, 1), "SAME", dimension_numbers=layout)
-
-        return (w1, w2), apply_fun
-
-    return net
 
 
 def image_scale(*rest):

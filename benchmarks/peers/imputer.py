@@ -1,12 +1,14 @@
 """An imputer at its defaults, in a process of its own: `imputer.py METHOD FOLDER DRAWS SEED`.
 
 METHOD is miceforest, ForestDiffusion, or arfpy. FOLDER has train.csv and test.csv, numbers in standard deviations with gaps;
-draws.npy (draws, rows, columns) and seconds.json are written beside them, and for arfpy, which has densities, log_p.json.
+draws.npy (draws, rows, columns) and told.json, CPU seconds, are written beside them.
 
-miceforest draws from ten imputations, an equal number of times from each. ForestDiffusion (`diffusion_type="vp"`, the one that
-imputes) sees each row with 10 noises in place of 100, which would take hours. arfpy takes no rows with gaps, so it is fitted
-to complete.csv, the rows of train.csv before cells were removed; it draws rows alone, so the density of its forests, a mixture
-of truncated normals of all leaves, is computed here, and conditioned on what is there. One thread of the CPU.
+What miceforest 6.0.5 fills in rows that it was not fitted to does not correlate with them, so the rows to fill are among those
+that it is fitted to, each draw by models of its own. ForestDiffusion (`diffusion_type="vp"`, the one that imputes) sees each
+row with 10 noises in place of 100. arfpy takes no rows with gaps, so it is fitted to complete.csv, the rows of train.csv before
+cells were removed; it draws rows alone, so the density of its forests, a mixture of truncated normals of all leaves, is
+computed here, and conditioned on what is there; told.json has its mean for truth.csv, which says nothing where values repeat,
+as a leaf with one value has an unbounded density. One thread of the CPU.
 """
 
 import json
@@ -18,20 +20,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-FORESTS = 10
 NOISES = 10
 
 
 def miceforest(train: pd.DataFrame, test: pd.DataFrame, draws: int, seed: int) -> tuple:
     import miceforest
 
-    kernel = miceforest.ImputationKernel(train, num_datasets=FORESTS, random_state=seed)
+    kernel = miceforest.ImputationKernel(pd.concat([train, test], ignore_index=True), num_datasets=draws, random_state=seed)
     kernel.mice(5, num_threads=1)
-    fitted, drawn = time.process_time(), []
-    for i in range(draws // FORESTS):
-        new = kernel.impute_new_data(test, random_state=seed + i)
-        drawn += [new.complete_data(k).to_numpy(float) for k in range(FORESTS)]
-    return np.stack(drawn), fitted, {}
+    fitted = time.process_time()
+    return np.stack([kernel.complete_data(i).to_numpy(float)[len(train) :] for i in range(draws)]), fitted, {}
 
 
 def diffusion(train: pd.DataFrame, test: pd.DataFrame, draws: int, seed: int) -> tuple:

@@ -47,8 +47,8 @@ def swept(mean: Array, covariance: Array, y: Array, known: Array) -> Swept:
 
     def of(known: Array) -> Swept:
         start = varying(jnp.broadcast_to(covariance[:, :, None], (*covariance.shape, known.shape[1])), (y, known))
-        learn = lambda k, rows: learnt(rows, k, centred[k], known[k])  # noqa: E731
-        rows = lax.fori_loop(0, len(covariance), learn, Swept(start, jnp.zeros_like(y)))
+        rows = Swept(start, jnp.zeros_like(y))
+        rows = lax.fori_loop(0, len(y), lambda k, rows: learnt(rows, k, centred[k], known[k]), rows)
         return Swept(jnp.broadcast_to(rows.matrix, whole), rows.errors)
 
     shared = known[:, :1]

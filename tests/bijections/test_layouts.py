@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import close, error_of
-from registry import SmallConv
+from networks import SmallConv
 
 import flows
 from flows import Checkerboard, Patchify, Reshape, Reverse, Squeeze, Stripes, Through

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import close, error_of, stirred
-from registry import SmallConv
+from networks import SmallConv
 
 import flows
 from flows import transformers as t
