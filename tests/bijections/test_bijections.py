@@ -6,6 +6,7 @@ import json
 import common
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 import registry
@@ -211,7 +212,7 @@ def test_init_can_be_vmapped_and_functions_are_made_once(name, event, with_conte
     case, context_dim = BIJECTIONS[name], CONTEXT_DIM if with_context else 0
     with enable_x64():  # not that of `of_case`, as caches may have been cleared since
         params, *functions = case.init_fun(0, event, context_dim=context_dim)
-    modules = {"registry": registry, "common": common, "waves": waves}
+    modules = {"networks": networks, "common": common, "registry": registry, "waves": waves}
     twin = eval(repr(case.init_fun), {**vars(flows), **vars(registry), **modules})
     assert twin == case.init_fun
 
