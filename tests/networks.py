@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.example_libraries import stax
 
 import flows
@@ -17,6 +16,8 @@ WIDTH = 4
 
 def imported(library):
     """The library itself: it is an extra, and some of its releases warn when they are imported."""
+    import pytest  # here: the documentation imports this file by way of the registry, where pytest is not installed
+
     name = {"nnx": "flax.nnx", "linen": "flax.linen", "stax": "jax.example_libraries.stax"}.get(library, library)
     return pytest.importorskip(name)
 
