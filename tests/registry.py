@@ -120,7 +120,7 @@ BIJECTIONS: dict[str, Case] = {
         flows.Coupling(ConvResidual(4, 1, last_scale=1.0, norm="weight"), flip=True), ((4, 2, 2), (2, 2, 3)), conditional=True
     ),
     "NICEImage": Case(flows.NICEImage(3, (6,)), ((2, 2, 2), (3, 2, 1)), conditional=True),
-    "RealNVPImage": Case(flows.RealNVPImage(1, 4, 1, norm="weight"), ((2, 4, 1), (4, 2, 1)), conditional=True),
+    "RealNVPImage": Case(flows.RealNVPImage(1, 4, 1, norm="both"), ((2, 4, 1), (4, 2, 1)), conditional=True),
     "GlowImage": Case(flows.GlowImage(1, 4, reversible=True), ((4, 4, 1), (4, 4, 2)), conditional=True, stir=0.1),
     "NSFImage": Case(
         flows.NSFImage(1, 4, 1, num_bins=2, bound=9.0, reversible=True), ((4, 4, 1), (4, 4, 2)), conditional=True, stir=0.1

@@ -99,7 +99,7 @@ def Autoregressive(
         start, network = running(net, keys[2], (inputs,), (columns.num_params * width,), context, args, squash)
         if not alone and network.sees_all:
             raise FlowsError(
-                f"Autoregressive: each output of {net!r:.60} depends on all inputs; expected a masked network, such as "
+                f"Autoregressive: each output of {net!r:.120} depends on all inputs; expected a masked network, such as "
                 "MaskedMLP(64)"
             )
 

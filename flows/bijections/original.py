@@ -9,11 +9,9 @@ import numpy as np
 from flows.bijections.autoregressive import Autoregressive, TwoArguments
 from flows.bijections.coupling import Coupling
 from flows.compose import Serial
-from flows.conditioners import MLP, FromStax, MaskedMLP
-from flows.conditioners.base import ConditionerInit, Leading, check_conditioner, conditioner
-from flows.conditioners.masked import Masked
+from flows.conditioners import MLP, FromStax, MaskedMLP, Pair
+from flows.conditioners.base import ConditionerInit, check_conditioner, conditioner
 from flows.core import (
-    CALL,
     BijectionInit,
     Composite,
     ConditionerLike,
@@ -24,10 +22,7 @@ from flows.core import (
     check_function,
     check_takes,
     combinator,
-    named_by,
-    naming,
     positive_int,
-    select,
 )
 from flows.transformers import Affine, Inverse, RationalQuadratic
 
@@ -147,31 +142,6 @@ def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network:
 
 
 @conditioner
-def Pair(first, second):
-    """Two networks side by side, of which each makes half of the outputs; params are a pair."""
-
-    def net(rng, input_dim, output_dim):
-        half = output_dim // 2 if isinstance(output_dim, int) else (*output_dim[:-1], output_dim[-1] // 2)
-        keys = jax.random.split(rng)
-        return side_by_side([net(key, input_dim, half) for net, key in zip((first, second), keys, strict=True)])
-
-    return net
-
-
-def side_by_side(pairs):
-    """Several networks, pairs (params, apply_fun), as one: outputs come one after the other, and params are a tuple."""
-    applies = [apply for _, apply in pairs]
-
-    def apply_fun(params, inputs, context=None, rng=None, train=False):
-        calls = [select(named_by(apply, CALL), context=context, rng=rng, train=train) for apply in applies]
-        outputs = [apply(net_params, inputs, **call) for apply, net_params, call in zip(applies, params, calls, strict=True)]
-        return jnp.concatenate(outputs, axis=-1)
-
-    names = frozenset().union(*[named_by(apply, CALL) for apply in applies])
-    return tuple(params for params, _ in pairs), naming(apply_fun, names)
-
-
-@conditioner
 def OfWidth(network, hidden_dim: int):
     """`network(out_dim, hidden_dim)`, a stax pair, as a conditioner; as in the original, its init sees one row's shape."""
 
@@ -223,26 +193,7 @@ def MADE(transform: ConditionerLike | None = None, translate: ConditionerLike | 
 
     if translate is None:
         return Autoregressive(masked(transform), Inverse(Affine()))
-    return Autoregressive(MaskedPair(masked(transform) or MaskedMLP(64, 64), masked(translate)), Inverse(Affine()))
-
-
-@conditioner
-def MaskedPair(first, second):
-    """Two masked networks side by side, of which each makes half of the outputs; params are a pair."""
-
-    def net(rng, input_dim, output_dim, context_dim=0):
-        keys, args = jax.random.split(rng), {"context_dim": context_dim} if context_dim else {}
-        pairs = [net(key, input_dim, output_dim // 2, **args) for key, net in zip(keys, (first, second), strict=True)]
-        for net, (_, apply) in zip((first, second), pairs, strict=True):
-            if isinstance(apply, Leading) and not isinstance(apply, Masked):
-                raise FlowsError(f"MADE: each output of {net!r:.60} depends on all inputs; expected one like MaskedMLP(64)")
-            if isinstance(apply, Masked) and not np.array_equal(apply.order, np.arange(input_dim)):
-                raise FlowsError(
-                    f"MADE: {net!r:.60} has another order than 0, 1, 2, ..., which two networks need; put Permute in front"
-                )
-        return side_by_side(pairs)
-
-    return net
+    return Autoregressive(Pair(masked(transform) or MaskedMLP(64, 64), masked(translate)), Inverse(Affine()))
 
 
 @conditioner

@@ -10,11 +10,13 @@ from flows.conditioners.base import conditioner as conditioner
 from flows.conditioners.conv_networks import ConvNet as ConvNet
 from flows.conditioners.conv_networks import Convolution as Convolution
 from flows.conditioners.conv_networks import ConvResidual as ConvResidual
+from flows.conditioners.conv_networks import ConvSkip as ConvSkip
 from flows.conditioners.convolution import conv as conv
 from flows.conditioners.dense import MLP as MLP
 from flows.conditioners.dense import ConcatSquash as ConcatSquash
 from flows.conditioners.lipschitz import Lipschitz as Lipschitz
 from flows.conditioners.masked import MaskedMLP as MaskedMLP
+from flows.conditioners.pair import Pair as Pair
 from flows.conditioners.residual import MaskedResidual as MaskedResidual
 from flows.conditioners.residual import Residual as Residual
 

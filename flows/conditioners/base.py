@@ -122,6 +122,8 @@ def check_lipschitz(bound: Any, name: str) -> float | None:
 class Leading:
     """An apply_fun that maps (*batch, features), written as `leading(params, x)` on (features, batch)."""
 
+    sees_all = True  # each output depends on all inputs
+
     def __init__(self, leading: Callable):
         self.leading = leading
 

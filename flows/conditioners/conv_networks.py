@@ -1,4 +1,4 @@
-"""Convolutional networks for images: the network of Glow, and a residual one. Family: Of images."""
+"""Convolutional networks for images: the network of Glow, and residual ones. Family: Of images."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from flows.conditioners.base import conditioner
 from flows.conditioners.convolution import Images, conv, conv_layers, convolved, with_gain
 from flows.conditioners.dense import as_activation, check_dropout, dense_layers, dropped, need_rng, product
-from flows.conditioners.residual import Blocks
+from flows.conditioners.residual import SMALL, Blocks
 from flows.core import Array, FlowsError, along, finite, naming, positive_int
 
 EPSILON = 1e-6  # added to a variance, so that the scale of a unit that is constant in the data stays bounded
+SKIP_EPSILON = 1e-4  # the same of `ConvSkip`, by RealNVP's code
 NORMS = (None, "weight", "batch")
 
 
@@ -258,3 +259,92 @@ class _ImageBlocks(Blocks):
 
     def aligned(self, unit: Array) -> Array:
         return unit.T[:, None, None]
+
+
+@conditioner(running=True)
+def ConvSkip(width: int = 64, num_blocks: int = 4, last_scale: float = 0.01):
+    """The network of RealNVP for images, as its code has it: residual blocks with batch norm, of which each adds to the output.
+
+    h = W relu(2 r, -2 r), where r = N(x) are all channels of the inputs, and out = V h + b. Each block adds to h
+    W'' relu(N(W' relu(N(h)))) + b'', and then V' h + b' to out. The outputs are U relu(N(out)) + b. W, W' and W'' are 3x3
+    convolutions, V, V' and U are 1x1. N(h) = (h - mean) / sqrt(var + 1e-4) + beta for each channel, by the batch with
+    `train=True`, else by statistics in params, which are measured from `init_inputs` and by `flows.remeasure`. Kernels are
+    g v / |v| for each output; the norm g is trained in W'', V, V' and U, and 1 in W and W'. A context joins x as channels: a
+    vector the same at every pixel, images as in `ConvNet`.
+
+    Args:
+        width: channels of every hidden layer.
+        num_blocks: residual blocks.
+        last_scale: factor on the last layer's initial "gain".
+
+    Params:
+        "layers": one of "w" (k, k, inputs, outputs), which is v, and where it has them "b" and "gain", (outputs,), for each
+        convolution, in the order of use; "beta" and "fixed": {"mean", "var"}: for each N, in the order of use, (channels,).
+
+    Errors:
+        FlowsError: an argument outside its range; inputs that are not images; a context of images not k times as large.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, section 3.7, and its code.
+        There the channel of the mask has no N.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, apply_fun = flows.conditioners.ConvSkip(32, num_blocks=1)(0, (8, 8, 3), (8, 8, 6))
+        >>> apply_fun(params, jnp.ones((10, 8, 8, 3))).shape
+        (10, 8, 8, 6)
+    """
+    body = _ImageBlocks("ConvSkip", width, num_blocks, "relu", last_scale, 0.0, True)
+    body.epsilon = SKIP_EPSILON
+
+    def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
+        images = Images("ConvSkip", input_dim, output_dim, context_dim, naming(formula, body.call_keywords))
+        if params is None:
+            channels = images.channels + images.vector
+            params = _skip_params(rng, channels, body.width, num_blocks, output_dim[-1], body.scales[-1])
+        if init_inputs is not None:
+            moments = list[tuple[Array, Array]]()
+            network(params, norms(params, True, moments), *images.formula_inputs(init_inputs, init_context))
+            mean, var = zip(*moments, strict=True)
+            params = {**params, "fixed": {"mean": mean, "var": var}}
+        return params, images
+
+    def norms(params, train: bool, record: list | None = None) -> Callable:
+        """N, the first of them when it is called first, and so on."""
+        leaves = zip(params["beta"], params["fixed"]["mean"], params["fixed"]["var"], strict=True)
+        return lambda h: body.normalised(h, (0.0, *[along(leaf, h) for leaf in next(leaves)]), train, record)
+
+    def formula(params, x: Array, context: Array | None = None, train: bool = False) -> Array:
+        return network(params, norms(params, train), x, context)
+
+    def network(params, normed: Callable, x: Array, context: Array | None) -> Array:
+        layers = iter(params["layers"])
+
+        def convolve(h: Array) -> Array:
+            layer = next(layers)
+            ones = jnp.ones(layer["w"].shape[-1], h.dtype)
+            return convolved({"gain": ones, "b": 0 * ones, **layer}, h)
+
+        if context is not None:
+            x = jnp.concatenate([x, jnp.broadcast_to(context[:, None, None], (*x.shape[:3], context.shape[1]))], axis=-1)
+        r = 2 * normed(x)
+        h = convolve(jax.nn.relu(jnp.concatenate([r, -r], axis=-1)))
+        out = convolve(h)
+        for _ in range(num_blocks):
+            h = h + convolve(jax.nn.relu(normed(convolve(jax.nn.relu(normed(h))))))
+            out = out + convolve(h)
+        return convolve(jax.nn.relu(normed(out)))
+
+    return naming(net, body.init_keywords)
+
+
+def _skip_params(key: Array, channels: int, width: int, num_blocks: int, outputs: int, last_scale: float) -> dict:
+    block = [(3, width, width), (3, width, width), (1, width, width)]
+    sizes = [(3, 2 * channels, width), (1, width, width), *block * num_blocks, (1, width, outputs)]
+    first, skip, *blocks, last = conv_layers(key, sizes, [1.0] * len(sizes))
+    layers = [first, with_gain(skip, 1.0)]
+    for i, layer in enumerate(blocks):  # the first of a block has no bias, as a norm follows
+        layers.append({"w": layer["w"]} if i % 3 == 0 else with_gain(layer, SMALL if i % 3 == 1 else 1.0))
+    zeros = jnp.zeros(channels), *[jnp.zeros(width)] * (2 * num_blocks + 1)
+    moments = {"mean": zeros, "var": tuple(zero + 1 for zero in zeros)}
+    return {"layers": (*layers, with_gain(last, last_scale)), "beta": zeros, "fixed": moments}

@@ -140,6 +140,8 @@ class Masked(Leading):
     (`as_they_come`), and inputs of the context, of degree 0, are the last.
     """
 
+    sees_all = False
+
     def __init__(
         self,
         degrees: list[np.ndarray],

@@ -111,7 +111,8 @@ def build_leading(
 
     params = params if measured_by(net) else _or_old(args, params)
     masked = isinstance(apply_fun, Masked)
-    return params, Running(run, names & {"rng", "train"}, solve if masked else None, ours and not masked)
+    sees_all = getattr(apply_fun, "sees_all", False)
+    return params, Running(run, names & {"rng", "train"}, solve if masked else None, sees_all)
 
 
 def build_events(

@@ -132,6 +132,7 @@ def MaskedResidual(
 class Blocks:
     """The common part of residual networks: the formula, with features leading, and all params except the layers."""
 
+    epsilon = EPSILON
     axes: tuple[int, ...] = (1,)  # of h, over which the moments of a unit are taken
 
     def __init__(
@@ -171,25 +172,25 @@ class Blocks:
         """Return numbers of single units, (width, batch or 1), with the axes of h."""
         return unit
 
+    def normalised(self, h: Array, norm: tuple, train: bool, record: list | None) -> Array:
+        log_gamma, beta, mean, var = norm
+        if train:
+            mean = h.mean(self.axes, keepdims=True)
+            var = jnp.square(h - mean).mean(self.axes, keepdims=True)
+        if record is not None:
+            record.append((mean.ravel(), var.ravel()))
+        return (h - mean) * jnp.exp(log_gamma) * jax.lax.rsqrt(var + self.epsilon) + beta
+
     def formula(self, dense: Callable, units: Any, x: Array, rng: Any, train: bool, record: list | None = None) -> Array:
         """The network; moments of units before they are normalised are appended to `record`, if there is one."""
         drops = self.dropout > 0 and train and record is None
         key = need_rng(rng, self.name) if drops else None
 
-        def normalised(h: Array, norm: tuple) -> Array:
-            log_gamma, beta, mean, var = norm
-            if train:
-                mean = h.mean(self.axes, keepdims=True)
-                var = jnp.square(h - mean).mean(self.axes, keepdims=True)
-            if record is not None:
-                record.append((mean.ravel(), var.ravel()))
-            return (h - mean) * jnp.exp(log_gamma) * jax.lax.rsqrt(var + EPSILON) + beta
-
         h = dense(0, x)
         for block in range(self.num_blocks):
             change = h
             for i in (2 * block, 2 * block + 1):
-                change = normalised(change, units["norms"][i]) if self.batch_norm else change
+                change = self.normalised(change, units["norms"][i], train, record) if self.batch_norm else change
                 change = self.act(change)
                 if i % 2 and key is not None:
                     change = dropped(change, self.dropout, jax.random.fold_in(key, block))

@@ -9,11 +9,11 @@ from flows.bijections.layouts import Reshape, Squeeze
 from flows.bijections.linear import InvertibleLinear
 from flows.bijections.scaling import ActNorm, BatchNorm, Scale
 from flows.compose import FactorOut, Serial
-from flows.conditioners import MLP, ConvNet, Convolution, ConvResidual
+from flows.conditioners import MLP, ConvNet, Convolution, ConvResidual, ConvSkip
 from flows.conditioners.network import Squash
 from flows.core import BijectionInit, bijection, positive_int
 from flows.models.stack import LOG_SCALE, SQUASH, UNROLLED, UNROLLED_AFFINE, Activation, check_hidden, stack
-from flows.transformers import Additive, Affine, RationalQuadratic
+from flows.transformers import Additive, Affine, Inverse, RationalQuadratic
 
 
 @bijection
@@ -77,7 +77,8 @@ def RealNVPImage(
         width: channels of the networks at the first scale.
         num_blocks: residual blocks of each network.
         num_scales: scales; the sides of an image are to be multiples of 2^(num_scales - 1).
-        norm: of the networks, as in `ConvResidual`.
+        norm: of the networks, as in `ConvResidual`; or "both", for RealNVP as its code has it: networks `ConvSkip`, and
+            couplings x = y exp(-s) - t, where s = g tanh(r) with a trained g (`Inverse(Affine(scale="learned"))`).
         scan: one compiled loop (`Repeat`) over pairs of couplings, by default beyond 4.
 
     Params:
@@ -102,8 +103,12 @@ def RealNVPImage(
     num_layers = positive_int(num_layers, "RealNVPImage: num_layers")
 
     def couplings(count: int, at: int, mask: str) -> BijectionInit:
-        net = ConvResidual(width * 2**at, num_blocks, norm=norm)
-        first, second = ([Coupling(net, Affine(LOG_SCALE), mask, flip), BatchNorm()] for flip in (False, True))
+        channels = width * 2**at
+        if norm == "both":
+            net, transformer = ConvSkip(channels, num_blocks), Inverse(Affine(LOG_SCALE, scale="learned"))
+        else:
+            net, transformer = ConvResidual(channels, num_blocks, norm=norm), Affine(LOG_SCALE)
+        first, second = ([Coupling(net, transformer, mask, flip), BatchNorm()] for flip in (False, True))
         return stack("RealNVPImage", first, count, scan, (), second, UNROLLED_AFFINE)
 
     def scale(i: int) -> list[BijectionInit]:

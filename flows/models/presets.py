@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 from flows.bijections.bounds import Logit
@@ -28,9 +29,9 @@ class Preset(NamedTuple):
     """A published model, and the settings of `flows.fit(0, preset.distribution, images, **preset.fit)`.
 
     What differs from the sources: a hundredth of the images is held out; Glow and RealNVP name no end, and have one here. Glow
-    is without the learned scale of its last noise and the channel that marks edges; RealNVP without the penalty on the scales
-    of its weights, with log-scales within 2, and its networks have batch normalisation alone; NICE for CIFAR-10 is without
-    whitening.
+    is without the learned scale of its last noise and the channel that marks edges; RealNVP has log-scales within 2, and
+    normalises the channel of the mask like the others; NICE for CIFAR-10 is without whitening. Models called "5bit" are of
+    whole numbers 0 .. 31: give them `images // 8`.
 
     Attributes:
         distribution: a constructor's value, of whole numbers 0 .. levels - 1.
@@ -57,11 +58,11 @@ def _trained(optimizer: Any, batch_size: int, epochs: int, ema: float | None = N
     return {**settings, "optimizer": optimizer, "batch_size": batch_size, "max_epochs": epochs}
 
 
-def _glow(num_layers: int, num_scales: int, side: int, additive: bool = False) -> Preset:
+def _glow(num_layers: int, num_scales: int, side: int, additive: bool = False, colours: int = 256) -> Preset:
     """Batches of 64 images of 32 x 32 on each of 8 devices, and fewer that are larger."""
     average = 1 - 10 / WARM_UP  # of params, and what is left of the largest gradient
     optimizer = optax.adamax(optax.linear_schedule(0.0, 1e-3, WARM_UP), b2=average)
-    model = _pixels(256, GlowImage(num_layers, 512, num_scales, additive, squash=None))
+    model = _pixels(colours, GlowImage(num_layers, 512, num_scales, additive, squash=None))
     return Preset(model, (side, side, 3), _trained(optimizer, 512 * 32**2 // side**2, 1_000, average), GLOW)
 
 
@@ -71,10 +72,16 @@ def _nsf(num_scales: int, side: int, images: int, steps: int, batch: int, colour
     return Preset(_pixels(colours, NSFImage(num_scales=num_scales, squash=None, **settings)), (side, side, 3), fit, NSF)
 
 
+def _gains(params: Any) -> Any:
+    """True at the norms of kernels."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "gain" in [getattr(key, "key", None) for key in path], params)
+
+
 def _realnvp(side: int, num_scales: int, width: int, num_blocks: int, epochs: int, flips: bool = False) -> Preset:
-    """The clip is of the gradient of nats an image."""
-    optimizer = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(1e-3))
-    model = RealNVPImage(width=width, num_blocks=num_blocks, num_scales=num_scales)
+    """The clip is of the gradient of nats an image, and of the penalty on the norms of kernels."""
+    penalty = optax.add_decayed_weights(5e-5, mask=_gains)
+    optimizer = optax.chain(penalty, optax.clip_by_global_norm(100.0), optax.adam(1e-3))
+    model = RealNVPImage(width=width, num_blocks=num_blocks, num_scales=num_scales, norm="both")
     layers = Logit(False), *([RandomFlip()] if flips else []), model
     return Preset(_pixels(256, *layers, low=0.05, width=0.9), (side, side, 3), _trained(optimizer, 64, epochs), REALNVP)
 
@@ -87,8 +94,12 @@ def _nice(event: Shape, hidden: tuple[int, ...], low: float, width: float) -> Pr
 PRESETS: dict[str, Callable[[], Preset]] = {
     "glow-cifar10": lambda: _glow(32, 3, 32),
     "glow-cifar10-additive": lambda: _glow(32, 3, 32, additive=True),
+    "glow-cifar10-5bit": lambda: _glow(32, 3, 32, colours=32),
+    "glow-celebahq256-5bit": lambda: _glow(32, 6, 256, additive=True, colours=32),
     "glow-imagenet32": lambda: _glow(48, 3, 32),
+    "glow-imagenet32-5bit": lambda: _glow(48, 3, 32, colours=32),
     "glow-imagenet64": lambda: _glow(48, 4, 64),
+    "glow-imagenet64-5bit": lambda: _glow(48, 4, 64, colours=32),
     "nice-cifar10": lambda: _nice((32, 32, 3), (2000,) * 4, -1.0, 2.0),
     "nice-mnist": lambda: _nice((28, 28, 1), (1000,) * 5, 0.0, 1.0),
     "nsf-cifar10": lambda: _nsf(3, 32, CIFAR, 200_000, 512, 256, width=96, num_bins=4, dropout=0.2, multi_scale=False),

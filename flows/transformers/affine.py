@@ -10,7 +10,7 @@ from flows.core import Array, FlowsError, positive, soft_clip
 from flows.transformers.base import Transformer, check_transformer, transformer
 
 MIN_SCALE = 1e-3  # the least scale by a sigmoid, so that the inverse cannot overflow
-SCALES = ("tanh", "exp", "sigmoid")
+SCALES = ("tanh", "exp", "sigmoid", "learned")
 
 
 @transformer
@@ -43,21 +43,24 @@ def Affine(bound: float = 10.0, scale: str = "tanh"):
 
         "tanh":     s = bound tanh(r / bound), which is r for |r| well below the bound
         "exp":      s = r, cut at +-bound
-        "sigmoid":  s = log((sigmoid(r + 2) + 1e-3) / (sigmoid(2) + 1e-3))
+        "sigmoid":  s = log((sigmoid(r + 2) + 1e-3) / (sigmoid(2) + 1e-3)), from -6.8 to 0.13: it can hardly stretch
+        "learned":  s = bound tanh(g / bound) tanh(r), where g is one trained number, a weight, which starts at 0
 
-    The last lies from -6.8 to 0.13: it can shrink, but hardly stretch. All are the identity at theta = 0. theta is (2, ...).
+    All are the identity at theta = 0. theta is (2, ...). With "learned" a network whose outputs are exactly 0, as
+    last_scale=0 makes them, never learns a scale: the gradient in g and in r is 0.
 
     Args:
         bound: the largest |s|, in nats; "sigmoid" has its own.
-        scale: "tanh", "exp" or "sigmoid".
+        scale: "tanh", "exp", "sigmoid" or "learned".
 
     Errors:
         FlowsError: an argument is outside its range.
 
     Source:
-        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-5. The
-        sigmoid: Kingma and Dhariwal, "Glow", 2018, arXiv:1807.03039, in its code; with the floor, Durkan, Bekasov, Murray
-        and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, the affine baseline.
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-5, and its
+        code, whose (x + t) exp(s) with a learned scale is `Inverse(Affine(scale="learned"))`. The sigmoid: Kingma and
+        Dhariwal, "Glow", 2018, arXiv:1807.03039, in its code; with the floor, Durkan, Bekasov, Murray and Papamakarios,
+        "Neural Spline Flows", 2019, arXiv:1906.04032, the affine baseline.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -70,22 +73,24 @@ def Affine(bound: float = 10.0, scale: str = "tanh"):
         raise FlowsError(f"Affine: scale is {scale!r}; expected one of {', '.join(SCALES)}")
     at_zero = math.log(1 / (1 + math.exp(-2)) + MIN_SCALE)
 
-    def log_scale(raw: Array) -> Array:
+    def log_scale(raw: Array, gain: Array | None) -> Array:
+        if gain is not None:
+            return soft_clip(gain, bound) * jnp.tanh(raw)
         if scale == "tanh":
             return soft_clip(raw, bound)
         if scale == "exp":
             return jnp.clip(raw, -bound, bound)
         return jnp.log(jax.nn.sigmoid(raw + 2) + MIN_SCALE) - at_zero
 
-    def direct(theta: Array, x: Array) -> tuple[Array, Array]:
-        s = log_scale(theta[0])
+    def direct(theta: Array, x: Array, gain: Array | None = None) -> tuple[Array, Array]:
+        s = log_scale(theta[0], gain)
         return x * jnp.exp(s) + theta[1], s
 
-    def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
-        s = log_scale(theta[0])
+    def inverse(theta: Array, y: Array, gain: Array | None = None) -> tuple[Array, Array]:
+        s = log_scale(theta[0], gain)
         return (y - theta[1]) * jnp.exp(-s), -s
 
-    return 2, direct, inverse
+    return (2, direct, inverse, lambda rng: jnp.zeros(())) if scale == "learned" else (2, direct, inverse)
 
 
 @transformer

@@ -78,12 +78,27 @@ def test_several_kinds_equal_each_by_itself():
 
 
 def test_a_coupling_of_two_networks_scales_by_the_first_and_shifts_by_the_second():
-    params, direct_fun, _ = flows.AffineCouplingSplit(NET, NET)(0, 5)
-    log_scale, shift = (NET(0, 2, 3).apply_fun(own, jnp.asarray(X[:, :2])) for own in params["conditioner"])
+    nets = NET, flows.MLP(3, activation="tanh", last_scale=1.0)
+    params, direct_fun, _ = flows.AffineCouplingSplit(*nets)(0, 5)
+    pairs = zip(nets, params["conditioner"], strict=True)
+    log_scale, shift = (net(0, 2, 3).apply_fun(own, jnp.asarray(X[:, :2])) for net, own in pairs)
     s = 10 * np.tanh(np.asarray(log_scale) / 10)
     y, log_det = direct_fun(params, X)
     np.testing.assert_allclose(y, np.concatenate([X[:, :2], X[:, 2:] * np.exp(s) + shift], axis=1), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(log_det, s.sum(1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mask", "event"), [((True, False, True, True, False), (5,)), ("checkerboard", (2, 3, 2))])
+def test_two_networks_serve_any_mask(mask, event):
+    nets = [flows.MLP(4, last_scale=1.0)] * 2 if len(event) == 1 else [flows.conditioners.ConvNet(4, last_scale=1.0)] * 2
+    with enable_x64():
+        params, direct_fun, inverse_fun = flows.Coupling(flows.conditioners.Pair(*nets), mask=mask)(0, event)
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *event)))
+        y, log_det = direct_fun(params, x)
+        one = jax.jacobian(lambda row: direct_fun(params, row.reshape(1, *event))[0].ravel())
+        np.testing.assert_allclose(log_det, [np.linalg.slogdet(one(row.ravel()))[1] for row in x], rtol=1e-10)
+        np.testing.assert_allclose(inverse_fun(params, y)[0], x, atol=1e-10)
+    assert np.abs(log_det).min() > 1e-3
 
 
 def test_the_unconditional_part_adds_its_own_map_and_the_network_sees_x():

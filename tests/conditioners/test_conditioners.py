@@ -9,7 +9,7 @@ import pytest
 from common import error_of
 
 import flows
-from flows.conditioners import MLP, MaskedMLP, MaskedResidual, Residual
+from flows.conditioners import MLP, MaskedMLP, MaskedResidual, Pair, Residual
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
 C = np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32)
@@ -171,3 +171,49 @@ def test_networks_without_residuals_drop_units_too(net):
     assert "dropout is 1; expected a number in [0, 1)" in error_of(lambda: flows.MLP(4, dropout=1))
     for model in (flows.MAF(1, (4,), dropout=0.2), flows.RealNVP(1, (4,), dropout=0.2), flows.NSF(1, (4,), dropout=0.2)):
         assert "rng" in str(inspect.signature(model(0, 2).direct_fun)), model
+
+
+def test_a_pair_joins_the_outputs_of_two_networks():
+    nets = Residual(4, 1, activation="tanh", last_scale=1.0), Residual(5, 1, last_scale=1.0)
+    params, apply_fun = Pair(*nets)(0, 3, 4, context_dim=2)
+    halves = [net(0, 3, 2, context_dim=2).apply_fun(own, X, context=C) for net, own in zip(nets, params, strict=True)]
+    np.testing.assert_array_equal(apply_fun(params, X, context=C), np.concatenate(halves, axis=1))
+    assert isinstance(params, tuple) and np.abs(halves[0] - halves[1]).min() > 1e-4
+
+    plain, gated = flows.Coupling(Pair(MLP(4), nets[1]))(0, 4, context_dim=2).params["conditioner"]
+    assert plain[0]["w"].shape == (2 + 2, 4) and "gates" not in gated  # as MLP does not name context_dim, it is appended
+
+
+def test_a_pair_measures_what_its_networks_measure():
+    pair = Pair(MLP(4, dropout=0.5, last_scale=1.0), Residual(4, 1, batch_norm=True))
+    assert pair.running and not Pair(MLP(4), MLP(4)).running
+    params, apply_fun = pair(0, 3, 4, init_inputs=X)
+    alone = Residual(4, 1, batch_norm=True)(jax.random.split(jax.random.key(0))[1], 3, 2, init_inputs=X).params
+    np.testing.assert_array_equal(params[1]["fixed"]["mean"], alone["fixed"]["mean"])
+    again = pair(1, 3, 4, init_inputs=X + 1, params=params).params
+    assert again[0] is params[0] and np.abs(again[1]["fixed"]["mean"] - alone["fixed"]["mean"]).max() > 0.1
+    np.testing.assert_array_equal(again[1]["layers"][0]["w"], alone["layers"][0]["w"])
+    assert list(inspect.signature(apply_fun).parameters)[1:] == ["context", "rng", "train"]
+    first, other = (apply_fun(params, X, rng=jax.random.key(i), train=True) for i in range(2))
+    assert np.abs(first - other)[:, :2].max() > 1e-3 and np.abs(first - other)[:, 2:].max() == 0
+
+
+def test_networks_of_a_pair_drop_other_units():
+    params, apply_fun = Pair(*[MLP(8, dropout=0.5, last_scale=1.0)] * 2)(0, 3, 4)
+    y = apply_fun((params[0], params[0]), X, rng=jax.random.key(0), train=True)
+    assert np.abs(y[:, :2] - y[:, 2:]).max() > 1e-2
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: flows.Autoregressive(Pair(MLP(4), MLP(4)))(0, 3), "Pair(MLP(4), MLP(4)) depends on all inputs"),
+    (lambda: flows.Autoregressive(Pair(MaskedMLP(4), Pair(MLP(4), MLP(4))))(0, 2), "depends on all inputs"),
+    (lambda: flows.Coupling(Pair(MLP(4), MLP(4)), flows.transformers.Additive())(0, 5), "output_dim is 3; expected an even"),
+    (lambda: flows.Autoregressive(Pair(MaskedMLP(4, order=(1, 0)), MaskedMLP(4)))(0, 2), "has another order than 0, 1, 2"),
+    (lambda: Pair(MLP(4)), "missing a required argument: 'second'"),
+    (lambda: Pair(MLP(4), 3), "Pair: the conditioner is 3; expected a network"),
+    (lambda: Pair(MLP(4), lambda rng, a, b: None)(0, 2, 2), "returned None; expected (params, apply_fun)"),
+])  # fmt: skip
+def test_pairs_that_cannot_be_are_refused(call, said):
+    with pytest.raises((flows.FlowsError, TypeError)) as caught:
+        call()
+    assert said in str(caught.value)

@@ -10,7 +10,7 @@ from common import close, error_of, stirred
 
 import flows
 from flows import transformers as t
-from flows.conditioners import ConvNet, ConvResidual, conv, convolution
+from flows.conditioners import ConvNet, ConvResidual, ConvSkip, conv, convolution
 from flows.core.numerics import Precision, computed_with
 from flows.diagnostics import enable_x64
 
@@ -173,6 +173,52 @@ def test_a_convolutional_residual_network_is_its_formula(norm):
         np.testing.assert_allclose(small, 0.01, rtol=1e-5)
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_a_network_with_skips_is_its_formula(train):
+    params, apply_fun = ConvSkip(5, num_blocks=2)(0, (4, 4, 3), (4, 4, 6), context_dim=2)
+    params = jax.tree.map(np.asarray, stirred(params, 0.2))
+    fixed = {"mean": params["fixed"]["mean"], "var": tuple(np.exp(each) for each in params["fixed"]["var"])}
+    params, order = {**params, "fixed": fixed}, [iter(params["layers"]), iter(range(6))]
+
+    def layer(x):
+        own = next(order[0])
+        w = own["w"] / np.sqrt((own["w"] ** 2).sum((0, 1, 2))) * own.get("gain", 1.0)
+        return by_hand(w, x) + own.get("b", 0.0)
+
+    def norm(h):
+        i = next(order[1])
+        mean, var = (h.mean((0, 1, 2)), h.var((0, 1, 2))) if train else (fixed["mean"][i], fixed["var"][i])
+        return (h - mean) / np.sqrt(var + 1e-4) + params["beta"][i]
+
+    r = norm(np.concatenate([X, np.broadcast_to(C[:, None, None], (6, 4, 4, 2))], -1))
+    h = layer(relu(np.concatenate([2 * r, -2 * r], -1)))
+    out = layer(h)
+    for _ in range(2):
+        h = h + layer(relu(norm(layer(relu(norm(h))))))
+        out = out + layer(h)
+    expected = layer(relu(norm(out)))
+    np.testing.assert_allclose(apply_fun(params, X, context=C, train=train), expected, rtol=1e-4, atol=1e-4)
+    assert not list(order[0]) and not list(order[1])
+
+
+def test_a_network_with_skips_trains_as_many_numbers_as_published():
+    c, w, n, outputs = 5, 8, 3, 6
+    params, apply_fun = ConvSkip(w, n)(0, (4, 4, c), (4, 4, outputs))
+    gained = (n + 1) * (w * w + 2 * w) + w * outputs + 2 * outputs  # 1x1: of h to the output, and the last
+    blocks = n * (9 * w * w + 9 * w * w + 2 * w + 2 * w)  # kernels, the bias and the norms of the second, two betas
+    numbers = sum(leaf.size for leaf, own in zip(*map(jax.tree.leaves, (params, flows.trainable(params))), strict=True) if own)
+    assert numbers == c + 9 * 2 * c * w + w + gained + blocks + w
+    assert list(inspect.signature(apply_fun).parameters)[1:] == ["context", "train"] and ConvSkip(w).running
+
+
+def test_the_norms_of_a_network_with_skips_are_measured():
+    params, apply_fun = ConvSkip(4, num_blocks=1, last_scale=1.0)(0, (4, 4, 3), (4, 4, 2), init_inputs=jnp.asarray(5 + 2 * X))
+    at_start = ConvSkip(4, num_blocks=1, last_scale=1.0)(0, (4, 4, 3), (4, 4, 2)).params
+    y = apply_fun(params, 5 + 2 * X)
+    np.testing.assert_allclose(y, apply_fun(params, 5 + 2 * X, train=True), rtol=1e-4, atol=1e-4)
+    assert float(jnp.abs(y - apply_fun(at_start, 5 + 2 * X)).max()) > 0.1
+
+
 @pytest.mark.parametrize("name", ["ConvNet", "batch"])
 def test_finer_contexts_are_seen_in_blocks(name):
     """As `Squeeze` makes them."""
@@ -311,6 +357,8 @@ def test_what_is_trained_of_glow_for_cifar():
     (lambda: ConvNet(0), "width is 0; expected"),
     (lambda: ConvResidual(4, norm="layer"), "norm is 'layer'; expected 'weight', 'batch' or None"),
     (lambda: ConvResidual(4, first_kernel=0), "first_kernel is 0; expected"),
+    (lambda: ConvSkip(0), "ConvSkip: width is 0; expected"),
+    (lambda: ConvSkip(4)(0, 5, 4), "ConvSkip: the inputs are vectors of 5, expected images"),
     (lambda: ConvNet(4, dropout=1.0), "expected a number in [0, 1)"),
     (lambda: ConvNet(4)(0, 5, 4), "ConvNet: the inputs are vectors of 5, expected images (H, W, channels); MLP takes vectors"),
     (lambda: flows.Coupling(ConvResidual(4))(0, (6, 2)), "ConvResidual: the inputs are events (6, 1), expected images"),

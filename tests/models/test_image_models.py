@@ -64,7 +64,7 @@ def spline_of(width, num_scales, num_bins, multi_scale, affine, dropout):
 
 
 def realnvp_of(width, blocks, num_scales, *before):
-    return flows.Logit(False), *before, flows.RealNVPImage(3, width, blocks, num_scales, "batch", None)
+    return flows.Logit(False), *before, flows.RealNVPImage(3, width, blocks, num_scales, "both", None)
 
 
 def nice_of(*hidden):
@@ -76,8 +76,12 @@ CENTRED, SIGNED, POSITIVE, WITHIN = (-0.5, 0.5), (-1.0, 1.0), (0.0, 1.0), (0.05,
 SETTINGS = {
     "glow-cifar10": (CENTRED, (glow_of(32, 3),), 512, 1_000),
     "glow-cifar10-additive": (CENTRED, (glow_of(32, 3, True),), 512, 1_000),
+    "glow-cifar10-5bit": (CENTRED, (glow_of(32, 3),), 512, 1_000),
+    "glow-celebahq256-5bit": (CENTRED, (glow_of(32, 6, True),), 8, 1_000),
     "glow-imagenet32": (CENTRED, (glow_of(48, 3),), 512, 1_000),
+    "glow-imagenet32-5bit": (CENTRED, (glow_of(48, 3),), 512, 1_000),
     "glow-imagenet64": (CENTRED, (glow_of(48, 4),), 128, 1_000),
+    "glow-imagenet64-5bit": (CENTRED, (glow_of(48, 4),), 128, 1_000),
     "nice-cifar10": (SIGNED, (nice_of(2000, 2000, 2000, 2000),), 200, 1_500),
     "nice-mnist": (POSITIVE, (nice_of(1000, 1000, 1000, 1000, 1000),), 200, 1_500),
     "nsf-cifar10": (CENTRED, (spline_of(96, 3, 4, False, False, 0.2),), 512, 2_084),
@@ -95,7 +99,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_have_the_published_settings(name):
     own, ((low, high), layers, batch_size, epochs) = preset(name), SETTINGS[name]
-    side = 28 if "mnist" in name else 64 if "64" in name else 32
+    side = next((side for ends, side in (("mnist", 28), ("64", 64), ("256", 256)) if ends in name), 32)
     assert own.input_dim == (side, side, 1 if "mnist" in name else 3)
     noise, scaled, *rest = own.distribution.arguments["bijection"].arguments["layers"]
     levels = 32 if "5bit" in name else 256
@@ -124,7 +128,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", PRESETS)
 def test_optimizers_of_presets_are_the_published_ones(name):
     rates, left, clip = OPTIMIZERS[name.split("-")[0]]
-    if "5bit" in name:
+    if name.startswith("nsf") and "5bit" in name:
         rates = {step // 2: rate for step, rate in rates.items()}
     optimizer, zero, steps = preset(name).fit["optimizer"], jnp.zeros(()), [*rates]
 
@@ -260,12 +264,17 @@ def test_models_are_built_as_published():
     assert flows.NSFImage(2, 4, 1).inner == flows.Serial(*level, flows.FactorOut(*level))
     assert flows.NSFImage(2, 4, 1, multi_scale=False).inner == flows.Serial(*level, *level, flows.Reshape())
 
-    def couplings(width, mask, count):
-        nets = c.ConvResidual(width, 2, norm="batch")
-        each = [flows.Coupling(nets, t.Affine(2.0), mask, flip=bool(i % 2)) for i in range(count)]
+    batch = lambda width: c.ConvResidual(width, 2, norm="batch"), t.Affine(2.0)
+
+    def couplings(width, mask, count, own=batch):
+        each = [flows.Coupling(own[0](width), own[1], mask, flip=bool(i % 2)) for i in range(count)]
         return flows.Serial(*[layer for own in each for layer in (own, flows.BatchNorm())])
 
     first = [couplings(4, "checkerboard", 3), flows.Squeeze(), couplings(4, "halves", 3)]
     assert flows.RealNVPImage(3, 4, 2).inner == flows.Serial(*first, flows.FactorOut(couplings(8, "checkerboard", 4)))
+    both = lambda width: c.ConvSkip(width, 2), t.Inverse(t.Affine(2.0, scale="learned"))
+    first = [couplings(4, "checkerboard", 1, both), flows.Squeeze(), couplings(4, "halves", 1, both)]
+    expected = flows.Serial(*first, flows.FactorOut(couplings(8, "checkerboard", 2, both)))
+    assert flows.RealNVPImage(1, 4, 2, norm="both").inner == expected
     pixels = [flows.Coupling(flows.MLP(5, activation="relu"), t.Additive(), "alternating", flip) for flip in (False, True)]
     assert flows.NICEImage(2, (5,)).inner == flows.Serial(flows.Reshape(), flows.Serial(*pixels, flows.Scale()))

@@ -234,7 +234,7 @@ def test_made_takes_a_network_for_the_scale_and_one_for_the_translation():
     np.testing.assert_allclose(y, (x - b) * np.exp(-soft), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(log_det, -soft.sum(1), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(inverse_fun(params, y, context=context)[0], x, atol=1e-5)
-    with pytest.raises(flows.FlowsError, match=r"MLP\(8\) depends on all inputs"):
+    with pytest.raises(flows.FlowsError, match=r"MLP\(8\)\) depends on all inputs"):
         flows.MADE(nets[0], flows.MLP(8))(0, 3)
     with pytest.raises(flows.FlowsError, match=r"MLP\(8\) depends on all inputs"):  # which are x and the context
         flows.Autoregressive(flows.MLP(8))(0, 1, context_dim=1)

@@ -134,6 +134,20 @@ def test_the_affine_scale_is_bounded():
     np.testing.assert_allclose(y, np.exp(log_det) + 1, rtol=1e-6)
 
 
+def test_an_affine_scale_can_have_a_learned_bound():
+    affine, theta = t.Affine(2.0, scale="learned"), jnp.asarray([[1e30, -1e30, 0.5], [1.0, 1.0, 1.0]])
+    assert affine.has_weights and affine.init(0).tolist() == 0.0
+    y, log_det = affine.direct(theta, jnp.ones(3), affine.init(0))
+    assert y.tolist() == [2.0, 2.0, 2.0] and log_det.tolist() == [0.0, 0.0, 0.0]
+    for gain, largest in ((0.5, 2 * np.tanh(0.25)), (-100.0, -2.0)):
+        y, log_det = affine.direct(theta, jnp.ones(3), jnp.asarray(gain))
+        np.testing.assert_allclose(log_det, largest * np.tanh([1e30, -1e30, 0.5]), rtol=1e-6)
+        np.testing.assert_allclose(y, np.exp(log_det) + 1, rtol=1e-6)
+        back, minus = affine.inverse(theta, y, jnp.asarray(gain))
+        np.testing.assert_allclose(back, 1.0, rtol=1e-5)
+        np.testing.assert_array_equal(minus, -log_det)
+
+
 @pytest.mark.parametrize("call", [
     lambda: t.Affine(bound=0.0), lambda: t.Affine(bound="wide"),
     lambda: flows.NSF(num_layers=0), lambda: flows.NSF(num_bins=2.5),
