@@ -4,8 +4,8 @@
     x = sample(0, params, 10_000)
     log_pdf(params, x).mean()          # in nats; no model can do better on many rows
 
-They have no params. Curves have normal noise; where the density is an integral along a curve, it is computed by Gauss-Legendre
-quadrature.
+They have no params, but for the pixels of a picture. Curves have normal noise; where the density is an integral along a curve,
+it is computed by Gauss-Legendre quadrature.
 """
 
 import math
@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import LOG_2PI, Array, FlowsError, distribution, positive, positive_int
+from flows.core import LOG_2PI, Array, FlowsError, Numbers, check_fits, distribution, numbers, positive, positive_int
 from flows.distributions.mixture import logsumexp
 from flows.distributions.normal import honest_far_out
+from flows.distributions.uniform import box_of
 
 LEAST_NOISE = 0.01
 CHUNK = 1024  # rows whose distances from a curve are in memory at once
@@ -240,13 +241,112 @@ def Pinwheel(num_arms: int = 5, radial: float = 0.3, tangential: float = 0.1, ra
     return _plane("Pinwheel", log_pdf, sample)
 
 
-def _plane(name, log_pdf, sample):
-    """The init_fun of a distribution in the plane without params."""
+@distribution(batched=True, support=lambda low, high, **_: box_of(low, high))
+def Picture(height: int, width: int, low: Numbers = (-1.0, -1.0), high: Numbers = (1.0, 1.0)):
+    """A picture as a density: uniform within each pixel, p(x) = mass / area, and 0 outside. Row 0 of the pixels is on top.
+
+    Args:
+        height, width: of the picture, in pixels.
+        low, high: two corners of the box that it fills, (x, y), edges included.
+
+    Params:
+        `{"fixed": {"mass": (height, width)}}`, the probability of each pixel; 1 / (height width) at first. `picture` has the
+        masses of an array.
+
+    Errors:
+        FlowsError: an argument outside its range, corners that are not in order, or an event that is not (2,).
+
+    Source:
+        Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 5.1, whose densities of
+        the plane are pictures.
+
+    Example:
+        >>> import flows
+        >>> params, log_pdf, sample = flows.datasets.Picture(2, 3)(0, 2)
+        >>> log_pdf(params, sample(0, params, 2)).round(3).tolist()
+        [-1.386..., -1.386...]
+    """
+    shape = [positive_int(n, f"Picture: {name}", most=100_000) for n, name in ((height, "height"), (width, "width"))]
+    for corner, name in ((low, "low"), (high, "high")):
+        check_fits(numbers(corner, f"Picture: {name}"), (2,), f"Picture: {name}")
+    ends = np.stack([np.broadcast_to(corner, 2).astype(float) for corner in (low, high)])
+    size = (ends[1] - ends[0]) / shape[::-1]  # of a pixel
+    rounding = 1e-6 * np.abs(ends).max() / np.maximum(size, 1e-99)  # by which float32 may see a point in the next pixel
+    if not ((size > 0) & (rounding < 0.1)).all():
+        raise FlowsError(f"Picture: low is {low} and high is {high}; expected low < high, and pixels that float32 tells apart")
+
+    def pixel_of(x):
+        """Rows and columns."""
+        steps = (x.T - jnp.asarray(ends[0], x.dtype)[:, None]) / jnp.asarray(size, x.dtype)[:, None]
+        column, row = (jnp.clip(jnp.floor(step), 0, n - 1).astype(int) for step, n in zip(steps, shape[::-1], strict=True))
+        return shape[0] - 1 - row, column
+
+    def log_pdf(params, x):
+        inside = ((x >= jnp.asarray(ends[0], x.dtype)[None]) & (x <= jnp.asarray(ends[1], x.dtype)[None])).all(1)
+        density = jnp.log(params["fixed"]["mass"].astype(x.dtype)[pixel_of(x)]) - math.log(size.prod())
+        return jnp.where(jnp.isnan(x).any(1), jnp.nan, jnp.where(inside, density, -jnp.inf))
+
+    def sample(rng, params, num_samples):
+        mass = params["fixed"]["mass"].astype(float)
+        which, across, *within = jax.random.uniform(rng, (4, num_samples), mass.dtype)
+        row = _place(mass.sum(1)[None], jnp.zeros(num_samples, int), which)
+        column = _place(mass, row, across)
+        corner = jnp.stack([column, shape[0] - 1 - row]).astype(mass.dtype)
+        edge, size_of, low_of = (jnp.asarray(side, mass.dtype)[:, None] for side in (rounding, size, ends[0]))
+        return (low_of + (corner + edge + (1 - 2 * edge) * jnp.stack(within)) * size_of).T
+
+    return _plane("Picture", log_pdf, sample, lambda: {"fixed": {"mass": jnp.full(shape, 1 / math.prod(shape))}})
+
+
+def picture(pixels, low: Numbers = (-1.0, -1.0), high: Numbers = (1.0, 1.0), dark: bool = False):
+    """The `Picture` of an array as a triple, with params: the brighter a pixel, the more mass it has.
+
+    Args:
+        pixels: numbers from 0, (height, width), or colours (height, width, 3), of which the mean counts.
+        low, high: as in `Picture`.
+        dark: the darker a pixel, the more mass it has: the largest number less its own.
+
+    Errors:
+        FlowsError: pixels of another shape, that are not finite, below 0, or all without mass.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.datasets.picture([[0, 3], [1, 0]])
+        >>> log_pdf(params, jnp.array([[0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])).round(3).tolist()
+        [-0.288..., -1.386..., -inf]
+    """
+    x = numbers(pixels, "picture: pixels")
+    if not (x.ndim == 2 or (x.ndim == 3 and x.shape[2] == 3)) or not x.size:
+        raise FlowsError(f"picture: pixels have shape {x.shape}; expected (height, width), or (height, width, 3) for colours")
+    x = x if x.ndim == 2 else x.mean(2)
+    if x.min() < 0:
+        raise FlowsError(f"picture: the least of the pixels is {x.min():g}; expected numbers from 0")
+    x = x.max() - x if dark else x
+    if not x.sum() > 0:
+        raise FlowsError(f"picture: no pixel has mass; expected some that are {'darker' if dark else 'brighter'} than others")
+    height, width = x.shape
+    triple = Picture(height, width, low, high)(0, 2)
+    return triple._replace(params={"fixed": {"mass": jnp.asarray(x / x.sum(), float)}})
+
+
+def _place(mass: Array, row: Array, u: Array) -> Array:
+    """The column, in these rows of `mass`, up to which a share u of the row's mass lies; by bisection."""
+    n = mass.shape[1]
+    cumulated = jax.lax.cummax(jnp.where(mass > 0, jnp.cumsum(mass, 1), 0), 1)  # rounding gives no mass where none is
+    u, place = u * cumulated[row, -1], jnp.zeros_like(row)
+    for step in 2 ** np.arange(int(n - 1).bit_length())[::-1]:
+        further = place + int(step)
+        place = jnp.where((further < n) & (cumulated[row, jnp.minimum(further, n) - 1] <= u), further, place)
+    return place
+
+
+def _plane(name, log_pdf, sample, params=dict):
+    """The init_fun of a distribution in the plane, by default without params."""
 
     def init_fun(rng, shape):
         if shape != (2,):
             raise FlowsError(f"{name}: the event is {shape}; expected a point in the plane: use input_dim=2")
-        return {}, log_pdf, sample
+        return params(), log_pdf, sample
 
     return init_fun
 

@@ -278,6 +278,7 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
     "GMM trainable": DistributionCase(mixture(trainable=True), (2,)),
     "datasets.Checkerboard": DistributionCase(flows.datasets.Checkerboard(), (2,), reach=2.0),
     "datasets.EightGaussians": DistributionCase(flows.datasets.EightGaussians(), (2,)),
+    "datasets.Picture": DistributionCase(flows.datasets.Picture(2, 3, (-1.505, -1.005), 0.995), (2,), reach=2.0),
     "datasets.Pinwheel": DistributionCase(flows.datasets.Pinwheel(3), (2,), reach=6.0),
     "datasets.Rings": DistributionCase(flows.datasets.Rings(2, noise=0.2), (2,), reach=4.0),
     "datasets.Spirals": DistributionCase(flows.datasets.Spirals(noise=0.4), (2,), reach=6.0),

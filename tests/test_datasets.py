@@ -2,11 +2,13 @@
 
 from itertools import pairwise
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import error_of
 from scipy import integrate, stats
 
+import flows
 from flows import datasets
 from flows.diagnostics import enable_x64
 
@@ -94,3 +96,68 @@ def test_far_points_and_wrong_arguments():
     assert "at least 0.01" in error_of(lambda: datasets.TwoMoons(1e-3))
     assert "noise" in error_of(lambda: datasets.Spirals(-1.0))
     assert "num_rings" in error_of(lambda: datasets.Rings(0))
+
+
+PIXELS = np.array([[0, 3, 2, 5], [1, 0, 4, 9], [7, 7, 0, 2]])
+
+
+def test_a_picture_is_uniform_within_each_pixel_with_its_first_row_on_top():
+    params, log_pdf, sample = datasets.picture(PIXELS, low=(-1.0, 2.0), high=(3.0, 3.5))
+    shares = PIXELS / PIXELS.sum()
+    np.testing.assert_allclose(params["fixed"]["mass"], shares, rtol=1e-6)
+    rows, columns = np.mgrid[:3, :4]
+    within = np.random.default_rng(0).uniform(0.01, 0.99, size=(2, 3, 4))
+    x = np.stack([-1 + columns + within[0], 3.5 - (rows + within[1]) / 2], -1).reshape(-1, 2)
+    np.testing.assert_allclose(np.exp(log_pdf(params, x)), (shares / 0.5).ravel(), rtol=1e-5)
+    outside = np.array([[-1.01, 2.5], [3.01, 2.5], [0.0, 1.99], [0.0, 3.51], [1e30, 2.5]])
+    assert log_pdf(params, outside).tolist() == [-np.inf] * 5 and np.isnan(log_pdf(params, np.array([[np.nan, 2.5]])))
+    draws = np.asarray(sample(0, params, 40_000))
+    assert np.isfinite(log_pdf(params, draws)).all()
+    column, row = (np.floor(each).astype(int) for each in (draws[:, 0] + 1, (3.5 - draws[:, 1]) * 2))
+    counts = np.zeros((3, 4))
+    np.add.at(counts, (row, column), 1)
+    some = shares > 0
+    assert stats.chisquare(counts[some], 40_000 * shares[some]).pvalue > 1e-3 and counts[~some].sum() == 0
+    assert stats.kstest(draws[:, 0] % 1, "uniform").pvalue > 1e-3 and stats.kstest(2 * draws[:, 1] % 1, "uniform").pvalue > 1e-3
+
+
+def test_a_picture_of_many_pixels_has_their_masses():
+    pixels = np.random.default_rng(0).integers(0, 255, size=(400, 600))
+    pixels[np.random.default_rng(1).uniform(size=pixels.shape) < 0.5] = 0
+    params, log_pdf, sample = datasets.picture(pixels)
+    assert float(jnp.sum(params["fixed"]["mass"])) == pytest.approx(1, abs=1e-6)
+    draws = np.asarray(sample(0, params, 1_000_000), float)
+    column, row = (np.floor((draws.T + 1) * [[300], [200]])).astype(int)
+    counts = np.bincount((399 - row) * 600 + column, minlength=240_000).reshape(400, 600)
+    some, expected = pixels > 0, 1e6 * pixels / pixels.sum()
+    assert stats.chi2.sf((np.square(counts - expected)[some] / expected[some]).sum(), some.sum() - 1) > 1e-3
+    assert np.isfinite(log_pdf(params, draws)).all()
+
+
+def test_colours_and_dark_pictures():
+    assert flows.support(datasets.Picture(2, 2, high=(1.0, 4.0)), 2).inputs.high.tolist() == [1.0, 4.0]
+    colours = np.stack([PIXELS, PIXELS, PIXELS + 3.0], -1)
+    of_colours, of_dark = (
+        datasets.picture(colours).params["fixed"]["mass"],
+        datasets.picture(PIXELS, dark=True).params["fixed"]["mass"],
+    )
+    np.testing.assert_allclose(of_colours, (PIXELS + 1) / (PIXELS + 1).sum(), rtol=1e-6)
+    np.testing.assert_allclose(of_dark, (9 - PIXELS) / (9 - PIXELS).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: datasets.picture([[np.nan, 1.0]]), "expected finite numbers"),
+    (lambda: datasets.picture([[-1, 1]]), "the least of the pixels is -1; expected numbers from 0"),
+    (lambda: datasets.picture([[0, 0]]), "no pixel has mass; expected some that are brighter"),
+    (lambda: datasets.picture([[1, 1]], dark=True), "no pixel has mass; expected some that are darker"),
+    (lambda: datasets.picture([1, 2]), "pixels have shape (2,); expected (height, width)"),
+    (lambda: datasets.picture(np.ones((2, 2, 4))), "pixels have shape (2, 2, 4); expected (height, width)"),
+    (lambda: datasets.Picture(0, 2), "Picture: height is 0; expected"),
+    (lambda: datasets.Picture(2, 2, low=1.0, high=0.0), "expected low < high"),
+    (lambda: datasets.Picture(2, 2, low=0.0, high=(1.0, 0.0)), "expected low < high"),
+    (lambda: datasets.Picture(2, 2, low=(1.0, 2.0, 3.0)), "Picture: low has shape (3,); expected a number, or the shape (2,)"),
+    (lambda: datasets.Picture(2, 2, 1e8, 1e8 + 1), "pixels that float32 tells apart"),
+    (lambda: datasets.Picture(2, 2)(0, 3), "use input_dim=2"),
+])  # fmt: skip
+def test_pictures_that_cannot_be_are_refused(call, said):
+    assert said in error_of(call)

@@ -21,12 +21,12 @@ def _cdf(arguments: Any, context: Shape | None) -> Cdf:
     return Cdf(tail, point, (low, high))
 
 
-def _box(low: Numbers, high: Numbers) -> Support:
+def box_of(low: Numbers, high: Numbers) -> Support:
     box = Region(np.asarray(low, float), np.asarray(high, float))
     return Support(box, box)
 
 
-@distribution(batched=True, cdf=_cdf, support=_box)
+@distribution(batched=True, cdf=_cdf, support=box_of)
 def Uniform(low: Numbers = 0.0, high: Numbers = 1.0):
     """Uniform on a box, its faces included: log p(x) = -sum(log(high - low)) inside and -inf outside, in nats.
 
