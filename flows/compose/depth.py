@@ -36,6 +36,7 @@ from flows.core import (
     precision,
     refuse_closures,
     repeated,
+    size,
     split_key,
     stacked,
     stop_fixed,
@@ -178,8 +179,8 @@ def Reversible(*layers: BijectionLike):
     y = f_n(... f_1(x)), log|det J| = the sum of the layers'. On the way back each layer's input is found by its inverse, from
     the same context, rng and train, and the gradient is taken of this one layer. A step of training computes each network
     once more than with `Serial`. The first input is kept as a witness: where its inverse misses it by more than a thousandth
-    of the standard deviation of a column, or channel, the gradient is NaN, a step that `fit` does not take. There are no
-    derivatives in forward mode, and gradients through the inverse keep its inputs.
+    of the standard deviation of a column, or channel, or in one row of its largest entry, the gradient is NaN, a step that
+    `fit` does not take. There are no derivatives in forward mode, and gradients through the inverse keep its inputs.
 
     Args:
         layers: bijections, as in `Serial`.
@@ -321,11 +322,13 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
 
 
 def _missed(x: Array, recomputed: Array) -> Array:
-    """Tell whether other inputs were found, by the spread of each column or channel; a constant has but roundings."""
+    """Tell whether other inputs were found, by the spread of each column or channel; a constant has but roundings. One row has
+    no spread, so that its largest entry counts."""
     if not x.size:
         return jnp.asarray(False)
     rows, roundings = tuple(range(x.ndim - 1)), 64 * jnp.finfo(x.dtype).eps
-    spread, largest = jnp.std(x, rows), jnp.abs(x).max(rows)
+    largest = jnp.abs(x).max(rows)
+    spread = jnp.std(x, rows) if size(x.shape[:-1]) > 1 else largest.max()
     tolerance = MISSED * spread + roundings * jnp.where(spread > roundings * largest, largest, largest.max())
     return ~(jnp.abs(recomputed - x).max(rows) <= tolerance).all()
 

@@ -114,6 +114,20 @@ def test_inputs_that_are_not_found_make_nan():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(params, same, None)[1]))
 
 
+def test_single_rows_have_gradients():
+    """One row has no spread, by which inputs that are found again could be judged."""
+
+    def per_row(init_fun, x):
+        params, direct_fun, _ = init_fun(0, x.shape[1])
+        params = stirred(params, 0.15)
+        return jax.jit(jax.vmap(jax.grad(lambda row: direct_fun(params, row[None])[1].sum())))(x)
+
+    found, expected = (per_row(flows.Repeat(STEP, 8, reversible=way), ROWS) for way in (True, False))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    lossy = flows.Repeat(flows.Serial(flows.ActNorm(), flows.Tanh()), 1, reversible=True)
+    assert np.isnan(per_row(lossy, 4.0 * ROWS[:, :2] + np.float32(20.0))).all()
+
+
 def test_with_products_of_fewer_digits_inputs_are_found_or_the_gradient_is_nan():
     def loss(params, x):
         with computed_with(Precision("bfloat16")):
