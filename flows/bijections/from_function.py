@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.core import TRACING_ERRORS, Array, FlowsError, Shape, bijection, check_function, naming
+from flows.core import TRACING_ERRORS, Array, FlowsError, Shape, bijection, check_function, naming, refuse_argument
 
 MAX_STEPS = 100
 HALVINGS = 24
@@ -163,13 +163,14 @@ def _row_by_row(function: Callable) -> Callable:
 
 
 def _takes_context(name: str, fun: Any) -> bool:
-    check_function(fun, f"FromFunction: {name}", f"a function {name}(params, x)")
+    what, expected = f"FromFunction: {name}", f"a function {name}(params, x)"
+    check_function(fun, what, expected)
     try:
         parameters = list(inspect.signature(fun).parameters.values())
     except ValueError:  # of a function written in C
-        raise TypeError(
-            f"FromFunction: {name} is {fun!r:.60}, whose arguments are not known; give lambda params, x: ..."
-        ) from None
+        raise TypeError(f"{what} is {fun!r:.60}, whose arguments are not known; give lambda params, x: ...") from None
+    if isinstance(fun, type):
+        refuse_argument(fun, what, expected)
     required = [one for one in parameters if one.default is one.empty and one.kind is not one.VAR_POSITIONAL]
     return len(required) == 3 or any(one.name == "context" for one in parameters)
 

@@ -223,7 +223,10 @@ def FromStax(make: Callable):
     _check_make("FromStax", make, tuple, "output_dim")
 
     def net(rng, input_dim, output_dim):
-        pair = make(output_dim)
+        try:
+            pair = make(output_dim)
+        except TypeError as error:
+            raise TypeError(f"FromStax: make({output_dim!r}) raises TypeError: {error}") from error
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2 and all(map(callable, pair))
         _check_made("FromStax", pair, is_pair, "a pair (init_fun, apply_fun)")
         with jax.ensure_compile_time_eval():

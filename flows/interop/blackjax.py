@@ -249,7 +249,7 @@ def _check_density(density: Callable, fitted: FitResult, keywords: dict[str, Any
     def shape_of(*shape: int) -> Any:
         """Return the shape of the density for points of a shape, or the error that it raises."""
         try:
-            return getattr(jax.eval_shape(density, jax.ShapeDtypeStruct(shape, dtype)), "shape", None)
+            return getattr(jax.eval_shape(lambda x: density(x), jax.ShapeDtypeStruct(shape, dtype)), "shape", None)
         except Exception as error:
             return error
 

@@ -157,6 +157,12 @@ def test_arguments_out_of_range_are_refused(call):
     assert "expected" in error_of(call)
 
 
+def test_a_function_of_numpy_is_no_activation():
+    """JAX ends the process where it compiles one a second time."""
+    for _ in range(3):
+        assert "<ufunc 'sin'>, and for (2, 3) numbers it gives" in error_of(lambda: MLP(4, activation=np.sin))
+
+
 @pytest.mark.parametrize("net", [flows.MLP(64, last_scale=1.0, dropout=0.5), MaskedMLP(64, last_scale=1.0, dropout=0.5)])
 def test_networks_without_residuals_drop_units_too(net):
     params, apply_fun = net(0, 3, 3)

@@ -208,6 +208,12 @@ def result_of(columns=2):
             "make is Normal(); expected a function that makes",
         ),
         (lambda: flows.conditioners.FromStax(lambda: None), TypeError, "make is .* cannot be called as make(output_dim)"),
+        (
+            lambda: flows.FromFunction(object),
+            TypeError,
+            "FromFunction: fun is <class 'object'>; expected a function fun(params, x)",
+        ),
+        (lambda: flows.conditioners.FromStax(len)(0, 2, 3), TypeError, r"FromStax: make(3) raises TypeError: .* has no len()"),
         (lambda: flows.FromFunction(Normal()), TypeError, "FromFunction: fun is Normal(); expected a function fun(params, x)"),
         (lambda: flows.conditioner(3.0), TypeError, "flows.conditioner: it was given 3.0"),
         (lambda: t.transformer("full"), TypeError, "transformer: it was given 'full'"),

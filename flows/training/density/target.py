@@ -39,7 +39,7 @@ class Target:
 
     def __init__(self, log_density: Callable, event: Shape, dtype: Any):
         self.log_density, self.event, self.dtype = log_density, event, dtype
-        self._values = jax.jit(log_density)
+        self._values = jax.jit(lambda x: log_density(x))
         self._downhill = jax.jit(jax.value_and_grad(lambda x: -log_density(x[None])[0]))
         self._hessian = jax.jit(jax.hessian(lambda x: log_density(x[None])[0]))
 
@@ -185,7 +185,8 @@ def check_density(init_fun: Any, log_density: Callable, key: Array, box: Box) ->
 
     try:
         jax.eval_shape(loss, params)
-        jax.eval_shape(log_density, jax.ShapeDtypeStruct((n + 1, *event), jnp.zeros(()).dtype))  # data may have n rows
+        like = jax.ShapeDtypeStruct((n + 1, *event), jnp.zeros(()).dtype)  # data may have n rows
+        jax.eval_shape(lambda x: log_density(x), like)
     except Exception as error:
         if named is not None and isinstance(error, KeyError) and not set(error.args) <= set(named.names):
             asked = f"log_density asks for {error}; the parameters are {', '.join(named.names)}"
@@ -198,7 +199,7 @@ def check_density(init_fun: Any, log_density: Callable, key: Array, box: Box) ->
 
 def _takes_one_point(log_density: Callable, event: Shape) -> bool:
     try:
-        result = jax.eval_shape(log_density, jax.ShapeDtypeStruct(event, jnp.zeros(()).dtype))
+        result = jax.eval_shape(lambda x: log_density(x), jax.ShapeDtypeStruct(event, jnp.zeros(()).dtype))
     except Exception:
         return False
     return getattr(result, "shape", None) == ()
