@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.conditionals.base import Group, kind, mean_of_draws
-from flows.conditionals.number import NARROW, OFF_GRID, check_step
+from flows.conditionals.ends import OFF_GRID
+from flows.conditionals.number import NARROW, check_step
 from flows.core import Array, Region, positive
 from flows.transformers import CircularRationalQuadratic
 

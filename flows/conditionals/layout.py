@@ -10,11 +10,11 @@ import numpy as np
 from jax import lax
 
 from flows.conditionals.base import Group, Kind
+from flows.conditionals.roles import by_roles
 from flows.conditioners.dense import dense_layers, product
 from flows.conditioners.residual import Blocks
 from flows.core import Array, Region, resolved, varying
 
-ASKED, GIVEN, ABSENT = 0, 1, 2  # roles
 LAST_SCALE = 0.01  # of the heads' weights at the start
 
 
@@ -65,23 +65,7 @@ class Layout:
         ]
 
     def roles(self, params: Any, x: Array, context: Array | None) -> tuple[Array, ...]:
-        """Return values that have a density (d, batch), masks of asked and known columns, (d, 1) without a context, and what to
-        add to log p: -inf where an asked value is impossible, NaN where one is NaN, a known one impossible, or a role none."""
-        x = x.T
-        if context is None:
-            asked, known, wrong = jnp.ones((len(x), 1), bool), jnp.zeros((len(x), 1), bool), jnp.zeros(1, bool)
-        else:
-            values, role = context[:, 0].T, context[:, 1].T
-            asked, known = role == ASKED, role == GIVEN
-            x, wrong = jnp.where(known, values, x), ~(asked | known | (role == ABSENT)).all(0)
-        inside, safe = jnp.zeros(x.shape, bool), jnp.zeros(x.shape, x.dtype)
-        for (group, at), c in zip(self.groups, self.by_name(params), strict=True):
-            inside, safe = inside.at[at].set(group.inside(c, x[at])), safe.at[at].set(group.safe(c))
-        there = asked | known
-        wrong = wrong | (there & jnp.isnan(x)).any(0) | (known & ~inside).any(0)
-        impossible = (asked & ~inside).any(0)
-        penalty = jnp.where(wrong, jnp.nan, jnp.where(impossible, -jnp.inf, 0.0)).astype(x.dtype)
-        return jnp.where(there & inside, x, safe), asked, known, penalty
+        return by_roles(self.groups, self.by_name(params), x, context)
 
     def shown(self, columns: list, x: Array) -> Array:
         """Return what the network sees of all columns, (inputs, batch)."""
@@ -92,9 +76,7 @@ class Layout:
         last = 2 * self.body.num_blocks + 1
 
         def dense(i: int, h: Array) -> Array:
-            if i == last:
-                return h
-            return product(params["layers"][i]["w"], h) + params["layers"][i]["b"][:, None]
+            return h if i == last else product(params["layers"][i]["w"], h) + params["layers"][i]["b"][:, None]
 
         more = [c["seen"] for c in started if "seen" in c]
         which = jnp.broadcast_to(known, (self.d, inputs.shape[1])).astype(inputs.dtype)
@@ -136,8 +118,7 @@ class Layout:
         return self._one_by_one(params, x, asked, known)[1] + penalty
 
     def draw(self, params: Any, u: Array, context: Array | None) -> Array:
-        """Return rows (batch, d) at uniform numbers, one pass for each column that is asked in some row; NaN where the context
-        is impossible."""
+        """Return rows (batch, d) at uniform numbers, a pass for each column asked anywhere; NaN for an impossible context."""
         x, asked, known, penalty = self.roles(params, jnp.zeros_like(u), context)
         x = self._one_by_one(params, x, asked, known, u.T)[0]
         if context is not None:
@@ -212,9 +193,7 @@ class Layout:
         """Return a row for each of `expected`, (batch, d): means, the likeliest codes, and directions of angles."""
         rows, region = np.full((len(expected), self.d), np.nan), self.region()
         for j in range(self.d):
-            part = expected[:, self.column_of_input == j]
-            if region.period[j]:
-                rows[:, j] = np.arctan2(part[:, 1], part[:, 0]) * region.period[j] / (2 * np.pi)
-            else:
-                rows[:, j] = part.argmax(1) if region.classes[j] else part[:, 0]
+            part, period = expected[:, self.column_of_input == j], region.period[j]
+            turn = np.arctan2(part[:, 1], part[:, 0]) * period / (2 * np.pi) if period else part[:, 0]
+            rows[:, j] = part.argmax(1) if region.classes[j] else turn
         return rows

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditionals import gaussian
+from flows.conditionals import ends, gaussian
 from flows.conditionals.base import Group, kind, mean_of_draws
 from flows.core import Array, FlowsError, Region, number, saturated, softplus
 from flows.transformers import Affine, RationalQuadratic
@@ -18,8 +18,6 @@ UNIT = math.sqrt(3) / math.pi  # a standard deviation of data in the units in wh
 BOUND = 8.0  # of splines, in these units: 4.4 standard deviations
 SQUASHED = 5.0  # standard deviations beyond which networks see less and less of how far a number is
 NARROW = 2e-3  # the width of a cell in the logistic distribution's units below which its mass is a density
-OFF_GRID = 1e-3  # of a step
-NEAREST = 2.0**-100  # of the reach: how near to an end draws lie
 
 
 class Line(NamedTuple):
@@ -71,7 +69,7 @@ def Number(low: float | None = None, high: float | None = None, step: float = 0.
 def check_step(step: Any, name: str, span: float) -> float:
     """Return a step, if it is 0 or divides the span of values."""
     step = number(step, f"{name}: step", lambda s: math.isfinite(s) and s >= 0, "a finite number from 0 on")
-    if step and math.isfinite(span) and (step > span or abs(span / step - round(span / step)) > OFF_GRID):
+    if step and math.isfinite(span) and (step > span or abs(span / step - round(span / step)) > ends.OFF_GRID):
         raise FlowsError(f"{name}: step is {step}, and values span {span}; expected a step that divides this")
     return step
 
@@ -97,14 +95,14 @@ class LineGroup(Group):
         return Region(self.low[:, 0], self.high[:, 0])
 
     def init(self, x: Array, there: Array) -> tuple[Any, Array]:
-        zero = jnp.zeros((len(x), 1), x.dtype)
-        c = {name: jnp.asarray(entry, x.dtype) for name, entry in self.constants.items()} | {"middle": zero}
+        constants = self.constants | {"middle": np.zeros((len(x), 1))}
+        c = {name: jnp.asarray(entry, x.dtype) for name, entry in constants.items()}
         there, fixed = there & self.inside(c, x), {}
         if np.isfinite([self.low, self.high]).any():
             far = jnp.where(there, jnp.where(c["has_low"] > 0, x - c["low"], c["high"] - x), 0).max(1, keepdims=True, initial=0)
             far = jnp.where(c["has_low"] * c["has_high"] > 0, c["high"] - c["low"], far)
             fixed["reach"] = c["reach"] = jnp.where((c["has_low"] + c["has_high"] > 0) & (far > 0), far, 1)
-        y = _centred(c, jnp.where(there, x, self.safe(c)))[0]
+        y = ends.centred(c, jnp.where(there, x, self.safe(c)))[0]
         count = jnp.maximum(there.sum(1, keepdims=True, dtype=x.dtype), 1)
         middle = jnp.where(there, y, 0).sum(1, keepdims=True) / count
         deviation = jnp.sqrt(jnp.where(there, jnp.square(y - middle), 0).sum(1, keepdims=True) / count)
@@ -119,23 +117,13 @@ class LineGroup(Group):
         return params, jnp.zeros((self.num_params, len(x)), x.dtype)
 
     def inside(self, c: Any, x: Array) -> Array:
-        above = jnp.where(c["has_low"] > 0, x > c["low"], x > -jnp.inf)
-        below = jnp.where(c["has_high"] > 0, x < c["high"], x < jnp.inf)
-        if not self.stepped:
-            return above & below
-        cells = (x - c["origin"]) / jnp.where(c["step"] > 0, c["step"], 1)
-        rounding = 4 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), jnp.abs(c["origin"]))
-        off = jnp.abs(cells - jnp.round(cells)) * c["step"] > OFF_GRID * c["step"] + rounding
-        return above & below & ~(off & (c["step"] > 0))
+        return ends.inside(c, x, self.stepped)
 
     def safe(self, c: Any) -> Array:
-        between = (c["low"] + c["high"]) / 2
-        by = jnp.maximum(1, 8 * jnp.finfo(c["low"].dtype).eps * jnp.abs(c["low"] + c["high"]))  # one of the two is 0
-        one = jnp.where(c["has_low"] > 0, c["low"] + by, jnp.where(c["has_high"] > 0, c["high"] - by, 0))
-        return jnp.where((c["has_low"] > 0) & (c["has_high"] > 0), between, one)
+        return ends.safe(c)
 
     def shown(self, c: Any, x: Array) -> Array:
-        return saturated(_centred(c, x)[0] / c["scale"], SQUASHED)
+        return saturated(ends.centred(c, x)[0] / c["scale"], SQUASHED)
 
     def begun(self, c: Any, x: Array, known: Array) -> Any:
         return gaussian.swept(c["mean"], c["covariance"], self.shown(c, x), known) if self.normal else ()
@@ -180,7 +168,7 @@ class LineGroup(Group):
         """Return P(X <= x), or P(X > x) where upper; of rounded values to the end of the cell."""
         if self.stepped:  # to the end of the last cell up to x
             step = jnp.where(c["step"] > 0, c["step"], 1)
-            snapped = c["origin"] + (jnp.floor((x - c["origin"]) / step + OFF_GRID) + 0.5) * step
+            snapped = c["origin"] + (jnp.floor((x - c["origin"]) / step + ends.OFF_GRID) + 0.5) * step
             x = jnp.where(c["step"] > 0, snapped, x)
         low, high = (c["has_low"] > 0) & (x <= c["low"]), (c["has_high"] > 0) & (x >= c["high"])
         z = self._map(c, theta, jnp.where(low | high, self.safe(c), x))[0]
@@ -196,20 +184,11 @@ class LineGroup(Group):
         if self.normal:
             y = c["shift"] / UNIT + jnp.exp(c["log_spread"]) * y
         y = self.spline.apply("inverse", c["margin"].T[:, :, None], y)[0]
-        x = _bounded(c, c["middle"] + c["scale"] * UNIT * y)
-        step = jnp.where(c["step"] > 0, c["step"], 1)
-        on_grid = c["origin"] + jnp.round((x - c["origin"]) / step) * step
-        x = jnp.where(c["step"] > 0, on_grid, x)
-        after, before = (jnp.nextafter(c[end], jnp.full_like(c[end], to)) for end, to in (("low", jnp.inf), ("high", -jnp.inf)))
-        near = jnp.maximum(NEAREST * c.get("reach", 1.0), jnp.finfo(u.dtype).tiny)  # smaller numbers are 0 on many devices
-        low = jnp.where(c["step"] > 0, c["low"] + c["step"] / 2, jnp.maximum(after, c["low"] + near))
-        high = jnp.where(c["step"] > 0, c["high"] - c["step"] / 2, jnp.minimum(before, c["high"] - near))
-        x = jnp.where(c["has_low"] > 0, jnp.maximum(x, low), x)
-        return jnp.where(c["has_high"] > 0, jnp.minimum(x, high), x)
+        return ends.nearest(c, ends.bounded(c, c["middle"] + c["scale"] * UNIT * y))
 
     def _map(self, c: Any, theta: Array, x: Array, offset: Any = 0.0) -> tuple[Array, Array]:
         """z and log dz/dx, at x + offset."""
-        y, log_slope = _centred(c, x, offset)
+        y, log_slope = ends.centred(c, x, offset)
         y, log_slope = y / (c["scale"] * UNIT), log_slope - jnp.log(c["scale"] * UNIT)
         y, more = self.spline.apply("direct", c["margin"].T[:, :, None], y)
         log_slope = log_slope + more
@@ -219,32 +198,3 @@ class LineGroup(Group):
             y, more = transformer.apply("direct", raw, y)
             log_slope = log_slope + more
         return y, log_slope
-
-
-def _centred(c: Any, x: Array, offset: Any = 0.0) -> tuple[Array, Array]:
-    """g(x + offset) less the middle, and the log of its slope. Small offsets keep their digits, as they meet differences."""
-    if "reach" not in c:
-        return (x - c["middle"]) + offset, jnp.zeros_like(x)
-    has_low, has_high = c["has_low"] > 0, c["has_high"] > 0
-    above = jnp.where(has_low, (x - c["low"]) + offset, 1.0)
-    below = jnp.where(has_high, (c["high"] - x) - offset, 1.0)
-    far = jnp.maximum(jnp.where(has_low, above, below) / c["reach"], jnp.finfo(x.dtype).tiny)
-    log_slope = jnp.log(-jnp.expm1(-far))
-    one = jnp.where(has_low, far + log_slope, -far - log_slope), -log_slope - jnp.log(c["reach"])
-    log_above, log_below = jnp.log(above), jnp.log(below)
-    span = jnp.log(jnp.where(has_low & has_high, c["high"] - c["low"], 1.0))
-    both = log_above - log_below, span - log_above - log_below
-    y, log_slope = (jnp.where(has_low & has_high, *pair) for pair in zip(both, one, strict=True))
-    ended = has_low | has_high
-    return jnp.where(ended, y - c["middle"], (x - c["middle"]) + offset), jnp.where(ended, log_slope, 0.0)
-
-
-def _bounded(c: Any, y: Array) -> Array:
-    """The inverse of `_centred`, with the middle in y."""
-    if "reach" not in c:
-        return y
-    has_low, has_high = c["has_low"] > 0, c["has_high"] > 0
-    both = c["low"] + (c["high"] - c["low"]) * jax.nn.sigmoid(y)
-    far = c["reach"] * softplus(jnp.where(has_low, y, -y))
-    one = jnp.where(has_low, c["low"] + far, c["high"] - far)
-    return jnp.where(has_low & has_high, both, jnp.where(has_low | has_high, one, y))

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from flows.conditionals import Kind, Number, check_kind
-from flows.conditionals.layout import ABSENT, GIVEN, Layout
+from flows.conditionals.layout import Layout
+from flows.conditionals.roles import ABSENT, GIVEN
 from flows.conditioners.dense import check_dropout, need_rng
 from flows.core import (
     FlowsError,

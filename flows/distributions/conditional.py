@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditionals.layout import ABSENT, ASKED, GIVEN
+from flows.conditionals.roles import ABSENT, ASKED, GIVEN
 from flows.core import (
     Array,
     Cdf,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from flows.conditionals.layout import ABSENT, ASKED, GIVEN
+from flows.conditionals.roles import ABSENT, ASKED, GIVEN
 
 
 class Kept(NamedTuple):

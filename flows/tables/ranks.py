@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 from scipy.special import logsumexp
 
-from flows.conditionals.layout import ABSENT, ASKED, GIVEN
+from flows.conditionals.roles import ABSENT, ASKED, GIVEN
 from flows.core import FlowsError
 from flows.results.held_out import Kept, Scored
 from flows.results.result import FitResult
