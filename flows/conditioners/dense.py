@@ -74,7 +74,7 @@ def as_activation(activation: Any) -> Callable:
     if callable(activation):
         like = jax.ShapeDtypeStruct((2, 3), jnp.float32)
         try:
-            result = jax.eval_shape(lambda x: activation(x), like)  # on np.sin itself a second call would end the process
+            result = jax.eval_shape(lambda x: activation(x), like)  # on np.sin itself a second call would crash
         except Exception as error:
             result = f"raises {type(error).__name__}: {error!s:.100}"
         if getattr(result, "shape", None) != like.shape:

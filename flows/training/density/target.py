@@ -185,8 +185,7 @@ def check_density(init_fun: Any, log_density: Callable, key: Array, box: Box) ->
 
     try:
         jax.eval_shape(loss, params)
-        like = jax.ShapeDtypeStruct((n + 1, *event), jnp.zeros(()).dtype)  # data may have n rows
-        jax.eval_shape(lambda x: log_density(x), like)
+        jax.eval_shape(lambda x: log_density(x), jax.ShapeDtypeStruct((n + 1, *event), jnp.zeros(()).dtype))  # data may have n
     except Exception as error:
         if named is not None and isinstance(error, KeyError) and not set(error.args) <= set(named.names):
             asked = f"log_density asks for {error}; the parameters are {', '.join(named.names)}"
