@@ -112,7 +112,7 @@ def measured(candidate: str, name: str) -> dict:
 
 
 def table(found: dict) -> str:
-    names = list(SETS)
+    names = [name for name in SETS if any(name in of for of in found.values())]  # measured, by some candidate
     lines = ["| " + " | ".join(["nats above the Gaussian", *names, "mean", "seconds"]) + " |", "|---" * (len(names) + 3) + "|"]
     for candidate, of in found.items():
         gains = [of[name]["nats"] if name in of else np.nan for name in names]

@@ -4,6 +4,7 @@ All are whole numbers 0 .. levels - 1 of one byte, (images, height, width, chann
 does not say which are for the test.
 """
 
+import csv
 import gzip
 import math
 import zlib
@@ -29,6 +30,8 @@ class Images(NamedTuple):
     names: tuple[str, ...] = ()  # of the classes, if there are any
     train_labels: np.ndarray | None = None
     test_labels: np.ndarray | None = None
+    attribute_names: tuple[str, ...] = ()
+    attributes: np.ndarray | None = None  # of the training images, 0 and 1
 
 
 class Source(NamedTuple):
@@ -138,9 +141,27 @@ def pictures(folder):
         read.append(picture)
     mode = "L" if all(picture.mode in ("1", "L", "LA") for picture in read) else "RGB"
     pixels = np.stack([np.asarray(picture.convert(mode)) for picture in read])
-    pixels = pixels.reshape(*pixels.shape[:3], -1)[np.random.default_rng(0).permutation(len(pixels))]
-    test, train = np.split(pixels, [len(pixels) // 10])
-    return Images(train, test, 256)
+    order = np.random.default_rng(0).permutation(len(pixels))
+    test, train = np.split(pixels.reshape(*pixels.shape[:3], -1)[order], [len(pixels) // 10])
+    names, attributes = attributes_of(folder / "attributes.csv", [path.name for path in paths])
+    own = None if attributes is None else attributes[order][len(test) :]
+    return Images(train, test, 256, attribute_names=names, attributes=own)
+
+
+def attributes_of(path, files):
+    """Names, and 0 or 1 for each file and name, of a table whose first column has the names of files; nothing without one."""
+    if not path.is_file():
+        return (), None
+    with path.open(newline="", encoding="utf-8") as table:
+        head, *rows = [*csv.reader(table)] or [[]]
+    lines = {row[0]: row[1:] for row in rows if row}
+    if missing := [name for name in files if name not in lines]:
+        raise ValueError(f"{path} names no {missing[0]}; expected a line for each picture: its file, then 0 or 1 for each name")
+    values = [lines[name] for name in files]
+    for name, row in zip(files, values, strict=True):
+        if len(row) != len(head) - 1 or not set(row) <= {"0", "1"}:
+            raise ValueError(f"{path} has {','.join(row)[:60]!r} for {name}; expected {len(head) - 1} of 0 or 1")
+    return tuple(head[1:]), np.array(values, int)
 
 
 DEBIAN = "install Debian's package dataset-fashion-mnist, or name a folder with its four idx files by --path"

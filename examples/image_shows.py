@@ -1,24 +1,29 @@
 """What `images.py` asks of a fitted flow of images: samples, reconstructions, halves filled in, ways, classes, likelihood."""
 
+import inspect
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from image_pictures import Block, grid, histograms, sheet
+from image_pictures import Block, grid, histograms, plt, sheet
 
 import flows
 
+MEANS = 500  # images of a class whose noise is averaged
 TEST, PIECE = 2_040, 60  # images to score, and at once, so that one program serves all
 TEMPERATURES = (0.6, 0.8, 1.0)
 GROUP = 5  # images that are judged together
+LOGIT = 3  # layers up to the logit
 DESCENT, MISS = 400, 0.1  # steps of filling in, and how far the pixels that are seen may be missed, on the line
 
 
 class Parts(NamedTuple):
-    """A fitted model in three: `line` of pixels, of the first four layers, `bijection` to noise, and the `prior` of noise."""
+    """A fitted model in three: `line` of pixels, of all layers but the last, `bijection` to noise, and the `prior` of noise.
+    `logit` has the first three layers alone, up to the logit."""
 
+    logit: Any
     line: Any
     bijection: Any
     prior: Any
@@ -28,11 +33,16 @@ class Parts(NamedTuple):
         first, prior = result.init_fun.arguments["bijection"].arguments["layers"], result.init_fun.arguments["prior"]
         event, own = result.input_dim, {"context_dim": result.context_dim} if result.context_dim else {}
         params, last = result.params["bijection"], first[-1]
-        line = flows.Serial(*first[:-1])(0, event)._replace(params=params[:-1])
+        logit, line = (flows.Serial(*first[:n])(0, event)._replace(params=params[:n]) for n in (LOGIT, len(first) - 1))
         bijection = last(0, event, **own)._replace(params=params[-1])
         context = {"context": np.zeros((1, result.context_dim), np.float32)} if own else {}
         z, _ = bijection.direct_fun(bijection.params, np.zeros((1, *event), np.float32), **context)
-        return cls(line, bijection, prior(0, z.shape[1:])._replace(params=result.params["prior"]))
+        own = own if "context_dim" in prior.keywords else {}
+        return cls(logit, line, bijection, prior(0, z.shape[1:], **own)._replace(params=result.params["prior"]))
+
+    def log_prior(self, z, context):
+        takes = "context" in inspect.signature(self.prior.log_pdf).parameters
+        return self.prior.log_pdf(self.prior.params, z, **given(context if takes else None))
 
     def to_line(self, images):
         return self.line.direct_fun(self.line.params, jnp.asarray(images, jnp.float32))[0]
@@ -74,6 +84,8 @@ class Show:
         self.result, self.images, self.others, self.folder = result, images, others, folder
         self.classes, self.seed = classes, seed
         self.parts, self.levels, self.size = Parts.of(result), images.levels, images.test[0].shape
+        normal = result.init_fun.arguments["prior"].constructor is not flows.MixtureMADE
+        self.temperatures = TEMPERATURES if normal else (1.0,)  # a mixture has none
 
     def context(self, labels):
         return one_hots(labels, self.images) if self.classes else None
@@ -89,21 +101,22 @@ class Show:
         """Samples; with classes of all of them in turn, where no labels are given."""
         context = self.context(np.arange(count) % len(self.images.names) if labels is None and self.classes else labels)
         own = {"context_dim": self.result.context_dim} if self.classes else {}
-        init_fun = flows.revise(self.result.init_fun, temperature=temperature)
+        init_fun = self.result.init_fun if temperature == 1 else flows.revise(self.result.init_fun, temperature=temperature)
         sample = init_fun(0, self.size, **own).sample
         return np.asarray(sample(key, self.result.params, count, **given(context))).astype(np.uint8)
 
     def samples(self):
         blocks = []
-        for temperature in TEMPERATURES:
+        for temperature in self.temperatures:
             if self.classes:
                 names = self.images.names
                 drawn = grid(self.draw(self.seed, 5 * len(names), temperature, np.repeat(np.arange(len(names)), 5)), 5)
-                rows = names if temperature == TEMPERATURES[0] else ()
+                rows = names if temperature == self.temperatures[0] else ()
             else:
                 drawn, rows = grid(self.draw(self.seed, 36, temperature), 6), ()
             blocks.append(Block(drawn, f"temperature {temperature}", rows))
         note = "The same noise at three temperatures: its standard deviation, 1 in training."
+        note = note if len(blocks) > 1 else "The base is a mixture, which has no temperature."
         self.sheet("samples", "Samples", note, blocks)
 
     def reconstructions(self):
@@ -122,7 +135,7 @@ class Show:
         return f"largest error of a decoded pixel: {off:.0f} levels; on the line {far:.1e}"
 
     def nearest(self):
-        every = self.draw(self.seed + 1, 200, 0.8)
+        every = self.draw(self.seed + 1, 200, 0.8 if len(self.temperatures) > 1 else 1.0)
         drawn = every[:10]
         found, own = neighbours(every, self.images.train, 5)
         _, usual = neighbours(self.images.test[picks(self.images, 200)], self.images.train, 1)
@@ -168,6 +181,80 @@ class Show:
         note = "Along the sphere of the noise; the first and the last are images of the test."
         self.sheet("interpolation", "From one image to another", note, [Block(images)])
 
+    def manifold(self, steps=9):
+        """Four images and all between them, by two angles."""
+        at = picks(self.images, 4, 2)
+        z = np.asarray(self.parts.encode(self.images.test[at], **self.own(at)))
+        a, b = np.meshgrid(*[np.linspace(0, np.pi / 2, steps)] * 2, indexing="ij")
+        shares = np.stack([np.cos(a) * np.cos(b), np.cos(a) * np.sin(b), np.sin(a) * np.cos(b), np.sin(a) * np.sin(b)], -1)
+        shares = shares.reshape(-1, 4)
+        context = {"context": (shares**2 @ self.own(at)["context"]).astype(np.float32)} if self.classes else {}
+        images = self.parts.decode(jnp.asarray(np.tensordot(shares, z, 1)), **context).reshape(steps, steps, *self.size)
+        self.sheet("manifold", "What four images span", "The corners are images of the test.", [Block(images)])
+
+    def directions(self):
+        """Ways to move images: a name, the places of training images at the end and at the start, and of a test image."""
+        images = self.images
+        if images.attributes is not None:
+            found = []
+            for name, has in zip(images.attribute_names, images.attributes.T, strict=True):
+                if has.any() and not has.all():
+                    found.append((name, np.flatnonzero(has), np.flatnonzero(has == 0), picks(images, 1, len(found))[0]))
+            return found[:6]
+        found = []
+        for label in range(min(6, len(images.names))):
+            other = (label + 1) % len(images.names)
+            ends = [np.flatnonzero(images.train_labels == each) for each in (other, label)]
+            own = np.flatnonzero(images.test_labels == label)
+            if min(map(len, (*ends, own))):
+                found.append((f"{images.names[label]} to {images.names[other]}", *ends, own[0]))
+        return found
+
+    def edits(self, directions):
+        """Test images moved along the difference of mean noise, at -1 to 1."""
+        rows, steps = [], (-1.0, -0.5, 0.0, 0.5, 1.0)
+        for _, there, here, at in directions:
+            ends = [np.asarray(self.parts.encode(self.images.train[each[:MEANS]])).mean(0) for each in (there, here)]
+            z = np.asarray(self.parts.encode(self.images.test[at : at + 1]))
+            rows.append(self.parts.decode(jnp.asarray(np.concatenate([z + step * (ends[0] - ends[1]) for step in steps]))))
+        names, note = tuple(name for name, *_ in directions), "By this share of the difference of the mean noise of both ends."
+        self.sheet(
+            "edits",
+            "Images moved",
+            note,
+            [Block(np.stack(rows), "", names, tuple(f"{step:+g}" if step else "0" for step in steps))],
+        )
+
+    def spectrum(self):
+        """The scales of NICE's noise, and images decoded of the largest alone."""
+        log_scale = np.asarray(self.result.params["bijection"][-1][-1][-1]["log_scale"]).ravel()
+        order = np.argsort(log_scale)
+        figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
+        axis.plot(np.exp(-log_scale[order]))
+        axis.set(ylim=(0, None), xlabel="number of the noise, sorted", ylabel="standard deviation, 1 / s")
+        figure.savefig(self.folder / "spectrum.png", dpi=150)
+        plt.close(figure)
+        at = picks(self.images, 12)
+        z, rows = np.asarray(self.parts.encode(self.images.test[at], **self.own(at))), []
+        counts = [n for n in (4, 16, 32) if n < len(order)]
+        for count in (*counts, len(order)):
+            kept = np.zeros_like(z)
+            kept[:, order[:count]] = z[:, order[:count]]
+            rows.append(self.parts.decode(jnp.asarray(kept), **self.own(at)))
+        names = (*(f"largest {n}" for n in counts), "all")
+        note = "Decoded of the numbers of the noise with the largest scales, all others 0."
+        self.sheet("largest", "Of few numbers", note, [Block(np.stack(rows), "", names)])
+
+    def accuracy(self):
+        """How often the class under which a test image has the fewest bits is its own."""
+        test, labels = self.images.test[:TEST], self.images.test_labels[:TEST]
+        count = len(self.images.names)
+        contexts = [self.context(np.full(len(test), label)) for label in range(count)]
+        bits = [flows.bits_per_dim(self.result, test, context, batch_size=PIECE).each for context in contexts]
+        right = np.argmin(bits, 0) == labels
+        error = right.std() / len(right) ** 0.5
+        return f"class of a test image by Bayes' rule: right {right.mean():.1%} +- {error:.1%}"
+
     def class_edits(self):
         count = len(self.images.names)
         at = picks(self.images, count)
@@ -205,7 +292,10 @@ class Show:
         note = f"Fewer bits are a higher likelihood. Small p-values: {GROUP} images together are too likely, or too unlikely."
         histograms(self.folder / "likelihood.png", "Likelihood and typicality", note, figures, self.levels, GROUP)
         head = f"{'':20}{'bits':>8}{'':9}{'likelier':>12}{'untypical':>12}{f'{GROUP} of them':>12}"
-        summary = f"{len(test):,} test images: {whole.mean:.3f} +- {whole.error:.3f} bits per dimension"
+        slopes = self.parts.logit.direct_fun(self.parts.logit.params, test, rng=jax.random.key(0))[1]
+        nats = -whole.each * test[0].size * np.log(2) - np.asarray(slopes, float)
+        summary = f"{len(test):,} test images: {whole.mean:.3f} +- {whole.error:.3f} bits per dimension, in logit space "
+        summary += f"{nats.mean():.1f} +- {nats.std() / len(nats) ** 0.5:.1f} nats an image"
         return "\n".join([summary, head, *lines, "likelier: than the median test image; untypical: a p-value below 0.05"])
 
 
@@ -231,7 +321,7 @@ def filled_in(parts, images, hidden, context, levels):
 
     def loss(z):
         misses = jnp.where(hidden, 0.0, decoded(z) - seen) / MISS
-        return jnp.sum(misses**2) / 2 - jnp.sum(parts.prior.log_pdf(parts.prior.params, z))
+        return jnp.sum(misses**2) / 2 - jnp.sum(parts.log_prior(z, context))
 
     @jax.jit
     def descend(z):

@@ -1,8 +1,9 @@
-"""Flows of images: NICE, RealNVP, Glow and spline flows, trained for as long as you wish, and what they have learned.
+"""Flows of images: NICE, RealNVP, Glow, spline and autoregressive flows, trained for as long as you wish.
 
     python examples/images.py --data digits --model glow --minutes 3 [--classes] [--out out]
     python examples/images.py --data fashion-mnist --model glow --minutes 60
     python examples/images.py --data folder --path my/pictures --model nsf --minutes 60
+    python examples/images.py --data digits --model maf-mog --classes
 
 Pixels get noise of one level, move into (0, 1) with a margin, and through the logit onto the line; the model follows. A first
 trial tells how many epochs go into the time, so that the learning rate reaches its end. The same command again goes on where
@@ -10,8 +11,13 @@ it was stopped, and a finished one draws its pictures again. Everything is writt
 samples of the same noise while it learns; samples by temperature; what is left of images after encoding and decoding; the
 training images that are nearest to samples; hidden halves of images filled in by the likeliest noise that fits the rest, the
 method of Asim et al. (2020, arXiv:1905.11672), where NICE's paper, which hides the same halves, climbs the likelihood of the
-pixels (Dinh, Krueger and Bengio, 2014, arXiv:1410.8516, section 5.2); ways from one image to another; with --classes one image
-as of every class; and likelihood beside typicality (Nalisnick et al., 2019, arXiv:1906.02994).
+pixels (Dinh, Krueger and Bengio, 2014, arXiv:1410.8516, section 5.2); ways from one image to another; what four images span
+(RealNVP, 2017, arXiv:1605.08803, section 4); without --classes, images moved from class to class, or by an attribute (Glow,
+2018, arXiv:1807.03039, section 6); with --classes one image as of every class, and how often Bayes' rule finds the right one;
+of NICE, the scales of its noise; and likelihood beside typicality (Nalisnick et al., 2019, arXiv:1906.02994).
+
+The models made, made-mog, maf and maf-mog have all pixels in a row (Papamakarios, Pavlakou and Murray, 2017, arXiv:1705.07057).
+The unit of that paper is printed, too: nats of an image in logit space, -bits D ln 2 less the log-det of the pixels' layers.
 
 Pictures:
     samples.png: Handwritten digits drawn from the flow, thirty-six at each of three temperatures; the lower it is, the cleaner
@@ -22,6 +28,8 @@ Pictures:
     nearest.png: Ten samples, each beside the five training images that are nearest to it, which resemble it and differ.
     inpainting.png: Digits of which one half is hidden, in four ways; what the flow fills in; and what they were.
     interpolation.png: Six rows of digits, each of which turns step by step into another one.
+    manifold.png: Nine rows of nine digits; the corners are four digits of the test, and all others lie between them.
+    edits.png: Six rows of digits, each moved in five steps along the way from its class to the next.
     likelihood.png: Histograms of bits per dimension, and of p-values of typicality, for test images and for images of other
         kinds, each with one of its images.
 """
@@ -43,21 +51,24 @@ from image_shows import Show, given
 
 import flows
 
-MARGIN = 1e-6  # between pixels and the ends of (0, 1)
+MARGINS = 1e-6, 0.05  # between pixels and the ends of (0, 1): in grey, or of published flows, and of colours in a row
+IN_A_ROW = {"made": 1, "made-mog": 1, "maf": 5, "maf-mog": 5}
 SIZES = {"glow": ((2, 24), (8, 64), (8, 64)), "nsf": ((2, 24), (3, 32), (4, 48)), "realnvp": ((2, 16), (2, 24), (3, 32))}
 SIZES |= {"nice": ((4, 256), (4, 512), (4, 1000))}  # layers and width: 8 x 8, up to 28 x 28 in grey, all others
+SIZES |= {name: ((layers, 128), (layers, 512), (layers, 1024)) for name, layers in IN_A_ROW.items()}
 STEPS, BATCH, HELD_OUT = 200, 32, 1_000  # of an epoch, images of a step, images to stop by
-RATES = {"glow": 1e-2, "nsf": 3e-3, "realnvp": 3e-3, "nice": 3e-3}  # the highest learning rates
-PLANNED = ("minutes", "layers", "width", "batch", "rate")  # options that a run has to be gone on with
+RATES = {"glow": 1e-2, "nsf": 3e-3, "realnvp": 3e-3, "nice": 3e-3, **dict.fromkeys(IN_A_ROW, 1e-3)}  # the highest
+PLANNED = ("minutes", "layers", "width", "batch", "rate", "margin")  # options that a run has to be gone on with
 PASSES = 400  # over the training images, at most
 
 
-def model_of(name, event, levels, layers=None, width=None, classes=False):
+def model_of(name, event, levels, layers=None, width=None, classes=False, margin=None):
     """Pixels, brought to the line, and a published model."""
     height, side, channels = event
     small = 0 if height * side <= 100 else 1 if height * side * channels <= 1_024 else 2
     layers, width = (given or own for given, own in zip((layers, width), SIZES[name][small], strict=True))
-    if name != "nice" and (height % 4 or side % 4):
+    in_a_row, colours = name in IN_A_ROW, channels == 3
+    if name != "nice" and not in_a_row and (height % 4 or side % 4):
         raise ValueError(f"images of {height} x {side} pixels: {name} halves the sides twice; expected multiples of 4")
     scales = 3 if small == 2 and height % 8 == side % 8 == 0 else 2
     model = {
@@ -65,11 +76,18 @@ def model_of(name, event, levels, layers=None, width=None, classes=False):
         "nsf": lambda: flows.NSFImage(layers, width, 2, scales),
         "realnvp": lambda: flows.RealNVPImage(layers, width, 2, scales),
         "nice": lambda: flows.NICEImage(layers, (width, width)),
+        "made": lambda: flows.Serial(flows.Reshape(), flows.MAF(layers, (width, width), plain=True)),
+        "made-mog": lambda: flows.Reshape(),
+        "maf": lambda: flows.Serial(flows.Reshape(), flows.MAF(layers, (width, width))),
+        "maf-mog": lambda: flows.Serial(flows.Reshape(), flows.MAF(layers, (width, width))),
     }[name]()
-    step = (1 - 2 * MARGIN) / levels
-    pixels = flows.Dequantize(1.0, levels=levels), flows.FixedAffine(step, MARGIN + step / 2), flows.Logit(False)
+    margin = MARGINS[in_a_row and colours] if margin is None else margin
+    step = (1 - 2 * margin) / levels
+    pixels = flows.Dequantize(1.0, levels=levels), flows.FixedAffine(step, margin + step / 2), flows.Logit(False)
+    flips = [flows.RandomFlip()] * (in_a_row and colours)  # in training alone
     prior = flows.Logistic() if name == "nice" else flows.Normal()  # as published
-    return flows.Flow(flows.Serial(*pixels, flows.ActNorm(), model), prior)
+    prior = flows.MixtureMADE(10, (width, width)) if name.endswith("-mog") else prior
+    return flows.Flow(flows.Serial(*pixels, *flips, flows.ActNorm(), model), prior)
 
 
 class Watch:
@@ -177,20 +195,23 @@ def main():
     parser.add_argument("--width", type=int, help="of the networks, by default by the size of the images")
     parser.add_argument("--batch", type=int, help=f"images of a step, by default {BATCH}")
     parser.add_argument("--rate", type=float, help="the highest learning rate, by default by the model")
+    parser.add_argument("--margin", type=float, help="between pixels and the ends of (0, 1), by default by the model")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for everything")
     parser.add_argument("--verbose", type=int, choices=(0, 1), default=1, help="0 for no bar")
     options = parser.parse_args()
     numbers = options.minutes, options.rate, options.layers, options.width, options.batch
     if any(each is not None and not each > 0 for each in numbers):
         parser.error("expected numbers above 0 for --minutes, --rate, --layers, --width and --batch")
+    if options.margin is not None and not 0 < options.margin < 0.5:
+        parser.error("--margin: expected a number between 0 and 0.5")
     folder = options.out / "images" / f"{options.data}-{options.model}{'-classes' * options.classes}"
     try:
         images = image_data.load(options.data, options.path)
         if options.classes and not images.names:
             raise ValueError(f"--classes: {options.data} has no classes")
         others = image_data.others(options.data, images)
-        sizes = options.layers, options.width
-        init_fun = model_of(options.model, images.train.shape[1:], images.levels, *sizes, classes=options.classes)
+        sizes = options.layers, options.width, options.classes, options.margin
+        init_fun = model_of(options.model, images.train.shape[1:], images.levels, *sizes)
         folder.mkdir(parents=True, exist_ok=True)
         result, watch = train(options, init_fun, images, folder, began)
     except (OSError, ValueError) as error:
@@ -205,8 +226,14 @@ def main():
     told = [show.likelihood(), show.reconstructions(), show.nearest(), show.inpainting()]
     show.samples()
     show.interpolation()
+    show.manifold()
+    if options.model == "nice":
+        show.spectrum()
     if options.classes:
         show.class_edits()
+        told.append(show.accuracy())
+    elif directions := show.directions():
+        show.edits(directions)
     epochs = len(result.history["train_loss"])
     print(
         f"\n{options.model} of {options.data}, {epochs} epochs, {trained:.0f} s, with pictures {time.monotonic() - began:.0f} s"

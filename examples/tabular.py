@@ -25,6 +25,13 @@ from tabular_data import SOURCES, load, moon_labels
 
 import flows
 
+
+def split(blocks, hidden, between):
+    """A MAF with a network of tanh for the scales and one of ReLU for the shifts."""
+    nets = [flows.conditioners.MaskedMLP(*hidden, activation=activation) for activation in ("tanh", "relu")]
+    return flows.Flow(flows.Serial(*(flows.MADE(*nets), flows.BatchNorm(), between) * blocks))
+
+
 # By the options that each has.
 MODELS = {
     "gaussian": lambda: flows.Normal(trainable=True, covariance="full"),
@@ -37,6 +44,8 @@ MODELS = {
     "maf-mog": lambda blocks, hidden, activation: flows.Flow(
         flows.MAF(blocks, hidden, activation), flows.MixtureMADE(10, hidden, activation)
     ),
+    "maf-split": lambda blocks, hidden: split(blocks, hidden, flows.Reverse()),
+    "maf-split-glow": lambda blocks, hidden: split(blocks, hidden, flows.InvertibleLinear()),
     "nsf": lambda blocks, hidden, activation: flows.Flow(
         flows.NSF(blocks, hidden, activation, num_bins=8, bound=3.0, autoregressive=False, linear=True)
     ),

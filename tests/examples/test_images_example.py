@@ -2,11 +2,14 @@
 
 import gzip
 import importlib
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+import flows
 
 FOLDER = Path(__file__).parents[2] / "examples"
 DRAW = np.random.default_rng(0)
@@ -104,6 +107,23 @@ def test_pictures_of_a_folder_are_read_and_judged(data, tmp_path, monkeypatch):
     assert "000.JPG cannot be read: Image size" in said(data, "folder", tmp_path)
 
 
+def test_attributes_of_pictures_are_read_and_judged(data, tmp_path):
+    path, files = tmp_path / "attributes.csv", ["a.png", "b.png"]
+    assert data.attributes_of(path, files) == ((), None)
+    path.write_text("file,smile,hat\nb.png,1,0\nother.png,1,1\na.png,0,0\n")
+    names, values = data.attributes_of(path, files)
+    assert names == ("smile", "hat") and values.tolist() == [[0, 0], [1, 0]]
+    for text, expected in (
+        ("file,smile\na.png,1\n", "names no b.png; expected a line for each picture"),
+        ("file,smile\na.png,1\nb.png,yes\n", "has 'yes' for b.png; expected 1 of 0 or 1"),
+        ("file,smile\na.png,1\nb.png,1,0\n", "has '1,0' for b.png"),
+        ("", "names no a.png"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            data.attributes_of(path, files)
+
+
 def test_models_are_of_the_size_of_images():
     images = example("images")
     for name in images.SIZES:
@@ -156,9 +176,10 @@ def test_the_program_goes_on_and_draws(monkeypatch, capsys, tmp_path):
         run(monkeypatch, *options)
         told = capsys.readouterr().out
         assert "360 test images" in told and "largest error of a decoded pixel: 0 levels" in told
+        assert "class of a test image by Bayes' rule: right " in told and " nats an image" in told
     folder = tmp_path / "images" / "digits-glow-classes"
     drawn = {path.stem for path in folder.glob("*.png")}
-    expected = "progress samples reconstructions nearest inpainting interpolation classes likelihood"
+    expected = "progress samples reconstructions nearest inpainting interpolation manifold classes likelihood"
     assert drawn == set(expected.split())
     assert list((folder / "epochs").glob("*.jpg")) and (folder / "model.safetensors").exists()
     with pytest.raises(SystemExit):
@@ -173,7 +194,36 @@ def test_as_few_pictures_as_are_taken_are_enough(monkeypatch, capsys, tmp_path, 
     image = pytest.importorskip("PIL.Image")
     for i in range(data.FEWEST):
         image.fromarray(DRAW.integers(0, 256, (8, 12, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    lines = [f"{i}.png,{i % 2},1" for i in range(data.FEWEST)]
+    (tmp_path / "attributes.csv").write_text("\n".join(["file,even,picture", *lines]) + "\n")
     options = "--layers", 1, "--width", 4, "--minutes", 0.1, "--verbose", 0, "--out", tmp_path, "--path", tmp_path
     run(monkeypatch, "--data", "folder", *options)
     assert "12 test images" in capsys.readouterr().out
-    assert len(list((tmp_path / "images" / "folder-glow").glob("*.png"))) == 7
+    assert len(list((tmp_path / "images" / "folder-glow").glob("*.png"))) == 9  # one of them moves images by an attribute
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("relaxed")  # optax, by which halves are filled in
+@pytest.mark.filterwarnings("ignore:fit")
+@pytest.mark.parametrize(("model", "more"), [("maf-mog", {"edits"}), ("nice", {"edits", "spectrum", "largest"})])
+def test_flows_of_pixels_in_a_row_draw_too(monkeypatch, capsys, tmp_path, model, more):
+    run(monkeypatch, "--model", model, "--layers", 2, "--width", 4, "--minutes", 0.1, "--verbose", 0, "--out", tmp_path)
+    assert " bits per dimension, in logit space " in capsys.readouterr().out
+    drawn = {path.stem for path in (tmp_path / "images" / f"digits-{model}").glob("*.png")}
+    expected = "progress samples reconstructions nearest inpainting interpolation manifold likelihood"
+    assert drawn == {*expected.split(), *more}
+
+
+def test_nats_in_logit_space_are_the_density_of_the_logits():
+    """Of a model whose density of logits is normal, by hand."""
+    images, shows = example("images"), example("image_shows")
+    init_fun = images.model_of("made-mog", (2, 2, 1), 17)
+    first, margin = init_fun.arguments["bijection"].arguments["layers"][: shows.LOGIT], 1e-6
+    logit = flows.Serial(*first)(0, (2, 2, 1))
+    x = DRAW.integers(0, 17, (5, 2, 2, 1))
+    y, slopes = logit.direct_fun(logit.params, x)
+    unit = margin + (1 - 2 * margin) * (x + 0.5) / 17
+    np.testing.assert_allclose(y, np.log(unit / (1 - unit)), rtol=1e-4)
+    np.testing.assert_allclose(slopes, np.log((1 - 2 * margin) / 17 / unit / (1 - unit)).sum((1, 2, 3)), rtol=1e-4)
+    colours, grey = (images.model_of("maf", (4, 4, channels), 256) for channels in (3, 1))
+    assert "RandomFlip()" in repr(colours) and "RandomFlip()" not in repr(grey)
