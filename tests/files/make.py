@@ -59,6 +59,8 @@ def further() -> dict[str, Written]:
         "splines": (flows.Coupling(network, bounded, mask=(True, False, False, False)), 4),
         "transformers": (flows.Coupling(network, others, mask=(True, *[False] * 5)), 6),
         "convolution": (flows.Coupling(flows.conditioners.Convolution(last_scale=0.3)), (2, 2, 2)),
+        "pair": (flows.Coupling(flows.conditioners.Pair(network, network), mask=(True, False, True)), 3),
+        "skips": (flows.Coupling(flows.conditioners.ConvSkip(3, 1, 0.3), t.Inverse(t.Affine(scale="learned"))), (2, 2, 2)),
     }
     found = {name: Written(layer, event, 0, 0.2, Case(layer)) for name, (layer, event) in layers.items()}
     found["dequantized"] = Written(flows.Flow(flows.Serial(flows.Dequantize(0.01), flows.ActNorm())), 2, 0, 0.2)
@@ -91,7 +93,7 @@ def named_in(description: Any) -> set[str]:
         return {name for each in description for name in named_in(each)}
     if not isinstance(description, dict):
         return set()
-    own = {description["constructor"].rpartition(".")[2]} if "constructor" in description else set()
+    own = {re.split("[.:]", description["constructor"])[-1]} if "constructor" in description else set()
     return own.union(*map(named_in, description.values()))
 
 
@@ -113,7 +115,7 @@ def file_name(name: str) -> str:
 def names_in(folder: Path) -> set[str]:
     """Of the constructors that files hold."""
     held = b"".join(path.read_bytes() for path in folder.glob("*.flows"))
-    return {name.decode().rpartition(".")[2] for name in SAVED.findall(held)}
+    return {re.split("[.:]", name.decode())[-1] for name in SAVED.findall(held)}
 
 
 def given_to(each: Written, params: Any, rows: int, seed: int) -> dict[str, np.ndarray]:
@@ -178,8 +180,10 @@ def main() -> None:
     folder, beside = vars(parser.parse_args()).values()
     os.mkdir(folder)  # which refuses one that exists: files once written stay
     rows = {}
-    models = chosen({name for other in beside for name in names_in(other)})
-    models |= {} if beside else {file_name(name): each for name, each in further().items()}
+    known = {name for other in beside for name in names_in(other)}
+    models = chosen(set(known))
+    new = {name: each for name, each in further().items() if not beside or named_in(to_json(each.init_fun)) - known}
+    models |= {file_name(name): each for name, each in new.items()}
     for name, each in models.items():
         written = write(folder, name, each)
         rows |= {f"{name}/{key}": value for key, value in written.items()}

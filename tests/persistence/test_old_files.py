@@ -30,6 +30,7 @@ WRITTEN = {
     "format_7_any_subset": (3, "9b940a440aa3bd6ab6515016d3581c69bc56ce88d09e071a9aeaf6944b174b59"),
     "format_7_chain_rule": (1, "1fad7bf32d971e393ad99f6b7afc85fff75cde4b69ceb60472cd160adbcc393e"),
     "format_7_codes": (1, "7a7a9f561c9d2b2d34b6f1891fa29955daa9dc289133ce9a10aa1536fae03bfc"),
+    "format_7_networks": (3, "d57ed4b85817e086c5278ac4f4c74c0093857e850602653a02a3b4526053b860"),
 }
 
 # Their arguments are functions or modules of other libraries, which no file can hold.
@@ -65,7 +66,7 @@ def test_an_old_file_says_what_it_said(path):
 
 
 # Of these all rows are alike: densities that are constant.
-CONSTANT = ("sphereuniform", "circularuniform", "datasets_checkerboard")
+CONSTANT = ("sphereuniform", "circularuniform", "datasets_checkerboard", "datasets_picture")
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
