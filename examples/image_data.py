@@ -152,11 +152,17 @@ def attributes_of(path, files):
     """Names, and 0 or 1 for each file and name, of a table whose first column has the names of files; nothing without one."""
     if not path.is_file():
         return (), None
-    with path.open(newline="", encoding="utf-8") as table:
-        head, *rows = [*csv.reader(table)] or [[]]
-    lines = {row[0]: row[1:] for row in rows if row}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as table:
+            head, *rows = [row for row in csv.reader(table) if row] or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    lines = {row[0]: row[1:] for row in rows}
+    if len(lines) < len(rows):
+        raise ValueError(f"{path} names a file twice; expected one line for each picture")
     if missing := [name for name in files if name not in lines]:
-        raise ValueError(f"{path} names no {missing[0]}; expected a line for each picture: its file, then 0 or 1 for each name")
+        form = "names in the first line, then a line for each picture: its file, and 0 or 1 for each name, with commas between"
+        raise ValueError(f"{path} names no {missing[0]}; expected {form}")
     values = [lines[name] for name in files]
     for name, row in zip(files, values, strict=True):
         if len(row) != len(head) - 1 or not set(row) <= {"0", "1"}:

@@ -34,15 +34,19 @@ class Parts(NamedTuple):
         event, own = result.input_dim, {"context_dim": result.context_dim} if result.context_dim else {}
         params, last = result.params["bijection"], first[-1]
         logit, line = (flows.Serial(*first[:n])(0, event)._replace(params=params[:n]) for n in (LOGIT, len(first) - 1))
-        bijection = last(0, event, **own)._replace(params=params[-1])
-        context = {"context": np.zeros((1, result.context_dim), np.float32)} if own else {}
+        of_last, of_prior = (own if "context_dim" in each.keywords else {} for each in (last, prior))
+        bijection = last(0, event, **of_last)._replace(params=params[-1])
+        context = {"context": np.zeros((1, result.context_dim), np.float32)} if of_last else {}
         z, _ = bijection.direct_fun(bijection.params, np.zeros((1, *event), np.float32), **context)
-        own = own if "context_dim" in prior.keywords else {}
-        return cls(logit, line, bijection, prior(0, z.shape[1:], **own)._replace(params=result.params["prior"]))
+        return cls(logit, line, bijection, prior(0, z.shape[1:], **of_prior)._replace(params=result.params["prior"]))
+
+    @staticmethod
+    def taken(function, context):
+        """The context, as a keyword, where a function names it."""
+        return given(context if "context" in inspect.signature(function).parameters else None)
 
     def log_prior(self, z, context):
-        takes = "context" in inspect.signature(self.prior.log_pdf).parameters
-        return self.prior.log_pdf(self.prior.params, z, **given(context if takes else None))
+        return self.prior.log_pdf(self.prior.params, z, **self.taken(self.prior.log_pdf, context))
 
     def to_line(self, images):
         return self.line.direct_fun(self.line.params, jnp.asarray(images, jnp.float32))[0]
@@ -50,11 +54,17 @@ class Parts(NamedTuple):
     def to_pixels(self, y):
         return np.asarray(self.line.inverse_fun(self.line.params, y)[0])
 
-    def encode(self, images, **context):
-        return self.bijection.direct_fun(self.bijection.params, self.to_line(images), **context)[0]
+    def to_noise(self, y, context=None):
+        return self.bijection.direct_fun(self.bijection.params, y, **self.taken(self.bijection.direct_fun, context))[0]
 
-    def decode(self, z, **context):
-        return self.to_pixels(self.bijection.inverse_fun(self.bijection.params, z, **context)[0])
+    def from_noise(self, z, context=None):
+        return self.bijection.inverse_fun(self.bijection.params, z, **self.taken(self.bijection.inverse_fun, context))[0]
+
+    def encode(self, images, context=None):
+        return self.to_noise(self.to_line(images), context)
+
+    def decode(self, z, context=None):
+        return self.to_pixels(self.from_noise(z, context))
 
 
 def given(context):
@@ -123,7 +133,7 @@ class Show:
         at = picks(self.images, 12)
         test, own = self.images.test[at], self.own(at)
         z = self.parts.encode(test, **own)
-        line = self.parts.bijection.inverse_fun(self.parts.bijection.params, z, **own)[0]
+        line = self.parts.from_noise(z, **own)
         decoded = self.parts.to_pixels(line)
         off = np.abs(decoded - test).max()
         noise = np.asarray(z).reshape(len(at), *self.size)
@@ -316,8 +326,7 @@ def filled_in(parts, images, hidden, context, levels):
     seen, ends = parts.to_line(images), [parts.to_line(np.full(images.shape, end)) for end in (0, levels - 1)]
 
     def decoded(z):
-        line = parts.bijection.inverse_fun(parts.bijection.params, z, **given(context))[0]
-        return jnp.clip(line, *ends)
+        return jnp.clip(parts.from_noise(z, context), *ends)
 
     def loss(z):
         misses = jnp.where(hidden, 0.0, decoded(z) - seen) / MISS
@@ -334,7 +343,7 @@ def filled_in(parts, images, hidden, context, levels):
 
         return jax.lax.scan(step, (z, optimizer.init(z)), length=DESCENT)[0][0]
 
-    z = parts.bijection.direct_fun(parts.bijection.params, seen, **given(context))[0]
+    z = parts.to_noise(seen, context)
     return parts.to_pixels(jnp.where(hidden, decoded(descend(0 * z)), seen))
 
 

@@ -1,6 +1,7 @@
 """Two networks side by side. Family: Several networks."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 from flows.conditioners.base import as_network, check_conditioner, conditioner
 from flows.conditioners.masked import Masked
 from flows.conditioners.network import measured_by
-from flows.core import CALL, INIT, ConditionerLike, FlowsError, named_by, naming, select
+from flows.core import CALL, INIT, Array, ConditionerLike, FlowsError, named_by, naming, select
 
 
 def _runs(first: ConditionerLike, second: ConditionerLike) -> bool:
@@ -24,8 +25,9 @@ def Pair(first: ConditionerLike, second: ConditionerLike):
     network for its log-scales and one for its shifts, and an autoregressive layer has two masked networks.
 
     Args:
-        first, second: networks such as `MLP(64)`, or functions `net(rng, input_dim, outputs) -> (params, apply_fun)`. If both
-            name `context_dim`, each gets the context in its own way; else it is appended to the inputs of both.
+        first, second: networks such as `MLP(64)`, or functions `net(rng, input_dim, outputs) -> (params, apply_fun)`. One that
+            names `context_dim` gets the context in its own way; to the inputs of another it is appended. A transformer with two
+            parameters has the first of all features by `first`.
 
     Params:
         A pair: the params of `first` and of `second`.
@@ -47,7 +49,6 @@ def Pair(first: ConditionerLike, second: ConditionerLike):
     """
     nets = tuple(check_conditioner(net, "Pair") for net in (first, second))
     names = [named_by(net, INIT) for net in nets]
-    shown = frozenset().union(*names) - {"context_dim"} | frozenset.intersection(*names)
 
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
         *sides, outputs = (output_dim,) if isinstance(output_dim, int) else output_dim
@@ -57,21 +58,46 @@ def Pair(first: ConditionerLike, second: ConditionerLike):
                 "Give a transformer with two parameters, such as Affine(), or one network"
             )
         half, starts, applies = (*sides, outputs // 2) if sides else outputs // 2, [], []
-        data = {"init_inputs": init_inputs, "init_context": init_context}
-        options = {name: value for name, value in data.items() if value is not None}
-        options |= {"context_dim": context_dim} if context_dim else {}
         for net, of_net, key, old in zip(nets, names, jax.random.split(rng), params or (None, None), strict=True):
-            call = select(of_net, **options, **({} if old is None else {"params": old}))
-            start, apply = as_network(net(key, input_dim, half, **call), f"Pair: {net!r:.60}")
+            appends = bool(context_dim) and "context_dim" not in of_net
+            if appends and not isinstance(context_dim, int):
+                raise FlowsError(f"Pair: {net!r:.60} takes no context of images {context_dim}; give one that names context_dim")
+            inputs = widened(input_dim, context_dim) if appends else input_dim
+            data = {"init_inputs": init_inputs, "init_context": init_context, "params": old, "context_dim": context_dim or None}
+            if appends and init_inputs is not None:
+                data |= {"init_inputs": appended(init_inputs, init_context), "init_context": None}
+            call = select(of_net, **{name: value for name, value in data.items() if value is not None})
+            start, apply = as_network(net(key, inputs, half, **call), f"Pair: {net!r:.60}")
             if isinstance(apply, Masked) and not np.array_equal(apply.order, np.arange(input_dim)):
                 raise FlowsError(
                     f"Pair: {net!r:.60} has another order than 0, 1, 2, ..., which two networks need; put Permute in front"
                 )
             starts.append(start if old is None or measured_by(net) else old)
-            applies.append(apply)
+            applies.append(with_context(apply) if appends else apply)
         return tuple(starts), side_by_side(applies)
 
-    return naming(net, shown)
+    return naming(net, frozenset().union(*names))
+
+
+def widened(input_dim: Any, context_dim: int) -> Any:
+    return input_dim + context_dim if isinstance(input_dim, int) else (*input_dim[:-1], input_dim[-1] + context_dim)
+
+
+def appended(inputs: Array, context: Array) -> Array:
+    """Inputs, with a context that is a vector as further features, or channels."""
+    rows = context.reshape(*context.shape[:-1], *(1,) * (inputs.ndim - context.ndim), context.shape[-1])
+    return jnp.concatenate([inputs, jnp.broadcast_to(rows, (*inputs.shape[:-1], rows.shape[-1])).astype(inputs.dtype)], axis=-1)
+
+
+def with_context(apply: Callable) -> Callable:
+    """A network that takes a context, of one whose inputs it is appended to."""
+
+    def apply_fun(params, inputs, context=None, rng=None, train=False):
+        call = select(named_by(apply, CALL), rng=rng, train=train)
+        return apply(params, appended(inputs, context), **call)
+
+    apply_fun.sees_all = getattr(apply, "sees_all", False)  # type: ignore[attr-defined]
+    return naming(apply_fun, named_by(apply, CALL) | {"context"})
 
 
 def side_by_side(applies: list) -> Callable:

@@ -10,8 +10,9 @@ from flows.bijections.linear import InvertibleLinear
 from flows.bijections.scaling import ActNorm, BatchNorm, Scale
 from flows.compose import FactorOut, Serial
 from flows.conditioners import MLP, ConvNet, Convolution, ConvResidual, ConvSkip
+from flows.conditioners.conv_networks import NORMS
 from flows.conditioners.network import Squash
-from flows.core import BijectionInit, bijection, positive_int
+from flows.core import BijectionInit, FlowsError, bijection, positive_int
 from flows.models.stack import LOG_SCALE, SQUASH, UNROLLED, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Additive, Affine, Inverse, RationalQuadratic
 
@@ -78,7 +79,7 @@ def RealNVPImage(
         num_blocks: residual blocks of each network.
         num_scales: scales; the sides of an image are to be multiples of 2^(num_scales - 1).
         norm: of the networks, as in `ConvResidual`; or "both", for RealNVP as its code has it: networks `ConvSkip`, and
-            couplings x = y exp(-s) - t, where s = g tanh(r) with a trained g (`Inverse(Affine(scale="learned"))`).
+            couplings y = (x - t) exp(-s), where s = g tanh(r) with a trained g (`Inverse(Affine(scale="learned"))`).
         scan: one compiled loop (`Repeat`) over pairs of couplings, by default beyond 4.
 
     Params:
@@ -101,6 +102,8 @@ def RealNVPImage(
     """
     width, num_scales = positive_int(width, "RealNVPImage: width"), _scales(num_scales, "RealNVPImage")
     num_layers = positive_int(num_layers, "RealNVPImage: num_layers")
+    if norm not in (*NORMS, "both"):
+        raise FlowsError(f"RealNVPImage: norm is {norm!r:.60}; expected 'weight', 'batch', 'both' or None")
 
     def couplings(count: int, at: int, mask: str) -> BijectionInit:
         channels = width * 2**at

@@ -72,14 +72,18 @@ def _nsf(num_scales: int, side: int, images: int, steps: int, batch: int, colour
     return Preset(_pixels(colours, NSFImage(num_scales=num_scales, squash=None, **settings)), (side, side, 3), fit, NSF)
 
 
-def _gains(params: Any) -> Any:
-    """True at the norms of kernels."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: "gain" in [getattr(key, "key", None) for key in path], params)
+def _penalised(params: Any) -> Any:
+    """True at the norms of kernels, and at learned scales."""
+    names = {"gain", "transformer"}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not names.isdisjoint(getattr(key, "key", None) for key in path), params
+    )
 
 
 def _realnvp(side: int, num_scales: int, width: int, num_blocks: int, epochs: int, flips: bool = False) -> Preset:
-    """The clip is of the gradient of nats an image, and of the penalty on the norms of kernels."""
-    penalty = optax.add_decayed_weights(5e-5, mask=_gains)
+    """The clip is of the gradient of nats an image, and of a penalty: 5e-5 times the squares of the norms of kernels, and of
+    learned scales."""
+    penalty = optax.add_decayed_weights(2 * 5e-5, mask=_penalised)
     optimizer = optax.chain(penalty, optax.clip_by_global_norm(100.0), optax.adam(1e-3))
     model = RealNVPImage(width=width, num_blocks=num_blocks, num_scales=num_scales, norm="both")
     layers = Logit(False), *([RandomFlip()] if flips else []), model

@@ -46,8 +46,8 @@ def Affine(bound: float = 10.0, scale: str = "tanh"):
         "sigmoid":  s = log((sigmoid(r + 2) + 1e-3) / (sigmoid(2) + 1e-3)), from -6.8 to 0.13: it can hardly stretch
         "learned":  s = bound tanh(g / bound) tanh(r), where g is one trained number, a weight, which starts at 0
 
-    All are the identity at theta = 0. theta is (2, ...). With "learned" a network whose outputs are exactly 0, as
-    last_scale=0 makes them, never learns a scale: the gradient in g and in r is 0.
+    All are the identity at theta = 0. theta is (2, ...). With "learned" a scale is never learned where r is exactly 0 at
+    first, as g is, since both gradients are 0: by a network with last_scale=0, in `Elementwise`, in a coupling of one column.
 
     Args:
         bound: the largest |s|, in nats; "sigmoid" has its own.
@@ -58,9 +58,9 @@ def Affine(bound: float = 10.0, scale: str = "tanh"):
 
     Source:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-5, and its
-        code, whose (x + t) exp(s) with a learned scale is `Inverse(Affine(scale="learned"))`. The sigmoid: Kingma and
-        Dhariwal, "Glow", 2018, arXiv:1807.03039, in its code; with the floor, Durkan, Bekasov, Murray and Papamakarios,
-        "Neural Spline Flows", 2019, arXiv:1906.04032, the affine baseline.
+        code, whose (x + t) exp(s) with a learned scale is `Inverse(Affine(scale="learned"))` of -t and -s. The sigmoid:
+        Kingma and Dhariwal, "Glow", 2018, arXiv:1807.03039, in its code; with the floor, Durkan, Bekasov, Murray and
+        Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, the affine baseline.
 
     Example:
         >>> import flows, jax.numpy as jnp

@@ -128,6 +128,15 @@ def test_single_rows_have_gradients():
     assert np.isnan(per_row(lossy, 4.0 * ROWS[:, :2] + np.float32(20.0))).all()
 
 
+def test_gradients_are_exported_for_any_number_of_rows():
+    params, direct_fun, _ = flows.Reversible(flows.Coupling(flows.MLP(4)), flows.ActNorm())(0, 4)
+    gradient = jax.jit(jax.grad(lambda params, x: direct_fun(params, x)[1].sum()))
+    (rows,) = jax.export.symbolic_shape("rows")
+    exported = jax.export.export(gradient)(params, jax.ShapeDtypeStruct((rows, 4), np.float32))
+    for a, b in zip(jax.tree.leaves(exported.call(params, ROWS)), jax.tree.leaves(gradient(params, ROWS)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_with_products_of_fewer_digits_inputs_are_found_or_the_gradient_is_nan():
     def loss(params, x):
         with computed_with(Precision("bfloat16")):

@@ -186,8 +186,28 @@ def test_a_pair_joins_the_outputs_of_two_networks():
     np.testing.assert_array_equal(apply_fun(params, X, context=C), np.concatenate(halves, axis=1))
     assert isinstance(params, tuple) and np.abs(halves[0] - halves[1]).min() > 1e-4
 
-    plain, gated = flows.Coupling(Pair(MLP(4), nets[1]))(0, 4, context_dim=2).params["conditioner"]
-    assert plain[0]["w"].shape == (2 + 2, 4) and "gates" not in gated  # as MLP does not name context_dim, it is appended
+    mixed = Pair(MLP(4, last_scale=1.0), nets[1])  # MLP does not name context_dim: the context is appended to its inputs
+    (plain, gated), apply_fun = mixed(0, 3, 4, context_dim=2)
+    assert plain[0]["w"].shape == (3 + 2, 4) and "gates" in gated
+    halves = [
+        MLP(4, last_scale=1.0)(0, 5, 2).apply_fun(plain, np.concatenate([X, C], 1)),
+        nets[1](0, 3, 2, context_dim=2).apply_fun(gated, X, context=C),
+    ]
+    np.testing.assert_allclose(apply_fun((plain, gated), X, context=C), np.concatenate(halves, axis=1), rtol=1e-5, atol=1e-6)
+    assert list(inspect.signature(Pair(MLP(4), MLP(4)).inner).parameters)[-1] == "output_dim"  # engines append the context
+
+
+def test_a_masked_network_and_a_function_stay_triangular_with_a_context():
+    def constant(rng, input_dim, output_dim):
+        return jnp.ones((1, output_dim)), lambda params, inputs: jnp.tile(params, (len(inputs), 1))
+
+    layer = flows.Autoregressive(Pair(MaskedMLP(8, last_scale=1.0), constant))
+    params, direct_fun, _ = layer(0, 3, context_dim=2)
+    x, context = X[:1], jnp.ones(2)
+    jacobian = jax.jacobian(lambda row: direct_fun(params, row[None], context=context)[0][0])(x[0])
+    np.testing.assert_allclose(np.triu(jacobian, 1), 0, atol=1e-7)
+    log_det = direct_fun(params, x, context=context)[1][0]
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_pair_measures_what_its_networks_measure():

@@ -114,10 +114,12 @@ def test_attributes_of_pictures_are_read_and_judged(data, tmp_path):
     names, values = data.attributes_of(path, files)
     assert names == ("smile", "hat") and values.tolist() == [[0, 0], [1, 0]]
     for text, expected in (
-        ("file,smile\na.png,1\n", "names no b.png; expected a line for each picture"),
+        ("file,smile\na.png,1\n", "names no b.png; expected names in the first line, then a line for each picture"),
         ("file,smile\na.png,1\nb.png,yes\n", "has 'yes' for b.png; expected 1 of 0 or 1"),
         ("file,smile\na.png,1\nb.png,1,0\n", "has '1,0' for b.png"),
         ("", "names no a.png"),
+        ("file,smile\na.png,1\na.png,0\nb.png,1\n", "names a file twice"),
+        ('file,"smile\n' + 70_000 * "a.png\n", "cannot be read: field larger than"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=re.escape(expected)):
@@ -205,11 +207,27 @@ def test_as_few_pictures_as_are_taken_are_enough(monkeypatch, capsys, tmp_path, 
 @pytest.mark.slow
 @pytest.mark.usefixtures("relaxed")  # optax, by which halves are filled in
 @pytest.mark.filterwarnings("ignore:fit")
-@pytest.mark.parametrize(("model", "more"), [("maf-mog", {"edits"}), ("nice", {"edits", "spectrum", "largest"})])
+@pytest.mark.parametrize(("model", "more"), [("made-mog", {"classes"}), ("nice", {"edits", "spectrum", "largest"})])
 def test_flows_of_pixels_in_a_row_draw_too(monkeypatch, capsys, tmp_path, model, more):
-    run(monkeypatch, "--model", model, "--layers", 2, "--width", 4, "--minutes", 0.1, "--verbose", 0, "--out", tmp_path)
+    classes = ["--classes"] * ("classes" in more)
+    run(
+        monkeypatch,
+        "--model",
+        model,
+        *classes,
+        "--layers",
+        2,
+        "--width",
+        4,
+        "--minutes",
+        0.1,
+        "--verbose",
+        0,
+        "--out",
+        tmp_path,
+    )
     assert " bits per dimension, in logit space " in capsys.readouterr().out
-    drawn = {path.stem for path in (tmp_path / "images" / f"digits-{model}").glob("*.png")}
+    drawn = {path.stem for path in (tmp_path / "images" / f"digits-{model}{'-classes' * len(classes)}").glob("*.png")}
     expected = "progress samples reconstructions nearest inpainting interpolation manifold likelihood"
     assert drawn == {*expected.split(), *more}
 

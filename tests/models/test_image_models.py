@@ -147,6 +147,16 @@ def test_optimizers_of_presets_are_the_published_ones(name):
     assert np.hypot(mean["a"], mean["b"]) == pytest.approx(0.1 * min(5e4, clip), rel=1e-5)
 
 
+@pytest.mark.usefixtures("relaxed")
+def test_the_penalty_of_realnvp_is_of_norms_and_learned_scales():
+    """5e-5 times the sum of squares, whose gradient is 1e-4 times each: a tenth of it is the first mean of Adam."""
+    optimizer = preset("realnvp-imagenet64").fit["optimizer"]
+    params = {"b": jnp.ones(1), "conditioner": {"gain": jnp.ones(2), "w": jnp.ones(2)}, "transformer": (jnp.ones(()),)}
+    _, state = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    means = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(optax.tree_utils.tree_get(state, "mu"))]
+    assert means == pytest.approx([0.0, 1e-5, 0.0, 1e-5], rel=1e-5)
+
+
 def test_presets_that_are_unknown_are_refused():
     assert "expected one of glow-cifar10" in error_of(lambda: preset("glow"))
 
