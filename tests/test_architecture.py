@@ -147,7 +147,7 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 45_694,
+    "library": 45_690,
     "files": 234,
     "core": 4_062,
     "training": 7_897,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flows.conditioners.base import conditioner
 from flows.conditioners.convolution import Images, conv, conv_layers, convolved, with_gain
 from flows.conditioners.dense import as_activation, check_dropout, dense_layers, dropped, need_rng, product
+from flows.conditioners.network import appended
 from flows.conditioners.residual import SMALL, Blocks
 from flows.core import Array, FlowsError, along, finite, naming, positive_int
 
@@ -325,9 +326,7 @@ def ConvSkip(width: int = 64, num_blocks: int = 4, last_scale: float = 0.01):
             ones = jnp.ones(layer["w"].shape[-1], h.dtype)
             return convolved({"gain": ones, "b": 0 * ones, **layer}, h)
 
-        if context is not None:
-            x = jnp.concatenate([x, jnp.broadcast_to(context[:, None, None], (*x.shape[:3], context.shape[1]))], axis=-1)
-        r = 2 * normed(x)
+        r = 2 * normed(x if context is None else appended(x, context))
         h = convolve(jax.nn.relu(jnp.concatenate([r, -r], axis=-1)))
         out = convolve(h)
         for _ in range(num_blocks):

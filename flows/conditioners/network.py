@@ -128,10 +128,7 @@ def build_events(
         raise FlowsError(f"a coupling of events {input_dim} has no channel for its network; give it at least two channels")
 
     def with_context(x: Array, context: Array | None) -> Array:
-        if context is not None and not takes_context:
-            places = context.reshape(x.shape[0], *(1,) * (x.ndim - 2), extra)
-            x = _appended(x, jnp.broadcast_to(places, (*x.shape[:-1], extra)), -1)
-        return x
+        return x if context is None or takes_context else appended(x, context)
 
     keywords = {"context_dim": as_dim(context)} if takes_context and context is not None else {}
     data = None if args.init_inputs is None else with_context(_shown(squash, args.init_inputs), args.init_context)
@@ -176,6 +173,12 @@ def _data_of(net: Callable, args: Given, data: Array | None) -> dict[str, Any]:
 def _or_old(args: Given, params: Any) -> Any:
     """Params of a conditioner that measures nothing: they stay when measured params are refreshed."""
     return params if args.params is None else args.params
+
+
+def appended(inputs: Array, context: Array) -> Array:
+    """Inputs, with a context that is a vector as further features, or channels."""
+    rows = context.reshape(*context.shape[:-1], *(1,) * (inputs.ndim - context.ndim), context.shape[-1])
+    return jnp.concatenate([inputs, jnp.broadcast_to(rows, (*inputs.shape[:-1], rows.shape[-1])).astype(inputs.dtype)], axis=-1)
 
 
 def _appended(x: Array, context: Array, axis: int) -> Array:

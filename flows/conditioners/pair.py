@@ -9,8 +9,8 @@ import numpy as np
 
 from flows.conditioners.base import as_network, check_conditioner, conditioner
 from flows.conditioners.masked import Masked
-from flows.conditioners.network import measured_by
-from flows.core import CALL, INIT, Array, ConditionerLike, FlowsError, named_by, naming, select
+from flows.conditioners.network import appended, measured_by
+from flows.core import CALL, INIT, ConditionerLike, FlowsError, named_by, naming, select
 
 
 def _runs(first: ConditionerLike, second: ConditionerLike) -> bool:
@@ -81,12 +81,6 @@ def Pair(first: ConditionerLike, second: ConditionerLike):
 
 def widened(input_dim: Any, context_dim: int) -> Any:
     return input_dim + context_dim if isinstance(input_dim, int) else (*input_dim[:-1], input_dim[-1] + context_dim)
-
-
-def appended(inputs: Array, context: Array) -> Array:
-    """Inputs, with a context that is a vector as further features, or channels."""
-    rows = context.reshape(*context.shape[:-1], *(1,) * (inputs.ndim - context.ndim), context.shape[-1])
-    return jnp.concatenate([inputs, jnp.broadcast_to(rows, (*inputs.shape[:-1], rows.shape[-1])).astype(inputs.dtype)], axis=-1)
 
 
 def with_context(apply: Callable) -> Callable:

@@ -341,9 +341,8 @@ def test_a_kill_in_between_leaves_the_old_file(model, start, tmp_path):
 
 # A process counts the memory of the one that starts it, here of all tests before: so it is started by a small one.
 MEASURED = """import resource, subprocess, sys
-status = subprocess.call(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(status)"""
+subprocess.check_call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"""
 
 
 @pytest.mark.slow
