@@ -147,10 +147,10 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 45_690,
-    "files": 234,
-    "core": 4_062,
-    "training": 7_897,
+    "library": 46_428,
+    "files": 238,
+    "core": 4_076,
+    "training": 7_910,
     "tables": 4_712,
     "kinds": 4,
     "orders": 16,
