@@ -1,6 +1,7 @@
-"""What flows are worth as guides of programs and to samplers, as benchmarks/guides.py and benchmarks/funnel.py measured it.
+"""What flows are worth as guides of programs, to samplers and on data in pieces, as benchmarks/guides.py, funnel.py and
+bridges.py measured it.
 
-A page asks for a table by `{{ worth("guides") }}` or `{{ worth("funnel") }}`.
+A page asks for a table by `{{ worth("guides") }}`, `{{ worth("funnel") }}` or `{{ worth("bridges") }}`.
 """
 
 import json
@@ -23,7 +24,7 @@ FORMS = ".2f", ".2f", ".2g", ".0f", ".1f"
 
 def worth(what, found=None):
     found = json.loads((RESULTS / f"{what}.json").read_text()) if found is None else found
-    return "\n".join({"guides": guides, "funnel": funnel}[what](found))
+    return "\n".join({"guides": guides, "funnel": funnel, "bridges": bridges}[what](found))
 
 
 def guides(found):
@@ -49,3 +50,15 @@ def figures(run):
     draws = run["effective draws"]
     rare = 1e3 * run["divergences"] / run["draws"]
     return run["mean"], run["deviation"], 1e3 * draws / run["gradients"], draws / run["seconds"], rare
+
+
+def bridges(found):
+    """Of each model and density, the means of the seeds."""
+    yield "| | " + " | ".join(f"{name}: draws on bridges | nats behind" for name in found) + " | seconds |"
+    yield "|---" * (2 * len(found) + 2) + "|"
+    for model in next(iter(found.values())):
+        runs = [[*of[model].values()] for of in found.values()]
+        forms = [(own, *form) for own in runs for form in (("bridges", ".2%"), ("behind", ".3f"))]
+        cells = [f"{fmean(each[what] for each in own):{form}}" for own, what, form in forms]
+        seconds = median(each["seconds"] for own in runs for each in own)
+        yield f"| {model} | " + " | ".join(cells) + f" | {seconds:.0f} |"

@@ -2,6 +2,7 @@
 
     python examples/tabular.py --data moons --model nsf
     python examples/tabular.py --data power --path data/power --model maf --num-blocks 10 --batch-size 512
+    python examples/tabular.py --data moons --model maf-split --watch       # and an animation of what it draws
 
 Stops early by the validation rows, scores the best model on the test rows once, and writes the model, samples and a picture.
 
@@ -13,6 +14,7 @@ Pictures:
 import argparse
 import inspect
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import optax
 from scipy.spatial import cKDTree
 from style import BLUE, ORANGE, plt
 from tabular_data import SOURCES, load, moon_labels
+from watch import Watch
 
 import flows
 
@@ -60,7 +63,7 @@ MODELS = {
 }
 RATES = {"gaussian": 1e-3, "made": 1e-3, "made-mog": 1e-3}  # as published; 1e-4 for flows
 
-SHOWN = 100_000  # rows in a picture
+SHOWN, FRAME = 100_000, 3_000  # rows in a picture, and in one of an animation
 
 
 def score(log_pdf, params, rows, size, context=None):
@@ -76,30 +79,48 @@ def alone(data, samples):
     return (tree.query(samples)[0] > np.quantile(tree.query(data, 2)[0][:, 1], 0.9995)).mean()
 
 
-def picture(path, data, samples, history, title):
-    """Data and samples side by side, in the plane of the two columns that vary together most, and the losses."""
+def plane(data):
+    """The two columns that vary together most, and the ends of what is drawn of them."""
     pair = (0, 1)
     if data.shape[1] > 2:
         strength = np.abs(np.corrcoef(data.T)) - np.eye(data.shape[1])
         pair = np.unravel_index(strength.argmax(), strength.shape)
-    data, samples = data[:, pair], samples[:, pair]
+    low, high = np.quantile(data[:, pair], [0.001, 0.999], axis=0)
+    return pair, [(a - 0.1 * (b - a), b + 0.1 * (b - a)) for a, b in zip(low, high, strict=True)]
+
+
+def points(axis, rows, colour, plane, title):
+    (first, second), (across, upwards) = plane
+    axis.plot(rows[:, first], rows[:, second], ".", color=colour, ms=2, alpha=0.5, markeredgewidth=0, rasterized=True)
+    names = {"xlabel": f"column {first}, standardised", "ylabel": f"column {second}, standardised"}
+    axis.set(title=title, xlim=across, ylim=upwards, **names)
+
+
+def picture(path, data, samples, history, title):
+    """Data and samples side by side, in the plane of the two columns that vary together most, and the losses."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.8))
-    low, high = np.quantile(data, [0.001, 0.999], axis=0)
-    box = [(a - 0.1 * (b - a), b + 0.1 * (b - a)) for a, b in zip(low, high, strict=True)]
-    titles = f"{len(data):,} training rows", f"as many samples, {alone(data, samples):.2%} of\nthem where no rows are"
-    for axis, rows, title_of, colour in zip(axes, (data, samples), titles, (BLUE, ORANGE), strict=False):
-        axis.plot(*rows.T, ".", color=colour, markersize=2, alpha=0.5, markeredgewidth=0, rasterized=True)
-        axis.set(
-            title=title_of,
-            xlabel=f"column {pair[0]}, standardised",
-            ylabel=f"column {pair[1]}, standardised",
-            xlim=box[0],
-            ylim=box[1],
-        )
+    own = plane(data)
+    far = alone(data[:, own[0]], samples[:, own[0]])
+    points(axes[0], data, BLUE, own, f"{len(data):,} training rows")
+    points(axes[1], samples, ORANGE, own, f"as many samples, {far:.2%} of\nthem where no rows are")
     history.plot(axes[2])
     axes[2].set(title=title)
     figure.savefig(path)
     plt.close(figure)
+
+
+def epochs_of(data, given, seed):
+    """A function that draws samples of the best model so far, of the same noise after each epoch."""
+    own = plane(data)
+
+    def draw(epoch, path):
+        params, _, sample = epoch.best()
+        figure, axis = plt.subplots(figsize=(4.5, 4.5))
+        points(axis, np.asarray(sample(seed, params, len(data), **given)), ORANGE, own, f"epoch {epoch.number + 1}")
+        figure.savefig(path)
+        plt.close(figure)
+
+    return draw
 
 
 def positive(kind):
@@ -147,6 +168,7 @@ def main():
     parser.add_argument("--weight-decay", type=float, default=1e-6)
     parser.add_argument("--cond", action="store_true", help="given the class of each row; moons alone has classes")
     parser.add_argument("--log-interval", type=whole, help="epochs between two lines with the losses, in place of a bar")
+    parser.add_argument("--watch", action="store_true", help="draw after each epoch, and write an animation: DATA-MODEL.webp")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-cuda", action="store_true", help="on the processor, even if there is a GPU")
     parser.add_argument("--out", type=Path, default=Path("out"))
@@ -169,6 +191,14 @@ def main():
                 f"epoch {epoch.number}: train {epoch.train_loss:.3f}, validation {epoch.validation_loss:.3f} nats", flush=True
             )
 
+    name = f"{options.data}-{options.model}{'-cond' * options.cond}"
+    shown = split.train[:SHOWN]
+    given = {} if labels is None else {"context": labels.train[: len(shown)]}
+    few = {key: rows[:FRAME] for key, rows in given.items()}
+    frames, watch = options.out / "epochs" / name, None
+    if options.watch:
+        shutil.rmtree(frames, ignore_errors=True)  # of a run before
+        watch = Watch(frames, epochs_of(shown[:FRAME], few, options.seed))
     start = time.perf_counter()
     epochs, rate = options.epochs or source.epochs, options.lr or source.rate or RATES.get(options.model, 1e-4)
     if source.rate:
@@ -176,7 +206,7 @@ def main():
     result = flows.fit(
         options.seed, init_fun, split.train,
         context=labels and labels.train, validation=(split.validation, labels.validation) if labels else split.validation,
-        callbacks=[line] if options.log_interval else [], verbose=0 if options.log_interval else 1,
+        callbacks=[line] * bool(options.log_interval) + [watch] * bool(watch), verbose=0 if options.log_interval else 1,
         batch_size=options.batch_size, max_epochs=epochs, patience=options.patience,
         optimizer=optax.chain(
             optax.clip_by_global_norm(5.0), optax.add_decayed_weights(options.weight_decay), optax.adam(rate)
@@ -184,7 +214,6 @@ def main():
     )  # fmt: skip
     minutes = (time.perf_counter() - start) / 60
     params, log_pdf, sample = result
-    name = f"{options.data}-{options.model}{'-cond' * options.cond}"
     result.save(options.out / f"{name}.flows", metadata={"data": options.data})
     nats, error = score(log_pdf, params, split.test, options.test_batch_size, labels and labels.test)
     epochs, best = len(result.history["train_loss"]), result.history["best_epoch"]
@@ -194,11 +223,11 @@ def main():
 
     figures = {"nats": nats, "standard error": error, "epochs": epochs, "best epoch": best, "minutes": minutes}
     (options.out / f"{name}.json").write_text(json.dumps({"model": repr(init_fun), **figures}, indent=1))
-    shown = split.train[:SHOWN]
-    given = {} if labels is None else {"context": labels.train[: len(shown)]}
     samples = np.asarray(sample(options.seed, params, len(shown), **given))
     np.savetxt(options.out / f"{name}.csv", samples[:1000], delimiter=",", fmt="%.6g")
     picture(options.out / f"{name}.png", shown, samples, result.history, f"{name}: {nats:.2f} nats")
+    if watch:
+        watch.animate(options.out / f"{name}.webp")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The preparations of the tabular sets, on small files in the form of the published ones."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -86,3 +88,45 @@ def test_what_is_missing_is_told_with_its_source(data, tmp_path):
     np.save(tmp_path / "data.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):
         data.load("power", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_program_draws_after_each_epoch(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    tabular = importlib.import_module("tabular")
+    monkeypatch.setattr(tabular, "SHOWN", 500)
+    options = "--model", "maf-split", "--num-blocks", "1", "--hidden", "8", "--epochs", "3", "--watch", "--log-interval", "1"
+    monkeypatch.setattr(sys, "argv", ["tabular.py", *options, "--out", str(tmp_path)])
+    stale = tmp_path / "epochs" / "moons-maf-split" / "epoch_0099.jpg"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("of a run before")
+    tabular.main()
+    told = capsys.readouterr().out
+    assert told.count("validation") == 3 and "test: -" in told
+    assert not stale.exists() and image.open(tmp_path / "moons-maf-split.webp").n_frames == 3
+
+
+def test_an_animation_has_the_last_of_many_pictures(monkeypatch, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    watch = importlib.import_module("watch")
+    monkeypatch.setattr(watch, "FRAMES", 4)
+    drawn = []
+
+    def draw(epoch, path):
+        drawn.append(epoch.number)
+        shade = 25 * epoch.number
+        image.new("RGB", (40 + epoch.number % 2, 30), (shade, shade, shade)).save(path)
+
+    watcher = watch.Watch(tmp_path / "frames", draw, apart=2.0)
+    watcher.animate(tmp_path / "none.webp")
+    for number in range(10):
+        watcher(SimpleNamespace(number=number, max_epochs=10, seconds=1.0 * number))
+    assert drawn == [0, 2, 4, 6, 8, 9] and not (tmp_path / "none.webp").exists()
+    watcher.animate(tmp_path / "some.webp")
+    with image.open(tmp_path / "some.webp") as shown:
+        assert shown.n_frames <= 4 and shown.size == (40, 30)
+        shown.seek(shown.n_frames - 1)
+        assert abs(shown.convert("RGB").getpixel((5, 5))[0] - 225) < 20
