@@ -1,4 +1,4 @@
-"""Flows of images: NICE, RealNVP, Glow, spline and autoregressive flows, trained for as long as you wish.
+"""Flows of images: NICE, RealNVP, Glow, Flow++, spline and autoregressive flows, trained for as long as you wish.
 
     python examples/images.py --data digits --model glow --minutes 3 [--classes] [--out out]
     python examples/images.py --data fashion-mnist --model glow --minutes 60
@@ -16,7 +16,8 @@ pixels (Dinh, Krueger and Bengio, 2014, arXiv:1410.8516, section 5.2); ways from
 2018, arXiv:1807.03039, section 6); with --classes one image as of every class, and how often Bayes' rule finds the right one;
 of NICE, the scales of its noise; and likelihood beside typicality (Nalisnick et al., 2019, arXiv:1906.02994).
 
-The models made, made-mog, maf and maf-mog have all pixels in a row (Papamakarios, Pavlakou and Murray, 2017, arXiv:1705.07057).
+The noise of flow++ is learned, too (Ho et al., 2019, arXiv:1902.00275); it fills no halves in. Models made, made-mog, maf and
+maf-mog have all pixels in a row (Papamakarios, Pavlakou and Murray, 2017, arXiv:1705.07057).
 The unit of that paper is printed, too: nats of an image in logit space, -bits D ln 2 less the log-det of the pixels' layers.
 
 Pictures:
@@ -48,6 +49,7 @@ import image_data
 import numpy as np
 from image_pictures import Block, grid, sheet
 from image_shows import Show, given
+from watch import Watch
 
 import flows
 
@@ -55,14 +57,19 @@ MARGINS = 1e-6, 0.05  # between pixels and the ends of (0, 1): in grey, or of pu
 IN_A_ROW = {"made": 1, "made-mog": 1, "maf": 5, "maf-mog": 5}
 SIZES = {"glow": ((2, 24), (8, 64), (8, 64)), "nsf": ((2, 24), (3, 32), (4, 48)), "realnvp": ((2, 16), (2, 24), (3, 32))}
 SIZES |= {"nice": ((4, 256), (4, 512), (4, 1000))}  # layers and width: 8 x 8, up to 28 x 28 in grey, all others
+SIZES["flow++"] = ((2, 32), (3, 32), (4, 64))
 SIZES |= {name: ((layers, 128), (layers, 512), (layers, 1024)) for name, layers in IN_A_ROW.items()}
 STEPS, BATCH, HELD_OUT = 200, 32, 1_000  # of an epoch, images of a step, images to stop by
-RATES = {"glow": 1e-2, "nsf": 3e-3, "realnvp": 3e-3, "nice": 3e-3, **dict.fromkeys(IN_A_ROW, 1e-3)}  # the highest
-PLANNED = ("minutes", "layers", "width", "batch", "rate", "margin")  # options that a run has to be gone on with
+RATES = {
+    "glow": 1e-2,
+    **dict.fromkeys(("nsf", "realnvp", "nice", "flow++"), 3e-3),
+    **dict.fromkeys(IN_A_ROW, 1e-3),
+}  # the highest
+PLANNED = ("minutes", "layers", "width", "batch", "rate", "margin", "noise")  # options that a run has to be gone on with
 PASSES = 400  # over the training images, at most
 
 
-def model_of(name, event, levels, layers=None, width=None, classes=False, margin=None):
+def model_of(name, event, levels, layers=None, width=None, classes=False, margin=None, noise=None):
     """Pixels, brought to the line, and a published model."""
     height, side, channels = event
     small = 0 if height * side <= 100 else 1 if height * side * channels <= 1_024 else 2
@@ -76,6 +83,7 @@ def model_of(name, event, levels, layers=None, width=None, classes=False, margin
         "nsf": lambda: flows.NSFImage(layers, width, 2, scales),
         "realnvp": lambda: flows.RealNVPImage(layers, width, 2, scales),
         "nice": lambda: flows.NICEImage(layers, (width, width)),
+        "flow++": lambda: flows.FlowPlusPlus(width, 2, 8, 4, (layers, -(-layers // 2), max(layers - 1, 1)), dropout=0.0),
         "made": lambda: flows.Serial(flows.Reshape(), flows.MAF(layers, (width, width), plain=True)),
         "made-mog": lambda: flows.Reshape(),
         "maf": lambda: flows.Serial(flows.Reshape(), flows.MAF(layers, (width, width))),
@@ -83,35 +91,35 @@ def model_of(name, event, levels, layers=None, width=None, classes=False, margin
     }[name]()
     margin = MARGINS[in_a_row and colours] if margin is None else margin
     step = (1 - 2 * margin) / levels
-    pixels = flows.Dequantize(1.0, levels=levels), flows.FixedAffine(step, margin + step / 2), flows.Logit(False)
+    noise = noise or ("learned" if name == "flow++" else "uniform")
+    of_pixels = flows.FlowPlusPlusNoise(24, 1, 4, layers=2) if noise == "learned" else None
+    pixels = (
+        flows.Dequantize(1.0, levels=levels, noise=of_pixels),
+        flows.FixedAffine(step, margin + step / 2),
+        flows.Logit(False),
+    )
     flips = [flows.RandomFlip()] * (in_a_row and colours)  # in training alone
     prior = flows.Logistic() if name == "nice" else flows.Normal()  # as published
     prior = flows.MixtureMADE(10, (width, width)) if name.endswith("-mog") else prior
     return flows.Flow(flows.Serial(*pixels, *flips, flows.ActNorm(), model), prior)
 
 
-class Watch:
-    """Draws samples of the same noise after epochs, a few seconds apart, and keeps a line of each."""
+class Samples:
+    """Draws samples of the same noise, and keeps a line of each."""
 
-    def __init__(self, folder, levels, pixels, context, apart):
-        self.folder, self.levels, self.pixels, self.context, self.apart = folder, levels, pixels, context, apart
-        self.last, self.file = -math.inf, folder / "progress.npz"
+    def __init__(self, folder, levels, pixels, context):
+        self.levels, self.pixels, self.context, self.file = levels, pixels, context, folder / "progress.npz"
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, epoch):
-        if epoch.seconds - self.last < self.apart and epoch.number + 1 < epoch.max_epochs:
-            return
+    def __call__(self, epoch, path):
         params, _, sample = epoch.best()
         images = np.asarray(sample(1, params, 40, **given(self.context))).astype(np.uint8)
         bits = float(epoch.validation_loss) / (self.pixels * math.log(2))
         note = f"epoch {epoch.number + 1} of {epoch.max_epochs}, {bits:.3f} bits per dimension of what is held out"
-        path = self.folder / f"epoch_{epoch.number + 1:04}.jpg"
         sheet(path, "Samples of the same noise", note, [Block(grid(images, 10))], self.levels)
-        kept = self.kept()
         part = self.file.with_suffix(".part.npz")
-        np.savez_compressed(part, **kept, **{f"{epoch.number + 1}:{bits:.2f}": images[:12]})
+        np.savez_compressed(part, **self.kept(), **{f"{epoch.number + 1}:{bits:.2f}": images[:12]})
         part.replace(self.file)  # whole or not at all
-        self.last = epoch.seconds
 
     def kept(self):
         """Images by "epoch:bits", of this run and of those that it goes on from; none where the file is damaged."""
@@ -172,12 +180,15 @@ def train(options, init_fun, images, folder, began):
     if before != asked:
         raise ValueError(f"{plan} is of {before}, not {asked}; give the same, another --out, or remove the folder")
     shown = None if context is None else np.eye(len(images.names), dtype=np.float32)[np.arange(40) % len(images.names)]
-    watch = Watch(folder / "epochs", images.levels, images.test[0].size, shown, max(3.0, seconds / 40))
+    samples = Samples(folder / "epochs", images.levels, images.test[0].size, shown)
+    watch = Watch(folder / "epochs", samples, 0.0 if options.watch else max(3.0, seconds / 40))
     limit = max((rest - time.monotonic()) / 60, 1e-3)
     print(f"{len(rows):,} images to train on, {epochs} epochs of {steps} steps of {batch}", flush=True)
     settings = {"max_epochs": epochs, "max_minutes": limit, "checkpoint": folder}
     result = fit(**settings, callbacks=[watch], verbose=options.verbose)
-    return result, watch
+    if options.watch:
+        watch.animate(folder.with_suffix(".webp"))
+    return result, samples
 
 
 def main():
@@ -196,6 +207,8 @@ def main():
     parser.add_argument("--batch", type=int, help=f"images of a step, by default {BATCH}")
     parser.add_argument("--rate", type=float, help="the highest learning rate, by default by the model")
     parser.add_argument("--margin", type=float, help="between pixels and the ends of (0, 1), by default by the model")
+    parser.add_argument("--noise", choices=("uniform", "learned"), help="between whole numbers; learned by flow++ by default")
+    parser.add_argument("--watch", action="store_true", help="draw after each epoch, and write an animation: DATA-MODEL.webp")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for everything")
     parser.add_argument("--verbose", type=int, choices=(0, 1), default=1, help="0 for no bar")
     options = parser.parse_args()
@@ -210,20 +223,22 @@ def main():
         if options.classes and not images.names:
             raise ValueError(f"--classes: {options.data} has no classes")
         others = image_data.others(options.data, images)
-        sizes = options.layers, options.width, options.classes, options.margin
+        sizes = options.layers, options.width, options.classes, options.margin, options.noise
         init_fun = model_of(options.model, images.train.shape[1:], images.levels, *sizes)
         folder.mkdir(parents=True, exist_ok=True)
-        result, watch = train(options, init_fun, images, folder, began)
+        result, samples = train(options, init_fun, images, folder, began)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     result.save(folder / "model.safetensors")
     trained = time.monotonic() - began
     show = Show(result, images, others, folder, options.classes)
-    if moments := watch.progress():
+    if moments := samples.progress():
         names = tuple(f"epoch {number}\n{bits} bits" for number, bits, _ in moments)
         note = "Samples of the same noise, from early to late; bits per dimension of what is held out."
         sheet(folder / "progress.png", "Learning", note, [Block(np.stack([x for *_, x in moments]), "", names)], images.levels)
-    told = [show.likelihood(), show.reconstructions(), show.nearest(), show.inpainting()]
+    told = [show.likelihood(), show.reconstructions(), show.nearest()]
+    if options.model != "flow++":  # whose inverse is a root for each pixel, in each of many steps
+        told.append(show.inpainting())
     show.samples()
     show.interpolation()
     show.manifold()

@@ -119,6 +119,7 @@ from flows.distributions.directional import SphereUniform as SphereUniform
 from flows.distributions.directional import VonMises as VonMises
 from flows.distributions.directional import VonMisesFisher as VonMisesFisher
 from flows.distributions.draws import sample_with_log_pdf as sample_with_log_pdf
+from flows.distributions.embedded_context import EmbeddedContext as EmbeddedContext
 from flows.distributions.flow import Flow as Flow
 from flows.distributions.joint import ChainRule as ChainRule
 from flows.distributions.joint import Joint as Joint
@@ -139,6 +140,8 @@ from flows.models.coupling import NICE as NICE
 from flows.models.coupling import Glow as Glow
 from flows.models.coupling import RealNVP as RealNVP
 from flows.models.coupling import SphereFlow as SphereFlow
+from flows.models.flow_plus_plus import FlowPlusPlus as FlowPlusPlus
+from flows.models.flow_plus_plus import FlowPlusPlusNoise as FlowPlusPlusNoise
 from flows.models.images import GlowImage as GlowImage
 from flows.models.images import NICEImage as NICEImage
 from flows.models.images import NSFImage as NSFImage

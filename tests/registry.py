@@ -121,6 +121,7 @@ BIJECTIONS: dict[str, Case] = {
     ),
     "NICEImage": Case(flows.NICEImage(3, (6,)), ((2, 2, 2), (3, 2, 1)), conditional=True),
     "RealNVPImage": Case(flows.RealNVPImage(1, 4, 1, norm="both"), ((2, 4, 1), (4, 2, 1)), conditional=True),
+    "FlowPlusPlus": Case(flows.FlowPlusPlus(4, 1, 2, 2, (1, 1, 1), 0.0), ((2, 4, 1),), loose=True, stir=0.1),
     "GlowImage": Case(flows.GlowImage(1, 4, reversible=True), ((4, 4, 1), (4, 4, 2)), conditional=True, stir=0.1),
     "NSFImage": Case(
         flows.NSFImage(1, 4, 1, num_bins=2, bound=9.0, reversible=True), ((4, 4, 1), (4, 4, 2)), conditional=True, stir=0.1
@@ -199,6 +200,7 @@ BIJECTIONS: dict[str, Case] = {
     ),
     "ActNorm per entry": Case(flows.ActNorm(per="entry"), (3, (2, 2, 2))),
     "InvertibleLinear dense": Case(flows.InvertibleLinear(dense=True), (3, (2, 2, 2))),
+    "InvertibleLinear in groups": Case(flows.InvertibleLinear(dense=True, groups=2), (4, (2, 2, 6))),
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3), (4, 2, 1)), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "Stripes of rows": Case(flows.Stripes(axis=0), ((2, 3, 1), (4, 2, 2)), volume_preserving=True),
@@ -267,6 +269,9 @@ box = flows.Uniform(-1.0125, 2.0025)  # whose faces lie midway between the point
 
 DISTRIBUTIONS: dict[str, DistributionCase] = {
     "Flow": DistributionCase(flows.Flow(gentle), conditional=True),
+    "EmbeddedContext": DistributionCase(
+        flows.EmbeddedContext(flows.Normal(conditioner=network), flows.MLP(4), 3), (2,), needs_context=True
+    ),
     "Flow of a flow": DistributionCase(
         flows.Flow(gentle, flows.Flow(flows.ActNorm(), flows.Normal(trainable=True))), conditional=True
     ),

@@ -53,7 +53,7 @@ def FixedInvertibleLinear():
 
 
 @bijection
-def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
+def InvertibleLinear(init: str = "orthogonal", dense: bool = False, groups: int = 1):
     """A trained matrix, in LU form: y = x W, log|det J| = places * sum(log|s|).
 
     W = P L (U + diag(s)) with P a fixed permutation, L unit lower triangular, U strictly upper triangular; it is stored in
@@ -63,17 +63,18 @@ def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
         init: "orthogonal", a random orthogonal matrix, or "identity".
         dense: train the entries of W themselves, with log|det J| = places * log|det W|. Nothing keeps such a W from becoming
             singular.
+        groups: of a dense W, the number of blocks of channels, one after the other, each with its own matrix.
 
     Params:
         lower, upper: (channels (channels - 1) / 2,), the strict triangles row by row; log_s: (channels,).
         fixed: ranks: (channels,), the permutation as floats; sign: (channels,), the signs of s.
-        If dense, weight: (channels, channels).
+        If dense, weight: (channels, channels); with groups (groups, channels / groups, channels / groups).
 
     Cost:
         Direct: O(d^2), and a product in O(d^3) for a batch. Inverse: O(d^2), and an inverse in O(d^3) for a batch.
 
     Errors:
-        FlowsError: an unknown init.
+        FlowsError: an unknown init; groups that do not divide the channels, or of a W that is not dense.
 
     Source:
         Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039,
@@ -89,9 +90,14 @@ def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
 
     if init not in ("orthogonal", "identity"):
         raise FlowsError(f"InvertibleLinear: init is {init!r:.60}; expected 'orthogonal' or 'identity'")
+    if positive_int(groups, "InvertibleLinear: groups") > 1 and not dense:
+        raise FlowsError(f"InvertibleLinear: groups is {groups} of a W in LU form; give dense=True, or leave groups out")
 
     def init_fun(rng, shape):
-        start = jax.random.orthogonal(rng, shape[-1]) if init == "orthogonal" else jnp.eye(shape[-1])
+        if shape[-1] % groups:
+            raise FlowsError(f"InvertibleLinear: groups is {groups}, and there are {shape[-1]} channels; expected a divisor")
+        side, several = shape[-1] // groups, (groups,) * (groups > 1)
+        start = jax.random.orthogonal(rng, side, several) if init == "orthogonal" else jnp.tile(jnp.eye(side), (*several, 1, 1))
         if dense:
             return {"weight": start}, dense_direct, dense_inverse
         packed, _, order = jax.lax.linalg.lu(start)
@@ -116,17 +122,25 @@ def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
         return product(y, inverse[:, back])
 
     def dense_direct(params, x):
-        log_det = jnp.linalg.slogdet(params["weight"])[1] * size(x.shape[:-1])
-        return product(x, params["weight"]), log_det
+        log_det = jnp.linalg.slogdet(params["weight"])[1].sum() * size(x.shape[:-1])
+        return by_group(x, params["weight"]), log_det
 
     def dense_inverse(params, y):
-        return product(y, jnp.linalg.inv(params["weight"]))
+        return by_group(y, jnp.linalg.inv(params["weight"]))
 
     def triangles(params) -> tuple[Array, Array]:
         s = params["fixed"]["sign"] * jnp.exp(params["log_s"])
         return triangle(params["lower"], jnp.ones_like(s), lower=True), triangle(params["upper"], s, lower=False)
 
     return init_fun
+
+
+def by_group(x: Array, weight: Array) -> Array:
+    """x W; with a W for each group of channels, (groups, channels, channels), each group by its W."""
+    if weight.ndim == 2:
+        return product(x, weight)
+    blocks = x.reshape(size(x.shape[:-1]), len(weight), -1)
+    return jnp.einsum("ngi,gij->ngj", blocks, weight, precision=HIGHEST).reshape(x.shape)
 
 
 def places(n: int, lower: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -2,31 +2,34 @@
 Family: Noise and augmentation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from flows.bijections.learned_noise import learned, within_cell
 from flows.core import (
     BijectionAuthor,
     Composite,
+    DistributionLike,
     FlowsError,
     Region,
     Rounding,
     Shape,
     Support,
     Traits,
+    Value,
     along,
     bijection,
-    next_float,
     numbers,
     positive,
     positive_int,
+    traits_by,
 )
 
 
-def _support(step: float | Sequence[float], levels: int | None) -> Support:
+def _support(step: float | Sequence[float], levels: int | None, noise: Any) -> Support:
     steps = numbers(step, "Dequantize: step")
     leaves = tuple(np.flatnonzero(steps == 0).tolist()) if steps.ndim == 1 else ()
     if levels is None:
@@ -45,9 +48,13 @@ def _support(step: float | Sequence[float], levels: int | None) -> Support:
     return Support(values, noisy, entrywise=True, leaves=leaves)
 
 
-@bijection(likelihood="lower bound", support=_support, traits=lambda step, levels: Traits(rounding=Rounding(step, levels)))
-def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
-    """Uniform noise as wide as the step to which values were rounded: y = x + step (u - 1/2), u uniform on [0, 1).
+def _traits(step: float | Sequence[float], levels: int | None, noise: Any) -> Traits:
+    return Traits(rounding=Rounding(step, levels, noise is not None))
+
+
+@bijection(likelihood="lower bound", support=_support, traits=_traits)
+def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None, noise: DistributionLike | None = None):
+    """Noise as wide as the step to which values were rounded: y = x + step (u - 1/2), u uniform on [0, 1), or learned.
 
     log|det J| = 0, and y is inside its cell, whatever its rounding (float16 is computed in float32 and rounded again). The mean
     of log p(y) over u is a lower bound on log(P(x) / prod(step)), where P(x) is the mass that p gives to the cell around x, in
@@ -55,23 +62,32 @@ def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
     without `rng` it is 1/2, and log p is the density at the recorded value, neither bound nor mass. The inverse rounds to the
     possible values, offset + k step: the layer is not a bijection, and has no exact density.
 
+    With `noise`, u is drawn from q(u | x), which trains with the model, and log|det J| = -log q(u | x): the bound becomes
+    tighter the nearer q is to how p spreads over the cell. The inverse has the log-det log q(u | x), u being what it rounds
+    away. `fit` then trains a single model: members and folds share such first layers.
+
     Args:
         step: the distance of neighbouring values, one for all columns (the last axis of the event) or one each; 0 for a
             continuous column.
         levels: the number of possible values, 0, step, 2 step, ..., such as 256 for pixels of images: samples have no other
             value, and points outside have no density. None where values have no bounds.
+        noise: q, a conditional distribution of the same event on (0, 1), such as `FlowPlusPlusNoise()` for images. Its context
+            are the recorded values: scaled to [-1, 1] with `levels`, else standardised. None for uniform noise.
 
     Params:
-        fixed: offset, (channels,), a value of each column: 0, or the least of `init_inputs`; with levels always 0.
+        fixed: offset, (channels,), a value of each column: 0, or the least of `init_inputs`; with levels always 0. With noise
+        also "noise", and without levels mean and std, (channels,), under fixed.
 
     Cost:
-        Direct: O(d). Inverse: O(d).
+        Direct: O(d). Inverse: O(d). With noise: a draw of it, with its density.
 
     Errors:
-        FlowsError: a step below 0 or not finite, or not one for each column; fewer than two levels.
+        FlowsError: a step below 0 or not finite, or not one for each column; fewer than two levels; noise that is not on (0, 1)
+            or takes no context, or a step of 0 next to it.
 
     Source:
-        Theis, van den Oord and Bethge, "A note on the evaluation of generative models", 2016, arXiv:1511.01844, section 3.1.
+        Theis, van den Oord and Bethge, "A note on the evaluation of generative models", 2016, arXiv:1511.01844, section 3.1;
+        learned noise: Ho, Chen, Srinivas, Duan and Abbeel, "Flow++", 2019, arXiv:1902.00275, section 3.1.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -94,10 +110,7 @@ def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
                 return x, jnp.zeros((), x.dtype)
             size = along(jnp.asarray(widths, x.dtype), x)
             y = x + size * (jax.random.uniform(rng, x.shape, x.dtype) - 0.5)
-            # At the ends of a cell, which may be ends of a box, a density may be infinite or 0.
-            at, noisy = lax.stop_gradient((x, y))
-            least, most = jnp.minimum(at, next_float(at - size / 2, 1.0)), jnp.maximum(at, next_float(at + size / 2, -1.0))
-            return y + (jnp.clip(noisy, least, most) - noisy), jnp.zeros((), x.dtype)
+            return within_cell(x, y, size), jnp.zeros((), x.dtype)
 
         def inverse_fun(params, y):
             size = along(jnp.asarray(widths, y.dtype), y)
@@ -112,7 +125,13 @@ def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
             offset = params["fixed"]["offset"]
         return {"fixed": {"offset": offset}}, direct_fun, inverse_fun
 
-    return init_fun
+    return init_fun if noise is None else learned(steps, levels, noise, init_fun)
+
+
+def trains_noise(model: Any) -> bool:
+    """Tell whether a model adds noise that trains to rounded values."""
+    roundings = [traits_by(value).rounding for value in (model, *model.values_within())] if isinstance(model, Value) else []
+    return any(rounding is not None and rounding.trains for rounding in roundings)
 
 
 @bijection(support=Support(moves_entries=True))

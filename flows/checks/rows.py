@@ -29,7 +29,6 @@ from flows.core import (
 from flows.diagnostics import enable_x64, nearest_rows, uniformity
 from flows.diagnostics.arrays import LEAST, chosen, unit_of
 from flows.diagnostics.rows import spline_bound
-from flows.distributions.standardized_context import standardized
 from flows.results.columns import columns_of
 
 DOUBLE = 1_000  # rows, at most, that are computed in float64 next to float32
@@ -221,7 +220,7 @@ def _noise(sample: Sample, x: np.ndarray, purpose: int) -> Iterator[Noise]:
         z, context = rows, cast(Any, contexts)
         for stage in way:
             if stage.kind == "context":
-                context = standardized(stage.params, context)
+                context = stage.part.embed(stage.params, context)
             elif stage.kind == "block":
                 z, context = stage.value.of(z), stage.value.context(z, context)
             else:
@@ -245,7 +244,7 @@ def beyond_splines(sample: Sample, places: np.ndarray) -> str:
     counted, number = list[str](), 0
     for stage in leading(model.init_fun, model.params, model.event, None if context is None else context.shape[1:])[:-1]:
         if stage.kind == "context":
-            context = standardized(stage.params, context)
+            context = stage.part.embed(stage.params, context)
             continue
         for layer, params in _layers(stage.value, stage.params):
             beyond = int((np.abs(flat(x)) > spline_bound(layer)).any(1).sum())

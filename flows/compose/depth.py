@@ -36,6 +36,7 @@ from flows.core import (
     precision,
     refuse_closures,
     repeated,
+    saves_products,
     size,
     split_key,
     stacked,
@@ -126,7 +127,7 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
                     y, log_det = run(layer_params, jnp.moveaxis(x, -1, 0), context, key, train)
                 return (jnp.moveaxis(y, 0, -1), total + log_det), None
 
-            body = jax.checkpoint(body, prevent_cse=False, policy=None if precision().remat else _saved)
+            body = jax.checkpoint(body, prevent_cse=False, policy=None if precision().remat else saves_products)
             start = varying((jnp.moveaxis(x, 0, -1), jnp.zeros(x.shape[0], x.dtype)), (x, params, context, keys))
             (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)
             return jnp.moveaxis(x, -1, 0), total
@@ -164,12 +165,6 @@ def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], An
         return jax.lax.scan(body, x, (keys, args.params))[1]
 
     return measured
-
-
-def _saved(primitive: Any, *operands: Any, **params: Any) -> bool:
-    """Tell which operations a loop keeps for its gradient: products with weights, and convolutions."""
-    products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    return primitive is jax.lax.conv_general_dilated_p or products(primitive, *operands, **params)
 
 
 @combinator(BijectionInit)

@@ -6,6 +6,8 @@ from flows.conditioners.adapters import FromEquinox as FromEquinox
 from flows.conditioners.adapters import FromLinen as FromLinen
 from flows.conditioners.adapters import FromNNX as FromNNX
 from flows.conditioners.adapters import FromStax as FromStax
+from flows.conditioners.attention import GatedConv as GatedConv
+from flows.conditioners.attention import attend as attend
 from flows.conditioners.base import conditioner as conditioner
 from flows.conditioners.conv_networks import ConvNet as ConvNet
 from flows.conditioners.conv_networks import Convolution as Convolution

@@ -155,9 +155,10 @@ class Images:
 
     A context of images becomes further channels of x; if its sides are k times as long, each block of k x k pixels does, so
     that the networks at every scale of a flow see all of it. The formula gets a context of vectors, (batch, context), or None.
+    Unless it `joins`, a context of images stays one, of the sides of x.
     """
 
-    def __init__(self, name: str, input_dim: Any, output_dim: Any, context_dim: Any, formula: Callable):
+    def __init__(self, name: str, input_dim: Any, output_dim: Any, context_dim: Any, formula: Callable, joins: bool = True):
         if not isinstance(input_dim, tuple) or len(input_dim) != 3:
             events = f"vectors of {input_dim}" if isinstance(input_dim, int) else f"events {input_dim}"
             raise FlowsError(f"{name}: the inputs are {events}, expected images (H, W, channels); MLP takes vectors")
@@ -171,9 +172,11 @@ class Images:
                 f"{name}: context_dim is {context_dim}, expected a vector, or {expected}, or of k times these sides; resize or "
                 "flatten it"
             )
-        self.name, self.event, self.context, self.formula = name, input_dim, context, formula
+        self.name, self.event, self.context, self.formula, self.joins = name, input_dim, context, formula, joins
         self.vector = context[0] if len(context) == 1 else 0  # the length of a context that is a vector
-        self.channels = input_dim[2] + (context[2] * self.block**2 if len(context) == 3 else 0)  # of x as the formula gets it
+        of_images = context[2] * self.block**2 if len(context) == 3 else 0
+        self.channels = input_dim[2] + of_images * joins  # of x as the formula gets it
+        self.of_context = self.vector or of_images * (not joins)  # channels, or numbers, of the context that it gets
 
     def formula_inputs(self, inputs: Array, context: Array | None) -> tuple[Array, Array | None]:
         """Return x and context of the formula, from inputs (*batch, *event) and a context (*batch, *context) or (*context)."""
@@ -188,7 +191,10 @@ class Images:
             expected = (*rows, *self.context) if self.context else "none"
             raise FlowsError(f"{self.name}: the context is {got}, expected {expected}, as context_dim says")
         context = jnp.broadcast_to(context, (*rows, *self.context)).reshape(x.shape[0], *self.context)
-        return (x, context) if self.vector else (jnp.concatenate([x, blocks_to_channels(context, self.block)], axis=-1), None)
+        if self.vector:
+            return x, context
+        images = blocks_to_channels(context, self.block)
+        return (jnp.concatenate([x, images], axis=-1), None) if self.joins else (x, images)
 
     def __call__(self, params: Any, inputs: Array, context: Array | None = None, **keywords: Any) -> Array:
         y = self.formula(params, *self.formula_inputs(inputs, context), **keywords)

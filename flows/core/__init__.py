@@ -107,6 +107,7 @@ from flows.core.numerics import next_float as next_float
 from flows.core.numerics import off_strides as off_strides
 from flows.core.numerics import precision as precision
 from flows.core.numerics import saturated as saturated
+from flows.core.numerics import saves_products as saves_products
 from flows.core.numerics import soft_clip as soft_clip
 from flows.core.numerics import soft_clip_inverse as soft_clip_inverse
 from flows.core.numerics import softplus as softplus

@@ -158,6 +158,12 @@ def current_iteration() -> Array | None:
     return None if body is None or body[1] != _tracing() else body[0]
 
 
+def saves_products(primitive: Any, *operands: Any, **params: Any) -> bool:
+    """Tell which operations a loop keeps for its gradient: products with weights, and convolutions."""
+    products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return primitive is lax.conv_general_dilated_p or products(primitive, *operands, **params)
+
+
 def unfused(x: Array) -> Array:
     """x; in the body of a loop on a CPU a separate array, which is computed before anything reads it.
 

@@ -126,7 +126,7 @@ class DistributionPart(Part):
     `joint_draw(rng, params, n, dtype, context) -> (samples, log_pdf)` exists where one pass makes both. `region` is where its
     points live, as far as it is declared. `path(params, x, context, rng) -> (x_1, velocity, draw)` is as in a bijection, and
     draw(key) makes as many draws x_0 of the base. `cdf()` exists for one column, and returns its distribution function, or
-    None where it is not known.
+    None where it is not known. `embed(params, context)` is the context as the distribution within it sees it.
     """
 
     log_pdf: Callable
@@ -135,6 +135,7 @@ class DistributionPart(Part):
     region: Region | None = None
     path: Callable | None = None
     cdf: Callable[[], Cdf | None] | None = None
+    embed: Callable[[Params, Array], Array] | None = None
 
     def draw(self, rng: Array, params: Params, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
         """Samples with their log-density."""

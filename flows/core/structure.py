@@ -61,6 +61,7 @@ class Composite(NamedTuple):
         keywords: keywords of init that it names whatever its layers name.
         order: how the layers are related, one of `ORDERS`.
         pieces: the same values with their places; by default the params are a tuple with an entry for each layer.
+        features: the shape of the context that they see, if it is not the context of the whole.
     """
 
     part: Callable[[Shape, Shape | None], Any]
@@ -68,6 +69,7 @@ class Composite(NamedTuple):
     keywords: frozenset[str] = frozenset()
     order: str = "opaque"
     pieces: tuple[Piece, ...] = ()
+    features: Shape | None = None
 
 
 class Structure(NamedTuple):
@@ -236,11 +238,10 @@ class Stage(NamedTuple):
     """Step on the path of points from data to noise.
 
     Attributes:
-        kind: "bijection"; "context", where a context is standardised for all behind it; "component" of a mixture; "block" of
-            features; or "base", which comes last and may be a mixture, or blocks, without a bijection in them.
-        value: the constructor's value, or a plain closure; for a block its `Block`; for a context None.
-        params: its params, or, for a context, what standardises it; None for a model without params.
-        at: the path to them in the params of the model, or of the component or block that the stage is in.
+        kind: "bijection"; "context", where the context changes for all behind it, by `embed` of its part; "component" of a
+            mixture; "block" of features; or "base", which comes last and may be a mixture, or blocks, without a bijection.
+        value, params, at: the constructor's value, a plain closure or a `Block`; its params, or None; and their path in the
+            params of the model, or of the component or block that the stage is in.
         event, context: the shapes of its input and of its context; None where they are not known.
     """
 
@@ -250,6 +251,10 @@ class Stage(NamedTuple):
     at: tuple[Any, ...]
     event: Any
     context: Any
+
+    @property
+    def part(self) -> Any:
+        return (bijection_part if self.kind == "bijection" else distribution_part)(self.value, self.event, self.context)
 
 
 def joined_context(numbers: Sequence[Any], context: Any, xp: Any = jnp) -> Any:
@@ -302,11 +307,10 @@ def leading(
         if kind == "base" or (kind == "context" and not opening):
             return [*stages, Stage("base", value, params, at, event, context)]
         first, base = pieces[0], pieces[-1]
-        bijection, key = (first.value, first.params_at) if kind == "bijection" else (None, ("fixed",))
-        known = None if params is None else params_in(params, key)
-        stages.append(Stage(kind, bijection, known, (*at, *key), event, context))
-        if bijection is not None and event is not None:
-            event = bijection_part(bijection, event, context).output
+        step, key = (first.value, first.params_at) if kind == "bijection" else (value, ())
+        stages.append(Stage(kind, step, None if params is None else params_in(params, key), (*at, *key), event, context))
+        event = bijection_part(step, event, context).output if kind == "bijection" and event is not None else event
+        context = value.inner.features or context if kind == "context" and context is not None else context
         value, at = base.value, (*at, *base.params_at)
         params = None if params is None else params_in(params, base.params_at)
 

@@ -112,10 +112,12 @@ SPHERE = Region(-1.0, 1.0, sphere=1)  # the event is one unit vector
 
 
 class Rounding(NamedTuple):
-    """Rounded values, to which a layer adds noise: their step, for all columns or for each, and their number."""
+    """Rounded values, to which a layer adds noise: their step, for all columns or for each, their number, and whether the
+    noise trains."""
 
     step: float | Sequence[float]
     levels: int | None
+    trains: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from flows.core import (
     structure_of,
 )
 from flows.core import chain as layers_in
-from flows.distributions.standardized_context import standardized
 from flows.transformers.base import Transformer
 
 TOLERANCE = 1e-3  # of a round trip, in standard deviations of a column, and of log-dets, in nats
@@ -96,7 +95,7 @@ def verify_rows(
     worst = [0.0, 0.0]
     for *way, _ in stages(init_fun, params, event, shape):
         chain = [stage for stage in way if stage.kind != "component"]
-        bound = min((spline_bound(stage.value) for stage in chain), default=float("inf"))  # of this component alone
+        bound = min(map(_bound_of, chain), default=float("inf"))  # of this component alone
         trips, log_dets, places = _errors(chain, rows, context)
         bad = ~(np.isfinite(trips) & np.isfinite(log_dets))
         note(bad, trips, "the model, or its inverse, is not finite there")
@@ -124,10 +123,8 @@ def _errors(chain: list[Stage], rows: Array, context: Any) -> tuple[np.ndarray, 
 
 
 def _program(chain: Sequence[Stage]) -> Callable:
-    parts = [
-        bijection_part(stage.value, stage.event, stage.context) if stage.kind == "bijection" else stage.value for stage in chain
-    ]  # a block is a part already, and a stage that standardises a context has none
-    with_splines = next((i for i, stage in enumerate(chain) if spline_bound(stage.value) < float("inf")), None)
+    parts = [stage.value if stage.kind == "block" else stage.part for stage in chain]  # a block is a part already
+    with_splines = next((i for i, stage in enumerate(chain) if _bound_of(stage) < float("inf")), None)
     before, ahead = None, tuple[Piece, ...]()  # the layers before the splines in the same stage, as one part
     if with_splines is not None:
         stage = chain[with_splines]
@@ -142,8 +139,8 @@ def _program(chain: Sequence[Stage]) -> Callable:
         y, places, steps = x, jnp.zeros_like(x), list[tuple]()
         log_det = back_log_det = jnp.zeros(x.shape[0], x.dtype)
         for i, (part, stage_params) in enumerate(zip(parts, params, strict=True)):
-            if part is None:
-                context = standardized(stage_params, context)
+            if chain[i].kind == "context":
+                context = part.embed(stage_params, context)
                 continue
             if isinstance(part, Block):
                 steps.append((part, y, None))
@@ -164,8 +161,11 @@ def _program(chain: Sequence[Stage]) -> Callable:
             back_log_det = back_log_det + slope
         return y, log_det, back_log_det, places
 
-    bijection_parts = [part for part in parts if part is not None and not isinstance(part, Block)]
-    return jax.jit(run) if all(part.compiled for part in bijection_parts) else run
+    return jax.jit(run) if all(part.compiled for part in parts if not isinstance(part, Block)) else run
+
+
+def _bound_of(stage: Stage) -> float:
+    return float("inf") if stage.kind == "context" else spline_bound(stage.value)
 
 
 def _spread(chain: list[Stage], x: np.ndarray) -> Any:

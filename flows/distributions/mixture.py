@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.bijections.noise import trains_noise
 from flows.core import (
     COLUMN,
     Array,
@@ -108,6 +109,11 @@ def Mixture(
             raise FlowsError(
                 f"Mixture: {component!r:.80} needs rng for its noise, but a component gets no rng and an exact log-det. "
                 "Put Dequantize before the mixture: Flow(Dequantize(), Mixture(...))"
+            )
+        if trains_noise(component):
+            raise FlowsError(
+                f"Mixture: the noise of Dequantize in {component!r:.80} trains, and is of the data, not of a component. Put it "
+                "before the mixture: Flow(Dequantize(noise=...), Mixture(...)), or leave noise= out, for uniform noise"
             )
     copies = num_components is not None
     count = positive_int(num_components, "Mixture: num_components", most=10_000) if copies else len(components)

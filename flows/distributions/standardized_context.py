@@ -82,40 +82,7 @@ def StandardizedContext(distribution: DistributionLike):
                 params = part.init(key, args._replace(params=old and old["distribution"], init_context=rows))
             return {"distribution": params, "fixed": fixed}
 
-        def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
-            with place:
-                return part.log_pdf(params["distribution"], x, standardized(params["fixed"], context), rng, train)
-
-        def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
-            with place:
-                return part.sample(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
-
-        def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
-            with place:
-                return part.draw(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
-
-        def cdf() -> Cdf | None:
-            raw = None if part.cdf is None else part.cdf()
-            if raw is None:
-                return None
-            return Cdf(on_raw(raw.tail), on_raw(raw.point), raw.support, raw.known and on_raw(raw.known))
-
-        def on_raw(function: Callable) -> Callable:
-            return lambda params, x, context, *others: function(
-                params["distribution"], x, standardized(params["fixed"], context), *others
-            )
-
-        return replace(
-            part,
-            name="StandardizedContext",
-            init=init,
-            log_pdf=log_pdf,
-            sample=sample,
-            joint_draw=joint_draw,
-            path=part.path and on_raw(part.path),
-            cdf=None if part.cdf is None else cdf,
-            keywords=part.keywords | OWN_KEYWORDS,
-        )
+        return given_mapped(part, "StandardizedContext", place, init, by_scale, context)
 
     pieces = (Piece(distribution, ("distribution",), "distribution"),)
     return Composite(compose, (distribution,), OWN_KEYWORDS, order="context", pieces=pieces)
@@ -123,3 +90,61 @@ def StandardizedContext(distribution: DistributionLike):
 
 def standardized(fixed: dict[str, Array], context: Array) -> Array:
     return (context - along(fixed["mean"], context)) / along(fixed["std"], context)
+
+
+def by_scale(params: Any, context: Array, rng: Any = None, train: bool = False) -> Array:
+    return standardized(params["fixed"], context)
+
+
+def given_mapped(
+    part: DistributionPart,
+    name: str,
+    place: Place,
+    init: Callable,
+    mapped: Callable,
+    context: Shape,
+    names: frozenset[str] = frozenset(),
+    **fields: Any,
+) -> DistributionPart:
+    """The part of a distribution, within params["distribution"], that sees `mapped(params, context, rng, train)`, of which
+    rng and train are among `names` if it takes them."""
+
+    def within(function: Callable) -> Callable:
+        def call(params: Any, x: Any, context: Any, *others: Any) -> Any:
+            with place:
+                return function(params["distribution"], x, mapped(params, context), *others)
+
+        return call
+
+    def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
+        keys = jax.random.split(rng) if rng is not None and "rng" in names else (None, rng)
+        with place:
+            return part.log_pdf(params["distribution"], x, mapped(params, context, keys[0], train), keys[1], train)
+
+    def drawn(draw: Callable) -> Callable:
+        def call(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Any:
+            with place:
+                return draw(rng, params["distribution"], n, dtype, mapped(params, context))
+
+        return call
+
+    def cdf() -> Cdf | None:
+        known = None if part.cdf is None else part.cdf()
+        if known is None:
+            return None
+        return Cdf(within(known.tail), within(known.point), known.support, known.known and within(known.known))
+
+    return replace(
+        part,
+        name=name,
+        init=init,
+        context=context,
+        log_pdf=log_pdf,
+        sample=drawn(part.sample),
+        joint_draw=drawn(part.draw),
+        path=part.path and within(part.path),
+        cdf=None if part.cdf is None else cdf,
+        embed=mapped,
+        keywords=part.keywords | OWN_KEYWORDS | names,
+        **fields,
+    )

@@ -30,7 +30,6 @@ from flows.core import (
     leading,
     structure_of,
 )
-from flows.distributions.standardized_context import standardized
 from flows.interop import needs
 from flows.interop.models import as_rows, model_of_result
 from flows.results.columns import Inputs
@@ -221,7 +220,7 @@ def _functions(fitted: FitResult, event: Shape, context: Array | None) -> tuple[
             direct, inverse = (partial(function, stage.params, **keywords) for function in functions_of(part, stage.params))
             stages.append((direct, inverse))
         elif context is not None:
-            context = standardized(stage.params, context)
+            context = stage.part.embed(stage.params, context[None])[0]
     if not stages or has_bijection(base.value):
         structure = structure_of(base.value)
         kind = "a mixture" if structure.of_components else "several blocks" if structure.of_blocks else "not a flow"

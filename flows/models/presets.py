@@ -14,12 +14,14 @@ from flows.core import BijectionInit, DistributionInit, FlowsError, Shape
 from flows.distributions.flow import Flow
 from flows.distributions.location_scale import Logistic
 from flows.distributions.normal import Normal
+from flows.models.flow_plus_plus import FlowPlusPlus, FlowPlusPlusNoise
 from flows.models.images import GlowImage, NICEImage, NSFImage, RealNVPImage
 
 GLOW = "Kingma and Dhariwal, 2018, arXiv:1807.03039, and its code"
 NSF = "Durkan, Bekasov, Murray and Papamakarios, 2019, arXiv:1906.04032, and its code"
 REALNVP = "Dinh, Sohl-Dickstein and Bengio, 2017, arXiv:1605.08803, and its code"
 NICE = "Dinh, Krueger and Bengio, 2014, arXiv:1410.8516"
+FLOW_PLUS_PLUS = "Ho, Chen, Srinivas, Duan and Abbeel, 2019, arXiv:1902.00275, and its code"
 CIFAR, IMAGENET = 50_000, 1_281_149  # images to train on
 HELD_OUT = 0.01  # of these, to choose the epoch by
 WARM_UP = 10 * 98  # iterations of Glow: ten of what its code calls an epoch, 50,000 images by 512, of any data
@@ -28,10 +30,11 @@ WARM_UP = 10 * 98  # iterations of Glow: ten of what its code calls an epoch, 50
 class Preset(NamedTuple):
     """A published model, and the settings of `flows.fit(0, preset.distribution, images, **preset.fit)`.
 
-    What differs from the sources: a hundredth of the images is held out; Glow and RealNVP name no end, and have one here. Glow
-    is without the learned scale of its last noise and the channel that marks edges; RealNVP has log-scales within 2, and
-    normalises the channel of the mask like the others; NICE for CIFAR-10 is without whitening. Models called "5bit" are of
-    whole numbers 0 .. 31: give them `images // 8`.
+    What differs from the sources: a hundredth of the images is held out; Glow, RealNVP and Flow++ name no end, and have one
+    here. Flow++ is without weight norm, and for ImageNet has matrices in front of its couplings. Glow is without the learned
+    scale of its last noise and the channel that marks edges. RealNVP has log-scales within 2, and normalises the channel of the
+    mask like the others. NICE for CIFAR-10 is without whitening. Models called "5bit" are of whole numbers 0 .. 31: give them
+    `images // 8`.
 
     Attributes:
         distribution: a constructor's value, of whole numbers 0 .. levels - 1.
@@ -95,7 +98,30 @@ def _nice(event: Shape, hidden: tuple[int, ...], low: float, width: float) -> Pr
     return Preset(model, event, _trained(optax.adam(1e-3, b1=0.9, b2=0.99, eps=1e-4), 200, 1_500), NICE)
 
 
+def _flow_plus_plus(batch: int, epochs: int, rate: Any, ema: float, noise: tuple, **settings: Any) -> Preset:
+    """Blocks and couplings of the noise, and the settings of the model."""
+    blocks, layers = noise
+    learned = FlowPlusPlusNoise(settings["width"], blocks, layers=layers)
+    scale = 0.9 / 256
+    pixels = Dequantize(1.0, levels=256, noise=learned), FixedAffine(scale, 0.05 + scale / 2), Logit(False)
+    fit = _trained(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)), batch, epochs, ema)
+    return Preset(Flow(Serial(*pixels, FlowPlusPlus(**settings))), (32, 32, 3), fit, FLOW_PLUS_PLUS)
+
+
 PRESETS: dict[str, Callable[[], Preset]] = {
+    "flow++-cifar10": lambda: _flow_plus_plus(
+        64, 1_000, optax.linear_schedule(0.0, 3e-4, 2_000), 0.999, (2, 4), width=96, blocks=10, dropout=0.2
+    ),
+    "flow++-imagenet32": lambda: _flow_plus_plus(
+        32,
+        100,
+        optax.linear_schedule(1e-3, 3e-4, 100 * IMAGENET // 32),
+        0.999222,
+        (8, 8),
+        width=128,
+        blocks=20,
+        dropout=0.0,
+    ),
     "glow-cifar10": lambda: _glow(32, 3, 32),
     "glow-cifar10-additive": lambda: _glow(32, 3, 32, additive=True),
     "glow-cifar10-5bit": lambda: _glow(32, 3, 32, colours=32),

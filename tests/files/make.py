@@ -61,9 +61,14 @@ def further() -> dict[str, Written]:
         "convolution": (flows.Coupling(flows.conditioners.Convolution(last_scale=0.3)), (2, 2, 2)),
         "pair": (flows.Coupling(flows.conditioners.Pair(network, network), mask=(True, False, True)), 3),
         "skips": (flows.Coupling(flows.conditioners.ConvSkip(3, 1, 0.3), t.Inverse(t.Affine(scale="learned"))), (2, 2, 2)),
+        "attention": (flows.Coupling(flows.conditioners.GatedConv(4, 1, 2)), (2, 2, 2)),
     }
     found = {name: Written(layer, event, 0, 0.2, Case(layer)) for name, (layer, event) in layers.items()}
     found["dequantized"] = Written(flows.Flow(flows.Serial(flows.Dequantize(0.01), flows.ActNorm())), 2, 0, 0.2)
+    noise = flows.FlowPlusPlusNoise(4, 1, 2, 2, layers=2, channels=4)
+    found["learned noise"] = Written(
+        flows.Flow(flows.Serial(flows.Dequantize(0.01, noise=noise), flows.Scale())), (2, 2, 1), 0, 0.1
+    )
     for name in ("MAF", "NSF", "RealNVP", "BNAF"):
         found[f"{name} of a context"] = Written(flows.Flow(MODELS[name], flows.StudentT(5.0)), 3, FEATURES_OF_CONTEXT, 0.2)
     return found

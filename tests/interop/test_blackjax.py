@@ -21,7 +21,8 @@ NET = flows.MLP(4)
 COUPLING = flows.Flow(flows.Serial(flows.Whiten(), flows.Coupling(NET), flows.Reverse()), flows.Flow(flows.ActNorm()))
 BOX = flows.Unconstrain((0.0, -math.inf, -1.0), (math.inf, math.inf, 1.0))
 POSITIVE = flows.Flow(BOX, flows.Flow(flows.IAF(1, hidden=(4,))))
-GIVEN = flows.Flow(flows.Standardize(), flows.StandardizedContext(flows.Flow(flows.Coupling(NET))))
+EMBEDDED = flows.EmbeddedContext(flows.Flow(flows.Coupling(NET)), NET, 2)
+GIVEN = flows.Flow(flows.Standardize(), flows.StandardizedContext(EMBEDDED))
 SPLINES = flows.Flow(flows.Coupling(NET, transformer=flows.transformers.RationalQuadratic(num_bins=3)))
 FLOWS = {"coupling": (COUPLING, 0), "bounds": (POSITIVE, 0), "context": (GIVEN, 2), "splines": (SPLINES, 0)}
 NAMED = {"mean": (), "weights": (2,)}

@@ -73,7 +73,13 @@ def nice_of(*hidden):
 
 # The ends of pixels, the layers behind them with all their arguments, rows a step, epochs.
 CENTRED, SIGNED, POSITIVE, WITHIN = (-0.5, 0.5), (-1.0, 1.0), (0.0, 1.0), (0.05, 0.95)
+LEARNED = {
+    "flow++-cifar10": flows.FlowPlusPlusNoise(96, 2, 32, 4, 4, 32),
+    "flow++-imagenet32": flows.FlowPlusPlusNoise(128, 8, 32, 4, 8, 32),
+}
 SETTINGS = {
+    "flow++-cifar10": (WITHIN, (flows.Logit(False), flows.FlowPlusPlus(96, 10, 32, 4, (4, 2, 3), 0.2, None)), 64, 1_000),
+    "flow++-imagenet32": (WITHIN, (flows.Logit(False), flows.FlowPlusPlus(128, 20, 32, 4, (4, 2, 3), 0.0, None)), 32, 100),
     "glow-cifar10": (CENTRED, (glow_of(32, 3),), 512, 1_000),
     "glow-cifar10-additive": (CENTRED, (glow_of(32, 3, True),), 512, 1_000),
     "glow-cifar10-5bit": (CENTRED, (glow_of(32, 3),), 512, 1_000),
@@ -104,11 +110,11 @@ def test_presets_have_the_published_settings(name):
     noise, scaled, *rest = own.distribution.arguments["bijection"].arguments["layers"]
     levels = 32 if "5bit" in name else 256
     width = (high - low) / levels
-    assert noise == flows.Dequantize(1.0, levels=levels) and scaled.constructor is flows.FixedAffine
+    assert noise == flows.Dequantize(1.0, levels, LEARNED.get(name)) and scaled.constructor is flows.FixedAffine
     assert tuple(scaled.arguments.values()) == pytest.approx((width, low + width / 2), rel=1e-9)
     assert tuple(rest) == layers
     assert own.distribution.arguments["prior"] == (flows.Logistic() if name.startswith("nice") else flows.Normal())
-    average = 1 - 1 / 98 if name.startswith("glow") else None
+    average = {"flow++-cifar10": 0.999, "flow++-imagenet32": 0.999222}.get(name, 1 - 1 / 98 if "glow" in name else None)
     settings = {"standardize": False, "folds": 1, "validation": 0.01, "ema": average, "patience": epochs}
     settings |= {"batch_size": batch_size, "max_epochs": epochs, "optimizer": own.fit["optimizer"]}
     assert own.fit == settings
@@ -117,6 +123,8 @@ def test_presets_have_the_published_settings(name):
 # The rates at some steps; what is left of the last after 20 gradients of 0, which tells the averages; the largest gradient.
 COSINE = {0: 5e-4, 50_000: 4.26777e-4, 100_000: 2.5e-4, 150_000: 7.3223e-5, 200_000: 0.0}
 OPTIMIZERS = {
+    "flow++-cifar10": ({0: 0.0, 1_000: 1.5e-4, 2_000: 3e-4, 5_000: 3e-4}, 0.1228, 1.0),
+    "flow++-imagenet32": ({0: 1e-3, 5_000: 9.991258e-4}, 0.1228, 1.0),
     "glow": ({0: 0.0, 98: 1e-4, 490: 5e-4, 980: 1e-3, 5_000: 1e-3}, 0.14925, np.inf),
     "nice": ({0: 9.999e-4, 5_000: 9.999e-4}, 0.13443, np.inf),  # by 1e-3 / (1 + 1e-4)
     "nsf": (COSINE, None, np.inf),
@@ -127,7 +135,7 @@ OPTIMIZERS = {
 @pytest.mark.usefixtures("relaxed")
 @pytest.mark.parametrize("name", PRESETS)
 def test_optimizers_of_presets_are_the_published_ones(name):
-    rates, left, clip = OPTIMIZERS[name.split("-")[0]]
+    rates, left, clip = OPTIMIZERS[name if name in OPTIMIZERS else name.split("-")[0]]
     if name.startswith("nsf") and "5bit" in name:
         rates = {step // 2: rate for step, rate in rates.items()}
     optimizer, zero, steps = preset(name).fit["optimizer"], jnp.zeros(()), [*rates]
@@ -158,7 +166,7 @@ def test_the_penalty_of_realnvp_is_of_norms_and_learned_scales():
 
 
 def test_presets_that_are_unknown_are_refused():
-    assert "expected one of glow-cifar10" in error_of(lambda: preset("glow"))
+    assert "expected one of flow++-cifar10" in error_of(lambda: preset("glow"))
 
 
 def test_sides_have_to_be_divided():

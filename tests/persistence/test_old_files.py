@@ -28,6 +28,7 @@ FILES = [
 WRITTEN = {
     "format_7": (110, "45a9564f0c7ca428facd406f4126551b411a997963f1fdb780c76ed40a10072b"),
     "format_7_any_subset": (3, "9b940a440aa3bd6ab6515016d3581c69bc56ce88d09e071a9aeaf6944b174b59"),
+    "format_7_attention": (4, "2f04e4575820af2e25f7e890beb5d744efe3a940677a0c614bab483468e131b6"),
     "format_7_chain_rule": (1, "1fad7bf32d971e393ad99f6b7afc85fff75cde4b69ceb60472cd160adbcc393e"),
     "format_7_codes": (1, "7a7a9f561c9d2b2d34b6f1891fa29955daa9dc289133ce9a10aa1536fae03bfc"),
     "format_7_networks": (3, "d57ed4b85817e086c5278ac4f4c74c0093857e850602653a02a3b4526053b860"),

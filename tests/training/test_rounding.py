@@ -121,7 +121,7 @@ def test_spikes_are_values_that_repeat_as_their_neighbours_do_not():
         ("whole numbers with tenths between them", schooling, True),
         ("whole numbers with others between them", np.where(mostly, whole, smooth), True),
         ("prices that end in 9", 10 * whole - rng.binomial(9, 0.01, 2000), True),
-        ("fewer of them", np.where(np.arange(2000) < 1200, whole, smooth), False),
+        ("fewer of them", np.where(np.arange(2000) < 800, whole, smooth), False),
         ("whole numbers", whole, False),
         ("tenths", np.round(smooth, 1), False),
         ("no value repeats", smooth, False),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from flows.bijections.noise import Dequantize
+from flows.bijections.noise import Dequantize, trains_noise
 from flows.core import OFF_SPHERE, Array, FlowsError, Given, Region, refuse_closures, warn_user
 from flows.training.data.copies import COARSE, MOST_COMBINED, check_copies, check_dependence
 from flows.training.data.gaussian import Scale, check_spread, moments
@@ -88,6 +88,7 @@ def check_candidate(view: ModelView, split: Split, columns: ColumnFacts, options
     """Check one of several models, for rows that were checked without a model."""
     check_points(view, split)
     check_noise_once(view, split.train.labels, columns.ends, columns.steps)
+    refuse_trained_noise(view, folds)
     if folds > 1:
         one = "(give rows as validation= for one model)"
         refuse_closures(view.rest_part, f"{folds} models of folds are to be trained as one {one}")
@@ -98,11 +99,14 @@ def check_candidate(view: ModelView, split: Split, columns: ColumnFacts, options
 
 def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int:
     """Return the number of folds: by default 1, but several where few rows train a flow of more numbers than rows."""
+    refuse_trained_noise(view, max(options.folds or 1, options.members or 1))
     if options.folds is not None or options.validation is not None or split.stream is not None:
         return options.folds or 1
     rows = len(split.numbers())
     few = 2 * FOLDS <= rows < FEW and split.suits_folds(FOLDS, options)
     if not few or not has_flow(view.rest) or view.rest.likelihood == "lower bound":
+        return 1
+    if trains_noise(view.init_fun):
         return 1
     part = view.rest_part
     if closures := part.closures:
@@ -112,6 +116,15 @@ def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int
         )
         return 1
     return FOLDS if num_trained(jax.eval_shape(lambda: part.init(key, Given()))) > rows else 1
+
+
+def refuse_trained_noise(view: ModelView, models: int) -> None:
+    """Refuse several models of which each would train the noise of the first layers, which they have in common."""
+    if models > 1 and trains_noise(view.init_fun):
+        raise FlowsError(
+            f"fit: {models} models were asked for, members or folds, which would share the noise of Dequantize, which trains; "
+            "fit them one by one, with folds=1, or leave noise= out, for uniform noise"
+        )
 
 
 class Shared(NamedTuple):
@@ -253,8 +266,8 @@ def clustered(data: Examined) -> None:
         return
     pieces = {j: _clusters(data.few[:, j]) for j in data.table_columns if data.free[j]}
     data.warn(
-        "clusters that are narrow next to the room between them: * of data. A flow makes bridges between them, and some of its "
-        "samples lie on these; give it a mixture as its base, Flow(NSF(), GMM(num_components=3)), and compare by flows.select",
+        "clusters that are narrow next to the room between them: * of data. A flow draws some of its samples there (see "
+        "docs/guide/topology.md): give it a mixture as base, Flow(NSF(), GMM(num_components=3)), and compare by flows.select",
         {j: f"({number} of them)" for j, number in pieces.items() if number},
         between=", ",
     )

@@ -124,7 +124,7 @@ def check_noise_once(view: ModelView, labels: Sequence[str], ends: Region | None
                 f"fit: dequantize= adds noise to {what}, and so does {layer!r:.60} of the model: expected it once. "
                 "Leave dequantize= out: the model dequantises itself"
             )
-        step, levels = traits_by(layer).rounding or (0.0, None)
+        step, levels, _ = traits_by(layer).rounding or (0.0, None, False)
         support = "(low, high), the least and the largest recorded value"
         if levels is not None and not isinstance(step, Sequence):
             support = f"(0, {(levels - 1) * step:g})"
