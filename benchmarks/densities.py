@@ -4,7 +4,7 @@ whose standard error is below 0.001. Of those with several modes the share of th
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -193,6 +193,27 @@ def wells(d: int, count: int) -> Target:
     return Target(log_density, d, 0.0, which, tuple(masses))
 
 
+def many_well(d: int) -> Target:
+    """Pairs of columns of density exp(-x1^4 + 6 x1^2 + x1 / 2 - x2^2 / 2), 2^(d / 2) modes [Noe et al., 2019]."""
+
+    def log_density(x):
+        first, second = x[:, ::2], x[:, 1::2]
+        return (-(first**4) + 6 * first**2 + 0.5 * first - 0.5 * second**2).sum(1)
+
+    def mass(low, high):
+        return integrate.quad(lambda x: math.exp(-(x**4) + 6 * x**2 + 0.5 * x), low, high)[0]
+
+    left, right = mass(-6, 0), mass(0, 6)
+    z = (left + right) * math.sqrt(2 * math.pi)
+    return Target(
+        log_density,
+        d,
+        d / 2 * math.log(z),
+        lambda x: (x[:, 0] > 0).astype(int),
+        (left / (left + right), right / (left + right)),
+    )
+
+
 def ring() -> Target:
     """A distance from 0 ~ N(3, 0.3), at all angles alike."""
     log_z = math.log(2 * math.pi * integrate.quad(lambda r: r * math.exp(-0.5 * ((r - 3) / 0.3) ** 2), 0, 6, points=[3.0])[0])
@@ -210,6 +231,8 @@ TARGETS = {
     "two wells in 5": lambda: wells(5, 2),
     "four wells in 10": lambda: wells(10, 4),
     "ring": ring,
+    "many well, 8": partial(many_well, 8),
+    "many well, 32": partial(many_well, 32),
     "t": student_t,
 }
 known = cache(lambda name: TARGETS[name]())

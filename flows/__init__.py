@@ -16,6 +16,7 @@ from flows import conditionals as conditionals
 from flows import conditioners as conditioners
 from flows import datasets as datasets
 from flows import diagnostics as diagnostics
+from flows import mcmc as mcmc
 from flows import models as models
 from flows import objectives as objectives
 from flows import training as training
@@ -196,6 +197,7 @@ _ROOMS = (
     "conditioners",
     "datasets",
     "diagnostics",
+    "mcmc",
     "models",
     "objectives",
     "training",

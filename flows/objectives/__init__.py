@@ -11,12 +11,15 @@ A target is `log_density(x)`: of points (n, *event) it gives (n,), the logarithm
 not be known. If it names `context`, it is handed the context that the objective was given. Where p is 0 it is -inf.
 """
 
+from flows.objectives.annealing import alpha_divergence, annealed_importance_samples
 from flows.objectives.importance import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k
 from flows.objectives.losses import forward_kl, importance_weighted_bound, maximum_likelihood, reverse_kl
 from flows.objectives.matching import flow_matching
 
 __all__ = [
     "Estimate",
+    "alpha_divergence",
+    "annealed_importance_samples",
     "effective_sample_size",
     "flow_matching",
     "forward_kl",

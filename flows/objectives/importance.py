@@ -28,6 +28,22 @@ class Problem:
         self.names = named_by(log_density, ("context",))
         self.context = None if context is None else as_array(context, f"{name}: context")
 
+    def has_rows(self, n: int) -> bool:
+        """Return whether each of n draws has a row of the context."""
+        return self.context is not None and self.context.ndim > 1 and len(self.context) == n
+
+    def check_shared(self, n: int) -> None:
+        if self.has_rows(n):
+            raise FlowsError(
+                f"{self.name}: context has a row for each draw, but weights are normalised over the draws of one target; share "
+                "one context, and take several with jax.vmap"
+            )
+
+    def first_rows(self, m: int, n: int) -> "Problem":
+        """The problem of m draws where there were n."""
+        context = self.context[jnp.arange(m) % n] if self.context is not None and self.has_rows(n) else self.context
+        return Problem(self.name, self.distribution, self.log_density, context)
+
     def draw(self, params: Any, key: Array, n: int) -> Array:
         return self.sample(key, params, n, **_keywords(self.context))
 

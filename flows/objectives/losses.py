@@ -169,11 +169,7 @@ def forward_kl(
         raise FlowsError('forward_kl: estimator="path" follows the draws of q; leave out proposal, or use "score"')
     problem = Problem("forward_kl", distribution, log_density, context)
     n, key = positive_int(num_samples, "forward_kl: num_samples"), as_key(rng)
-    if problem.context is not None and problem.context.ndim > 1 and len(problem.context) == n:
-        raise FlowsError(
-            "forward_kl: context has a row for each draw, but weights are normalised over the draws of one target; share one "
-            "context, and take several with jax.vmap"
-        )
+    problem.check_shared(n)
     if estimator == "path":
         x, log_w, slope = problem.paths(params, key, n)
         v = jax.nn.softmax(log_w)

@@ -129,13 +129,25 @@ def objective_of_rows(x: Any, name: str) -> Callable | None:
         "expected a function objective(params, distribution, x, *, context, weights, rng, train) -> scalar, such as "
         "flows.objectives.flow_matching, which may leave out keywords; bind further arguments by functools.partial"
     )
+    check_called(x, name, expected, 3, lambda: keywords_of_objective(x))
+    return None if x is maximum_likelihood else x
+
+
+def objective_of_draws(x: Any, name: str) -> Callable:
+    """Check a function (params, distribution, log_density, rng, num_samples)."""
+    expected = (
+        "expected a function objective(params, distribution, log_density, rng, num_samples) -> scalar, such as "
+        "flows.objectives.forward_kl; bind further arguments by functools.partial"
+    )
+    return check_called(x, name, expected, 5, tuple)
+
+
+def check_called(x: Any, name: str, expected: str, count: int, keywords: Callable[[], tuple[str, ...]]) -> Callable:
+    """Return a function that can be called with `count` arguments and these keywords."""
     if not callable(x) or isinstance(x, type | Value):
         raise TypeError(f"{name} is {x!r:.60}; {expected}")
-    if x is maximum_likelihood:
-        return None
     try:
-        signature = inspect.signature(x)
-        signature.bind(None, None, None, **dict.fromkeys(keywords_of_objective(x)))
+        inspect.signature(x).bind(*[None] * count, **dict.fromkeys(keywords()))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} is {x!r:.60}, which cannot be called in this way ({error}); {expected}") from None
     return x

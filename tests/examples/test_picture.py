@@ -1,4 +1,4 @@
-"""The examples of a photograph and of one column: small, and of files that are none."""
+"""The examples of a photograph, of one column and of a ring of wells: small, and of files that are none."""
 
 import importlib
 import sys
@@ -44,3 +44,11 @@ def test_one_column_has_four_densities(monkeypatch, capsys, tmp_path):
     told = capsys.readouterr().out
     assert told.count("nats a row") == 4 and "of the flow " in told
     assert (tmp_path / "one_column.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_ring_of_wells_draws(monkeypatch, capsys, tmp_path):
+    run(monkeypatch, "--minutes", "0.02", "--out", tmp_path, name="wells")
+    assert capsys.readouterr().out.count("effective sample size") == 4
+    assert (tmp_path / "wells.png").stat().st_size > 10_000

@@ -12,8 +12,9 @@ from common import error_of
 from targets import TARGETS
 
 import flows
+from flows.objectives import reverse_kl
 from flows.training import fit_to_density
-from flows.training.density.divergences import ReverseKL, powers, rounds_of, stands
+from flows.training.density.divergences import OfDraws, powers, rounds_of, stands
 from flows.training.density.modes import Gaussian
 from flows.training.density.start import _refuse_improper, nearest_gaussian
 from flows.training.density.target import Box, Target
@@ -281,8 +282,8 @@ def test_the_density_is_tempered_for_a_share_of_the_steps():
     np.testing.assert_allclose(powers(options)[:12], 0.01 + 0.99 * np.arange(12) / 12, rtol=1e-6)
     assert (powers(DensityOptions(max_epochs=5, steps_per_epoch=4)) == 1).all()
     params, part = flows.core.initialize(NORMAL, jax.random.key(0), (2,), None)
-    problem = ReverseKL(part, gauss, 64, "total")
-    half = ReverseKL(part, lambda x: 0.5 * gauss(x), 64, "total")
+    problem = OfDraws(part, reverse_kl, gauss, 64, reverse_kl)
+    half = OfDraws(part, reverse_kl, lambda x: 0.5 * gauss(x), 64, reverse_kl)
     key, one = jax.random.key(1), jnp.ones(1)
     np.testing.assert_allclose(problem.loss(params, None, 0.5 * one, key), half.loss(params, None, one, key), rtol=1e-6)
 

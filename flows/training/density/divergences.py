@@ -1,9 +1,9 @@
-"""The losses of a fit to a density: reverse KL, whose epochs come in rounds, and forward KL, on draws that reach into the tails
-of the density, for a last round if the tails of the model differ."""
+"""The losses of a fit to a density: an objective of draws, whose epochs come in rounds, and forward KL, on draws that
+reach into the tails of the density, for a last round if the tails of the model differ."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, Distribution, DistributionPart, FlowsError, functions_of
-from flows.objectives import reverse_kl
 from flows.training.data.gaussian import Yardstick, by_chance
 from flows.training.data.table import Rows, seed_of
 from flows.training.density.figures import ENOUGH, ENOUGH_K, RELIABLE, Figures
 from flows.training.loop.driver import Source
-from flows.training.loop.losses import HeldOut, Likelihood
+from flows.training.loop.losses import HeldOut, Likelihood, scalar
 from flows.training.loop.step import Report, State
 from flows.training.loop.trainer import schedule_of, trainer, warmup_cosine
 
@@ -31,20 +30,22 @@ RATE = 1e-3
 
 
 @dataclass(frozen=True)
-class ReverseKL:
-    """The loss of a step, over draws of the model instead of rows. Validation weighs draws of fixed noise on the host, by the
-    program that draws for the diagnostics, so that nothing else is compiled."""
+class OfDraws:
+    """The loss of a step, an objective of draws of the model instead of rows; problems are equal if their objectives bind the
+    same arguments to the same function. Validation weighs draws of fixed noise on the host, by the program that draws for the
+    diagnostics; only another objective than the reverse KL is compiled for it."""
 
     part: DistributionPart
+    objective: Callable = field(compare=False)
     log_density: Callable
     num_samples: int
-    estimator: str
+    key: Any
     draws, measures, has_rows, divisible, dealt, split = True, False, False, False, False, 0
 
     def loss(self, params: Any, rows: Any, beta: Array, key: Array) -> Array:
         """The loss at the power of the density in this step, (1,)."""
-        density, n = lambda x: beta * self.log_density(x), self.num_samples
-        return reverse_kl(params, self.published(params), density, key, n, estimator=self.estimator)
+        density, triple = lambda x: beta * self.log_density(x), self.published(params)
+        return scalar(self.objective(params, triple, density, key, self.num_samples), self.objective)
 
     def published(self, params: Any) -> Distribution:
         return Distribution(params, *functions_of(self.part, params))
@@ -67,7 +68,7 @@ class ReverseKL:
 class Draws(Source):
     """The epochs of a fit to a density, without rows: the host scores draws after each epoch. `options` say when rounds end."""
 
-    def __init__(self, problem: ReverseKL, figures: Figures, params: Any, options: Any, key: Array):
+    def __init__(self, problem: OfDraws, figures: Figures, params: Any, options: Any, key: Array):
         self.problem, self.figures, steps = problem, figures, options.steps_per_epoch
         self.compiled = trainer(problem, params, options, figures.target.dtype)
         self.betas, most = powers(options), options.max_epochs
@@ -80,13 +81,21 @@ class Draws(Source):
         self.rounds = rounds_of(most) if options.anneal is None else [most]
         self.options = replace(options, run=options.run._replace(stands=partial(stands, self.rounds), tempered=tempered))
         self.yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
+        self.held_out = None
+        if options.objective is not None:
+            held_out = replace(problem, num_samples=options.num_held_out)
+            self.held_out = jax.jit(lambda params, key: held_out.loss(params, None, jnp.ones(1, figures.target.dtype), key))
         # Draws by these keys compile in half the time, and are faster. The held-out noise is the same in every epoch.
         self.noise, key = jax.random.split(key)
         self.key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
 
     def _judged(self, state: State, number: int, losses: Any, taken: Any) -> tuple[State, Report]:
         used = state.params if self.options.ema is None else (state.average[1], state.params[1])
-        value = self.figures.held_out(self.problem.published(self.compiled.params(used)), self.noise)
+        params = self.compiled.params(used)
+        value = self.figures.held_out(self.problem.published(params), self.noise)
+        if self.held_out is not None:
+            mean = self.held_out(params, self.noise).astype(value.mean.dtype)
+            value = value._replace(mean=mean, rest=mean)
         if number < self.options.run.tempered:
             value = value._replace(mean=jnp.full_like(value.mean, jnp.nan))
         state, value, better = self.compiled.finish(state, self.key, None, value)

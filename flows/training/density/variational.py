@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -31,19 +32,31 @@ from flows.core import (
 from flows.distributions.flow import Flow
 from flows.models.autoregressive import IAF
 from flows.models.splines import NSF
+from flows.objectives import reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import DensityFitResult, Parameters
 from flows.results.history import History
 from flows.training.data.table import seed_of
-from flows.training.density.divergences import Draws, ReverseKL, polish, scores_by_formula
+from flows.training.density.divergences import Draws, OfDraws, polish, scores_by_formula
 from flows.training.density.figures import Figures
 from flows.training.density.start import begin
 from flows.training.density.target import Target, box_of, check_density, starts_of
 from flows.training.devices import devices, devices_of
 from flows.training.fingerprint import fingerprint, settings_of
 from flows.training.loop.driver import drive
+from flows.training.loop.losses import key_of
 from flows.training.model_view import ModelView, warn_of_one_column
-from flows.training.options import MAY_CHANGE, Options, Run, check_distribution, decay, one_of, optional, share
+from flows.training.options import (
+    MAY_CHANGE,
+    Options,
+    Run,
+    check_distribution,
+    decay,
+    objective_of_draws,
+    one_of,
+    optional,
+    share,
+)
 
 LEAST_WIDTH, MOST_WIDTH = 32, 256  # of the networks of the default model
 DENSITY_RATE = 3e-3
@@ -68,6 +81,7 @@ OF_DENSITY = Run(
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DensityOptions(Options):
     starts: Any = 32  # checked where the support is known
+    objective: Annotated[Callable | None, optional(objective_of_draws)] = None
     num_samples: Annotated[int, positive_int] = 256
     estimator: Annotated[str, one_of(*ESTIMATORS)] = "sticking_the_landing"
     standardize: Annotated[bool | str, boolean] = True
@@ -81,6 +95,11 @@ class DensityOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.objective is not None and self.estimator != type(self).estimator:
+            raise TypeError(
+                f"fit_to_density: estimator={self.estimator!r} is of the reverse KL, and objective is "
+                f"{self.objective_name}; bind the estimator by functools.partial(objective, estimator=...)"
+            )
         shares = self.placement.shares
         nearest = max(self.num_samples - self.num_samples % shares, shares)
         if self.num_samples % shares and self.num_samples != type(self).num_samples:
@@ -98,6 +117,7 @@ def fit_to_density(
     log_density: Callable,
     input_dim: int | tuple[int, ...] | Mapping[str, tuple[int, ...]],
     *,
+    objective: Callable | None = None,
     starts: Any = 32,
     num_samples: int = 256,
     estimator: str = "sticking_the_landing",
@@ -138,9 +158,12 @@ def fit_to_density(
             `jax.vmap(f)`. With named parameters the function takes a dict of arrays (n, *shape).
         input_dim: the event; or a dict from the names of parameters to their shapes, {"mu": (), "scale": (3,)}: then `draw` of
             the result returns a dict of arrays, and `log_prob` takes one; `log_pdf` and `sample` use vectors in this order.
+        objective: a function `(params, distribution, log_density, rng, num_samples) -> scalar` that training minimises in place
+            of the reverse KL, such as `flows.objectives.forward_kl` or `functools.partial(flows.objectives.alpha_divergence,
+            alpha=2.0)`, which cover modes. Its value for held-out draws decides on the best epoch.
         starts: the number of points from which the fit looks for modes, or the points, (n, *event) or a dict of arrays.
         num_samples: draws per step, a multiple of the number of devices of a mesh.
-        estimator: the estimator of the gradient, see `flows.objectives.reverse_kl`.
+        estimator: the estimator of the gradient of the reverse KL, see `flows.objectives.reverse_kl`.
         max_epochs, steps_per_epoch: epochs at most, and the steps of an epoch; each epoch ends with a score of the model.
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, mesh, verbose: see
             `flows.fit`. A checkpoint identifies log_density by its code and the values it holds, parameters by their names.
@@ -224,7 +247,8 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     params, part = initialize(init_fun, init_key, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(start.set(params, event, dtype), dtype)
-    problem = ReverseKL(part, log_density, options.num_samples, options.estimator)
+    objective = options.objective or partial(reverse_kl, estimator=options.estimator)
+    problem = OfDraws(part, objective, log_density, options.num_samples, key_of(objective))
     target, triple = Target(log_density, event, dtype), problem.published(params)
     figures = Figures(target, box, start, options.num_weights, options.num_held_out, points)
     began, outcome = time.monotonic(), figures.of(triple, weights_key)

@@ -190,14 +190,19 @@ class Objective(RowsProblem):
         named = {"context": rows.context, "weights": rows.weights, "rng": key, "train": train}
         keywords = {name: named[name] for name in keywords_of_objective(function)}
         value = function(params, Distribution(params, *functions_of(self.part, params)), rows.x, **keywords)
-        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
-        if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-            got = f"a {type(value).__name__}" if shape is None else f"an array of dtype {dtype} and shape {shape}"
-            raise FlowsError(
-                f"the objective {name_of_objective(function)} returned {got}; expected a floating scalar of JAX, computed from "
-                "params: the mean over rows, .mean()"
-            )
-        return value.astype(rows.x.dtype)
+        return scalar(value, function).astype(rows.x.dtype)
+
+
+def scalar(value: Any, function: Callable) -> Array:
+    """Return the value of an objective, if it is a floating scalar."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        got = f"a {type(value).__name__}" if shape is None else f"an array of dtype {dtype} and shape {shape}"
+        raise FlowsError(
+            f"the objective {name_of_objective(function)} returned {got}; expected a floating scalar of JAX, computed from "
+            "params: the mean over rows, .mean()"
+        )
+    return value
 
 
 def key_of(function: Callable) -> Any:
