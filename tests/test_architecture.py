@@ -35,7 +35,7 @@ TRAINING = [  # the same within flows/training
     {"loop"},
     {"density", "fitting"},
     {"fit", "comparison"},
-    {"select"},
+    {"select", "evidence"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "scipy", "safetensors", "tqdm", "flows", "ml_dtypes"}
@@ -147,10 +147,10 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 46_983,
-    "files": 240,
+    "library": 47_338,
+    "files": 243,
     "core": 4_076,
-    "training": 7_960,
+    "training": 8_120,
     "tables": 4_712,
     "kinds": 4,
     "orders": 16,
