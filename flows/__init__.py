@@ -162,6 +162,7 @@ from flows.persistence import save as save
 from flows.persistence.programs import keep_programs as keep_programs
 from flows.results import FitResult as FitResult
 from flows.results import load as load
+from flows.training import evidence as evidence
 from flows.training import fit as fit
 from flows.training import fit_ensemble as fit_ensemble
 from flows.training import fit_to_density as fit_to_density

@@ -2,6 +2,7 @@
 of a model? Statistics of arrays answer this without the model."""
 
 from flows.diagnostics.calibration import Coverage, Sbc, coverage, crps, sbc, tarp
+from flows.diagnostics.chains import effective_draws, rhat
 from flows.diagnostics.classifier import Classified, classifier_two_sample
 from flows.diagnostics.images import Bits, bits_per_dim, typicality
 from flows.diagnostics.trial import Trial, enable_x64
@@ -40,11 +41,13 @@ __all__ = [
     "coverage",
     "crps",
     "ecdf_band",
+    "effective_draws",
     "enable_x64",
     "energy_distance",
     "holm",
     "nearest_rows",
     "ranks",
+    "rhat",
     "sbc",
     "tarp",
     "typicality",

@@ -12,6 +12,7 @@ not be known. If it names `context`, it is handed the context that the objective
 """
 
 from flows.objectives.annealing import alpha_divergence, annealed_importance_samples
+from flows.objectives.bridge import bridge_normalizer
 from flows.objectives.importance import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k
 from flows.objectives.losses import forward_kl, importance_weighted_bound, maximum_likelihood, reverse_kl
 from flows.objectives.matching import flow_matching
@@ -20,6 +21,7 @@ __all__ = [
     "Estimate",
     "alpha_divergence",
     "annealed_importance_samples",
+    "bridge_normalizer",
     "effective_sample_size",
     "flow_matching",
     "forward_kl",

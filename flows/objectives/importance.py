@@ -144,7 +144,7 @@ def log_normalizer(log_weights: Any) -> Estimate:
         >>> round(flows.objectives.log_normalizer(np.log([1.0, 3.0])).value, 6)                   # log 2
         0.693147
     """
-    log_w = _numbers(log_weights, "log_normalizer")
+    log_w = numbers_of(log_weights, "log_normalizer")
     w = np.exp(log_w - log_w.max())
     error = w.std(ddof=1) / (math.sqrt(len(w)) * w.mean()) if len(w) > 1 else math.inf
     return Estimate(float(log_w.max() + np.log(w.mean())), float(error))
@@ -169,7 +169,7 @@ def effective_sample_size(log_weights: Any) -> float:
         >>> flows.objectives.effective_sample_size([0.0, 0.0, -np.inf])
         2.0
     """
-    log_w = _numbers(log_weights, "effective_sample_size")
+    log_w = numbers_of(log_weights, "effective_sample_size")
     w = np.exp(log_w - log_w.max())
     return float(w.sum() ** 2 / np.square(w).sum())
 
@@ -202,7 +202,7 @@ def pareto_k(log_weights: Any) -> float:
         >>> round(flows.objectives.pareto_k(-0.8 * np.log(u)), 1)                               # P(w > t) = t^(-1 / 0.8)
         0.8
     """
-    log_w = np.sort(_numbers(log_weights, "pareto_k"))
+    log_w = np.sort(numbers_of(log_weights, "pareto_k"))
     n = len(log_w)
     if n < LEAST_FOR_TAIL:
         raise FlowsError(f"pareto_k: there are {n} weights; expected at least {LEAST_FOR_TAIL}, to have a tail to fit")
@@ -226,7 +226,7 @@ def pareto_k(log_weights: Any) -> float:
     return float((m * k + 10 * 0.5) / (m + 10))
 
 
-def _numbers(log_weights: Any, name: str) -> np.ndarray:
+def numbers_of(log_weights: Any, name: str) -> np.ndarray:
     """Log weights in float64."""
     if isinstance(log_weights, jax.core.Tracer):
         raise TypeError(f"{name}: log_weights are being traced; expected numbers: call it outside jit, grad and vmap")

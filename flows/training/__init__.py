@@ -4,6 +4,7 @@ from flows.results import DensityFitResult, Diagnostics, EnsembleResult, Epoch, 
 from flows.training.comparison import Candidate
 from flows.training.data.table import DataWarning
 from flows.training.density.variational import fit_to_density
+from flows.training.evidence import Evidence, evidence
 from flows.training.fit import fit, fit_ensemble
 from flows.training.select import Selection, select
 
@@ -13,11 +14,13 @@ __all__ = [
     "DensityFitResult",
     "Diagnostics",
     "EnsembleResult",
+    "Evidence",
     "Epoch",
     "FitResult",
     "History",
     "Selection",
     "TensorBoard",
+    "evidence",
     "fit",
     "fit_ensemble",
     "fit_to_density",
