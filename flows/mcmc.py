@@ -1,4 +1,4 @@
-"""Kernels of Markov chains: steps of points, each row by itself, that keep a density. Family: Chains.
+"""Kernels of Markov chains: steps of points, each row by itself, that keep a density.
 
     kernel = flows.mcmc.hamiltonian(step_size=0.3)
     x, accepted = kernel(key, x, log_density)

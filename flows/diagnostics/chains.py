@@ -1,4 +1,4 @@
-"""Do Markov chains agree, and how many independent draws are their draws worth? Family: Chains of draws."""
+"""Do Markov chains agree, and how many independent draws are their draws worth?"""
 
 import math
 from typing import Any
