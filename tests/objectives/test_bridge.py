@@ -20,7 +20,7 @@ def log_w(x, width=1.5):
 
 def test_the_constant_is_right_and_its_error_as_wide_as_it_says():
     """Of independent draws, and of chains whose draws depend on each other."""
-    rng, X
+    rng, z = np.random.default_rng(0), {0.0: [], 0.95: []}
     for slope, found in z.items():
         for _ in range(100):
             x = rng.normal(size=(2, 1_000))
