@@ -147,10 +147,10 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 47_338,
+    "library": 47_344,
     "files": 243,
     "core": 4_076,
-    "training": 8_120,
+    "training": 8_125,
     "tables": 4_712,
     "kinds": 4,
     "orders": 16,
