@@ -209,7 +209,8 @@ def judged(history: Any) -> str:
     """Return the validation loss of the best epoch in words, with the number of its rows."""
     best, error = history.best, float(np.mean(history.get("error", np.nan)))
     if "held_out" not in history:  # a fit to a density
-        return f"loss {best:.3f} nats" if history.objective is None else f"{history.objective} {best:.4g}"
+        by = "" if history.objective is None else f" by {history.objective}"
+        return f"loss {best:.3f} nats{by}"
     spread = f" +- {error:.3f}" if np.isfinite(error) else ""
     value = f"log-likelihood {-best:.3f}{spread} nats" if history.objective is None else f"{history.objective} {best:.4g}"
     weighed = f", as good as {float(history['effective']):,.0f} of equal weight" if "effective" in history else ""

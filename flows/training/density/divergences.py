@@ -33,7 +33,7 @@ RATE = 1e-3
 class OfDraws:
     """The loss of a step, an objective of draws of the model instead of rows; problems are equal if their objectives bind the
     same arguments to the same function. Validation weighs draws of fixed noise on the host, by the program that draws for the
-    diagnostics; only another objective than the reverse KL is compiled for it."""
+    diagnostics, so that nothing else is compiled."""
 
     part: DistributionPart
     objective: Callable = field(compare=False)
@@ -81,21 +81,14 @@ class Draws(Source):
         self.rounds = rounds_of(most) if options.anneal is None else [most]
         self.options = replace(options, run=options.run._replace(stands=partial(stands, self.rounds), tempered=tempered))
         self.yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
-        self.held_out = None
-        if options.objective is not None:
-            held_out = replace(problem, num_samples=options.num_held_out)
-            self.held_out = jax.jit(lambda params, key: held_out.loss(params, None, jnp.ones(1, figures.target.dtype), key))
         # Draws by these keys compile in half the time, and are faster. The held-out noise is the same in every epoch.
         self.noise, key = jax.random.split(key)
         self.key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
 
     def _judged(self, state: State, number: int, losses: Any, taken: Any) -> tuple[State, Report]:
         used = state.params if self.options.ema is None else (state.average[1], state.params[1])
-        params = self.compiled.params(used)
-        value = self.figures.held_out(self.problem.published(params), self.noise)
-        if self.held_out is not None:
-            mean = self.held_out(params, self.noise).astype(value.mean.dtype)
-            value = value._replace(mean=mean, rest=mean)
+        covers = self.options.objective is not None
+        value = self.figures.held_out(self.problem.published(self.compiled.params(used)), self.noise, covers)
         if number < self.options.run.tempered:
             value = value._replace(mean=jnp.full_like(value.mean, jnp.nan))
         state, value, better = self.compiled.finish(state, self.key, None, value)

@@ -197,15 +197,21 @@ class Figures:
         self.starts = starts if self.num_modes and isinstance(starts, int) else 0
         self.modes = start.modes.widened(WIDER) if start.modes and (self.num_modes > 1 or not start.at_mode) else None
 
-    def held_out(self, triple: Any, key: Array) -> HeldOut:
-        """The loss, the effective sample size and Pareto k of the draws of one call. It names no single draw."""
+    def held_out(self, triple: Any, key: Array, covers: bool = False) -> HeldOut:
+        """The loss, the effective sample size and Pareto k of the draws of one call. It names no single draw.
+
+        The loss is KL(q || p) - log Z. For an objective that covers modes it is -2 log(mean(sqrt(w))), which is -2 log(int
+        sqrt(p q)) - log Z and treats p and q alike: a model that lacks half of the mass loses log 2 nats, and a model that is
+        too wide a few. The value of such an objective is no judge, as it is least where all draws miss p.
+        """
         drawn = self.drawing.of(triple, key, self.drawing.together, 1)
         log_w = self.target.raw(drawn.x) - drawn.log_q[0]
-        kl, zero = on_device(-log_w.mean(), self.target.dtype), jnp.zeros((), int)
+        loss = 2 * (math.log(len(log_w)) - logsumexp(log_w / 2)) if covers else -log_w.mean()
+        loss, zero = on_device(loss, self.target.dtype), jnp.zeros((), int)
         usable = not (np.isnan(log_w) | (log_w == np.inf)).any() and np.isfinite(log_w).any()
         effective = effective_sample_size(log_w) / len(log_w) if usable else math.nan
         tail = pareto_k(log_w) if usable and len(log_w) >= LEAST_FOR_TAIL else math.nan
-        return HeldOut(kl, zero, kl, jnp.zeros_like(kl), effective, tail, math.nan)
+        return HeldOut(loss, zero, loss, jnp.zeros_like(loss), effective, tail, math.nan)
 
     def weighed(self, triple: Any, key: Array, n: int, widths: int = len(WIDTHS)) -> tuple[Points, np.ndarray]:
         """n draws of the mixture, and the log-density there; without the widest draws if some have no number."""

@@ -93,6 +93,10 @@ class DensityOptions(Options):
     anneal: Annotated[float | None, optional(share)] = None
     run: Run = OF_DENSITY
 
+    @property
+    def measure(self) -> str:
+        return "loss" if self.objective is None else f"loss of the fit by {self.objective_name}"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective is not None and self.estimator != type(self).estimator:
@@ -158,9 +162,11 @@ def fit_to_density(
             `jax.vmap(f)`. With named parameters the function takes a dict of arrays (n, *shape).
         input_dim: the event; or a dict from the names of parameters to their shapes, {"mu": (), "scale": (3,)}: then `draw` of
             the result returns a dict of arrays, and `log_prob` takes one; `log_pdf` and `sample` use vectors in this order.
-        objective: a function `(params, distribution, log_density, rng, num_samples) -> scalar` that training minimises in place
-            of the reverse KL, such as `flows.objectives.forward_kl` or `functools.partial(flows.objectives.alpha_divergence,
-            alpha=2.0)`, which cover modes. Its value for held-out draws decides on the best epoch.
+        objective: a function `(params, distribution, log_density, rng, num_samples) -> scalar` that training minimises in
+            place of the reverse KL, such as `flows.objectives.forward_kl` or
+            `functools.partial(flows.objectives.alpha_divergence, alpha=2.0)`, which cover modes. The validation loss, which
+            decides on the best epoch, is then -2 log(int sqrt(p q)) - log Z, as the value of such an objective is also small
+            where all draws miss the density.
         starts: the number of points from which the fit looks for modes, or the points, (n, *event) or a dict of arrays.
         num_samples: draws per step, a multiple of the number of devices of a mesh.
         estimator: the estimator of the gradient of the reverse KL, see `flows.objectives.reverse_kl`.
