@@ -147,10 +147,10 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 47_344,
+    "library": 47_395,
     "files": 243,
     "core": 4_076,
-    "training": 8_125,
+    "training": 8_136,
     "tables": 4_712,
     "kinds": 4,
     "orders": 16,
@@ -183,4 +183,4 @@ def test_what_counts_is_counted(tmp_path):
     counted = {name: len(places) for name, places in figures.items() if places}
     once = ("files", "kinds", "orders", "lines on devices", "files on devices", "private methods of others", "long functions")
     once += "names of dialect", "phrases of dialect"
-    assert counted == {"library": 47, "core": 47, "docstrings without a subject": 1, **dict.fromkeys(once, 1)}
+    assert counted == {"library": 47_395, "core": 47, "docstrings without a subject": 1, **dict.fromkeys(once, 1)}
