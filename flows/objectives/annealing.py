@@ -10,7 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from flows.core import Array, FlowsError, as_key, boolean, check_floats, joint_draw_of, positive, positive_int, warn_user
+from flows.core import (
+    Array,
+    FlowsError,
+    as_key,
+    boolean,
+    check_floats,
+    check_function,
+    joint_draw_of,
+    positive,
+    positive_int,
+    warn_user,
+)
 from flows.mcmc import State, Terms, check_kernel, trajectory, weighted
 from flows.objectives.importance import Problem, log_mean, weighted_sum
 
@@ -18,6 +29,7 @@ NARROWEST = 0.1  # of the size of steps: the least size of a row's step
 LEAPFROG = 5  # steps of the default kernel
 ACCEPTANCE = 0.8  # of its proposals, at the size that the pilot run sets [the variance of Z is half of the one by 0.65]
 PILOT, LEAST_PILOT = 16, 16  # rows of the pilot run: a share 1 / PILOT of the draws, or a few
+FEW = 10  # draws, of which none may move by chance
 FIRST = 8  # its steps at the first temperature, before one at each
 
 
@@ -49,8 +61,8 @@ def annealed_importance_samples(
         num_samples: draws.
         num_temperatures: n. 1 is `importance_samples`, with a step that keeps p at the end.
         kernel: of `flows.mcmc`, or a function `kernel(key, x, log_density) -> (x, accepted)` of rows that keeps a density. By
-            default one step of `hamiltonian` with 5 leapfrog steps. Its size at each temperature is set by a pilot run with
-            other draws, to 65% acceptance, in units of the standard deviations of the pilot's columns.
+            default one step of `hamiltonian` with 5 leapfrog steps, whose size differs by row, up to tenfold. A pilot run with
+            other draws sets the largest at each temperature to 80% acceptance, in standard deviations of its columns.
         resample: whether draws are drawn again by their weights, at all temperatures but the last, which is sequential Monte
             Carlo. Draws then depend on each other: the standard error of `log_normalizer` and `pareto_k` know only of the
             weights of the last temperature.
@@ -61,6 +73,7 @@ def annealed_importance_samples(
         for `log_normalizer`, `effective_sample_size` and `pareto_k`.
 
     Cost: n 5 gradients of log_density and of log q a draw, and a tenth more for the pilot run. The memory of one temperature.
+    Each call compiles; for several, compile it with params and rng as arguments by `jax.jit`.
 
     Errors:
         FlowsError: a density that is NaN or inf at a draw of q; a kernel that returns another shape; a 'lower bound' or codes,
@@ -83,16 +96,10 @@ def annealed_importance_samples(
     named = getattr(distribution, "named", None)
     natural = (lambda x: x) if named is None else named.natural
     if named is not None:
-        check_density, log_density = log_density, lambda x: check_density(natural(x))
+        check_function(log_density, f"{name}: log_density", "a function of a dict of arrays")
+        of_names, log_density = log_density, lambda x: of_names(natural(x))
     problem, n, key = Problem(name, distribution, log_density, context), positive_int(num_samples, f"{name}: num_samples"), rng
-    joint = joint_draw_of(problem.sample)
-    if joint is not None and joint.likelihood == "lower bound":
-        raise FlowsError(
-            f"{name}: the log-density of the distribution is a 'lower bound', as it adds noise to its points or rounds them "
-            "(Dequantize), so it cannot be annealed. Leave that layer out, and round draws afterwards"
-        )
-    if joint is not None and joint.region is not None and np.any(joint.region.classes):
-        raise FlowsError(f"{name}: the distribution draws codes of categories, which no chain can move; expected numbers")
+    _check_moves(problem)
     temperatures = positive_int(num_temperatures, f"{name}: num_temperatures")
     if boolean(resample, f"{name}: resample") and problem.has_rows(n):
         raise FlowsError(f"{name}: context has a row for each draw, which cannot be drawn again for another; resample=False")
@@ -104,6 +111,21 @@ def annealed_importance_samples(
     return natural(x), log_w
 
 
+def _check_moves(problem: Problem) -> None:
+    """Refuse a distribution whose draws no chain can move."""
+    joint = joint_draw_of(problem.sample)
+    if joint is not None and joint.likelihood == "lower bound":
+        raise FlowsError(
+            f"{problem.name}: the log-density of the distribution is a 'lower bound', as it adds noise to its points or rounds "
+            "them (Dequantize), so it cannot be annealed. Leave that layer out, and round draws afterwards"
+        )
+    if joint is not None and joint.region is not None and not joint.region.flat:
+        raise FlowsError(
+            f"{problem.name}: the distribution draws codes, angles or points of a sphere, and chains move numbers on the line; "
+            "expected a distribution of numbers, or importance_samples"
+        )
+
+
 def _tell(name: str, x: Any, at_start: np.ndarray, accepted: np.ndarray, kernel: Any) -> None:
     """Refuse a target that is not a number at a draw, and warn where no chain moves."""
     if (bad := np.isnan(at_start) | (at_start == np.inf)).any():
@@ -112,7 +134,7 @@ def _tell(name: str, x: Any, at_start: np.ndarray, accepted: np.ndarray, kernel:
             "numbers, or -inf where the target has no density"
         )
     still = np.flatnonzero(accepted == 0)
-    if len(still):
+    if len(still) and len(at_start) >= FEW:
         how = f"{kernel!r:.80}" if callable(kernel) else f"steps of the size {kernel[still[0]]:.2g}, in standard deviations"
         warn_user(
             f"{name}: no proposal of any chain was accepted at {len(still)} of {len(accepted)} temperatures, first at "
@@ -183,7 +205,7 @@ def _blended(terms: Terms, c: Array, x: Array) -> Array:
 def _moved(name: str, kernel: Any, key: Array, x: Array, log_density: Callable) -> tuple[Array, Array]:
     """The points to which a kernel moves rows, if they are rows of the same shape."""
     outcome = kernel(key, x, log_density)
-    parts = outcome if isinstance(outcome, tuple) else (outcome,)
+    parts = outcome if isinstance(outcome, tuple | list) else (outcome,)
     shapes = [getattr(part, "shape", None) for part in parts]
     if shapes != [x.shape, x.shape[:1]]:
         got = ", ".join(map(str, shapes))
@@ -203,16 +225,25 @@ def _pilot(problem: Problem, params: Any, key: Array, m: int, betas: Array, powe
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         (x, state, log_size), (beta, key) = carry, inputs
-        scale = jnp.maximum(x.std(0), jnp.finfo(x.dtype).tiny)
         c = _coefficients(beta, power)
+        alive = jnp.isfinite(weighted(c, state.values))  # others never move, whatever the size
+        share = alive.astype(x.dtype) / jnp.maximum(alive.sum(), 1).astype(x.dtype)
+        scale = _deviations(share, x)
         x, state, chance, _ = _step(key, x, state, terms, c, jnp.exp(log_size) * scale[None])
-        log_size += chance.mean() - ACCEPTANCE
-        return (x, state, log_size), (x.std(0), log_size)
+        log_size += jnp.where(alive.any(), (share * chance).sum() - ACCEPTANCE, 0)
+        return (x, state, log_size), (_deviations(share, x), log_size)
 
     dimensions = float(np.prod(x.shape[1:]))
     start = x, terms(x), jnp.asarray(-0.25 * np.log(dimensions), x.dtype)
     _, (scales, log_sizes) = jax.lax.scan(step, start, (betas, jax.random.split(steps_key, len(betas))))
     return scales[FIRST:], jnp.exp(log_sizes[FIRST:])
+
+
+def _deviations(share: Array, x: Array) -> Array:
+    """The standard deviation of each column, by shares of the rows; 1 where it is 0."""
+    share = share.reshape(-1, *(1,) * (x.ndim - 1))
+    squares = (share * jnp.square(x - (share * x).sum(0)[None])).sum(0)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 1)
 
 
 def _step(key: Array, x: Array, state: State, terms: Terms, c: Array, size: Array) -> tuple[Array, State, Array, Array]:
@@ -284,11 +315,12 @@ def alpha_divergence(
         raise FlowsError(f"{name}: alpha is 1, where the divergence is KL(p || q): flows.objectives.forward_kl")
     problem, n, key = Problem(name, distribution, log_density, context), positive_int(num_samples, f"{name}: num_samples"), rng
     problem.check_shared(n)
-    if num_temperatures == 0:
+    if type(num_temperatures) is int and num_temperatures == 0:
         x, log_w = stop_gradient(problem.weighted_draws(stop_gradient(params), as_key(key), n))
         log_w = alpha * log_w
     else:
-        temperatures = positive_int(num_temperatures, f"{name}: num_temperatures")
+        _check_moves(problem)
+        temperatures = positive_int(num_temperatures, f"{name}: num_temperatures other than 0")
         x, log_w, *_ = annealed(problem, params, as_key(key), n, temperatures, None, False, alpha)
     log_q = problem.log_q(params, x)
     return log_mean(log_w) / (alpha - 1) - weighted_sum(jax.nn.softmax(log_w), log_q - stop_gradient(log_q))

@@ -134,7 +134,8 @@ class DensityFitResult(FitResult):
         parameters: a dict from the names of parameters to their shapes, if parameters have names: then `draw` returns a dict
             of arrays (n, *shape), and `log_prob` takes one. Otherwise None.
         log_weights: log w, in nats, of the draws behind `diagnostics`; None for a result from a file, or with other params.
-        history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and more as in `FitResult`;
+        history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and more as in `FitResult`.
+            With `objective=` they are its values, and -2 log(int sqrt(p q)) - log Z in nats;
             without epochs where the start was good enough. A last round on weighted draws is not in it.
     """
 

@@ -82,6 +82,13 @@ class History(dict):
         return "nats a row" if self.objective is None else self.objective
 
     @property
+    def _label(self) -> str:
+        """The label of the losses; a fit to a density validates in nats whatever it minimises."""
+        if self.objective is None:
+            return "loss, nats a row"
+        return self.objective if "held_out" in self else f"{self.objective} (train), nats (validation)"
+
+    @property
     def best(self) -> float:
         """The validation loss of the best epoch, or of the start; for an ensemble the mean over members."""
         return self.at_best("validation_loss", self.get("start_loss", np.nan))
@@ -126,7 +133,7 @@ class History(dict):
             axes.set_ylim(low - room, high + 2 * room)
         if axes.get_xscale() == "linear":
             axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set(xlabel="epoch", ylabel="loss, nats a row" if self.objective is None else self.objective)
+        axes.set(xlabel="epoch", ylabel=self._label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
         return axes

@@ -112,9 +112,33 @@ def test_bad_input_is_refused():
     assert "lower bound" in error_of(lambda: annealed_importance_samples(rounded.params, rounded, apart, 0, 20))
     codes = flows.Categorical(3)(0, 1)
     assert "codes" in error_of(lambda: annealed_importance_samples(codes.params, codes, apart, 0, 20))
+    sphere = flows.SphereUniform()(0, 3)
+    assert "points of a sphere" in error_of(lambda: annealed_importance_samples(sphere.params, sphere, apart, 0, 20))
+    assert "codes" in error_of(lambda: alpha_divergence(codes.params, codes, apart, 0, 20, num_temperatures=2))
     assert "forward_kl" in error_of(lambda: alpha_divergence(WIDE, TRIPLE, apart, 0, 20, alpha=1))
     assert "alpha" in error_of(lambda: alpha_divergence(WIDE, TRIPLE, apart, 0, 20, alpha=-1.0))
     assert "jax.vmap" in error_of(lambda: alpha_divergence(GAUSSIAN[0], GAUSSIAN, apart, 0, 20, context=rows))
+
+
+def test_an_edge_of_the_target_does_not_stop_the_chains():
+    """Where p is 0 nothing moves, whatever the size of steps, and the pilot run is not to shrink it for that."""
+
+    def edge(x):
+        return jnp.where(x[:, 0] > 1, -0.5 * jnp.square((x[:, 0] - 3) / 0.5), -jnp.inf)
+
+    standard = {**WIDE, "scale": np.ones(1, np.float32)}
+    log_w = annealed_importance_samples(standard, TRIPLE, edge, 0, 4_000, num_temperatures=8)[1]
+    assert effective_sample_size(log_w) > 60  # 16 by plain weights, and with sizes that shrink
+
+
+def test_a_unit_of_the_objective_far_from_nats_loses_no_epoch():
+    def lowered(*arguments):
+        return forward_kl(*arguments) - 1_000
+
+    quick = {"max_epochs": 3, "steps_per_epoch": 5, "num_held_out": 100, "num_weights": 100, "starts": 1, "verbose": 0}
+    target = lambda x: -0.5 * jnp.square(x[:, 0] - 1)  # noqa: E731
+    result = flows.fit_to_density(0, flows.Normal(trainable=True), target, 1, objective=lowered, standardize=False, **quick)
+    assert result.history["train_loss"].max() < -900 and result.history["best_epoch"] >= 0
 
 
 def test_chains_that_stand_still_are_named():

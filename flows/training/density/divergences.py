@@ -20,6 +20,7 @@ from flows.training.loop.driver import Source
 from flows.training.loop.losses import HeldOut, Likelihood, scalar
 from flows.training.loop.step import Report, State
 from flows.training.loop.trainer import schedule_of, trainer, warmup_cosine
+from flows.training.options import name_of_objective
 
 HARDLY = 0.01  # of the best effective sample size: its growth in a round that gained little
 HARDLY_K = 0.1  # the fall of Pareto k in such a round
@@ -62,6 +63,8 @@ class OfDraws:
             if not finite.all():
                 row = int(np.flatnonzero(~finite)[0])
                 return f"{name} is {np.asarray(values)[row]} at a draw x = {np.asarray(x)[row]!s:.200}"
+        if not math.isfinite(value := float(self.loss(params, None, jnp.ones(1), key).ravel()[0])):
+            return f"draws and densities are finite, but the objective {name_of_objective(self.objective)} is {value}"
         return "draws and densities are finite, but a gradient or an update is not"
 
 
@@ -70,6 +73,7 @@ class Draws(Source):
 
     def __init__(self, problem: OfDraws, figures: Figures, params: Any, options: Any, key: Array):
         self.problem, self.figures, steps = problem, figures, options.steps_per_epoch
+        self.alike = options.objective is None
         self.compiled = trainer(problem, params, options, figures.target.dtype)
         self.betas, most = powers(options), options.max_epochs
         tempered = -(-int((self.betas < 1).sum()) // steps)
@@ -87,8 +91,7 @@ class Draws(Source):
 
     def _judged(self, state: State, number: int, losses: Any, taken: Any) -> tuple[State, Report]:
         used = state.params if self.options.ema is None else (state.average[1], state.params[1])
-        covers = self.options.objective is not None
-        value = self.figures.held_out(self.problem.published(self.compiled.params(used)), self.noise, covers)
+        value = self.figures.held_out(self.problem.published(self.compiled.params(used)), self.noise, not self.alike)
         if number < self.options.run.tempered:
             value = value._replace(mean=jnp.full_like(value.mean, jnp.nan))
         state, value, better = self.compiled.finish(state, self.key, None, value)

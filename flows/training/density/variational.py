@@ -253,7 +253,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     params, part = initialize(init_fun, init_key, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(start.set(params, event, dtype), dtype)
-    objective = options.objective or partial(reverse_kl, estimator=options.estimator)
+    objective = partial(reverse_kl, estimator=options.estimator) if options.objective is None else options.objective
     problem = OfDraws(part, objective, log_density, options.num_samples, key_of(objective))
     target, triple = Target(log_density, event, dtype), problem.published(params)
     figures = Figures(target, box, start, options.num_weights, options.num_held_out, points)
@@ -275,12 +275,16 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
             if (corrected := figures.of(polished, again)).off < outcome.off and not corrected.left:
                 triple, outcome = polished, corrected
         if outcome.left and at_start[1].log_weights is not None and not at_start[1].left:
-            (triple, outcome), history = at_start, History({**history, "best_epoch": -1}, interrupted=history.interrupted)
+            triple, outcome = at_start
+            history["best_epoch"] = -1
             lost = "the training lost modes that its start had, so the result is the start; give a larger model"
             outcome.messages.insert(0, lost)
     else:
         losses = {"train_loss": np.zeros(0), "validation_loss": np.zeros(0), "skipped": np.zeros(0, int)}
-        history = History({**losses, "best_epoch": -1, "start_loss": np.array(outcome.loss), "error": np.array(np.nan)})
+        history = History(
+            {**losses, "best_epoch": -1, "start_loss": np.array(outcome.loss), "error": np.array(np.nan)},
+            objective=options.objective_name,
+        )
     for message in outcome.messages:
         warn_user(f"fit_to_density: {message}")
     fields = {"diagnostics": outcome.diagnostics, "log_weights": outcome.log_weights}

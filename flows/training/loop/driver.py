@@ -45,6 +45,7 @@ class Source(Protocol):
     yardstick: Yardstick  # the units and the scale of losses
     state: Any = None
     restore: Callable[[Any], None] | None = None
+    alike: bool = True  # whether training and validation losses have one unit
 
     def score(self, state: State) -> tuple[State, Report]: ...
     def run(self, state: State, number: int) -> tuple[State, Report]: ...
@@ -139,7 +140,8 @@ class Loop:
             raise error_of_stream(failure.error, best_params, self.members, options) from failure.error
         reports, judged = self._by_member(report), number >= options.run.tempered
         done = [member.over(options) for member in self.members]  # these go on with the others, but keep their best
-        lost = [member.add(result, self.margin, judged) for member, result in zip(self.members, reports, strict=True)]
+        pairs, alike = zip(self.members, reports, strict=True), self.source.alike
+        lost = [member.add(result, self.margin, judged, alike) for member, result in pairs]
         for member in self.members:
             member.compare(options.max_epochs)
         self._show()

@@ -1,10 +1,11 @@
 """The losses of a step and of a validation over rows: minus the log-likelihood, or an objective of the user."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import ismethod
 from typing import Any, NamedTuple
 
 import jax
@@ -212,7 +213,8 @@ def key_of(function: Callable) -> Any:
         with suppress(TypeError):  # of an argument without a hash
             hash(key)
             return key
-    return function
+    plain = isinstance(function, Hashable) and not ismethod(function)  # the object of a method may change
+    return function if plain else object()
 
 
 def check_keywords(function: Callable, rows: Rows, caller: str) -> None:

@@ -70,7 +70,7 @@ class Progress:
             self.initial = float(held_out.mean)
             self._carry(held_out)
 
-    def add(self, report: Report, margin: float, judged: bool = True) -> bool:
+    def add(self, report: Report, margin: float, judged: bool = True, alike: bool = True) -> bool:
         """Note an epoch, and return whether the fit is lost and has to go back: it is `margin` nats above the best, or, if an
         epoch is not judged, no step was taken."""
         finite = report.losses[np.isfinite(report.losses)]
@@ -78,8 +78,8 @@ class Progress:
         self.skipped.append(int((~report.taken).sum()))
         self.taken += int(report.taken.sum())
         self.validation.append(float(report.validation.mean) if judged else math.nan)
-        if not judged:
-            self.start = min(self.start, self.initial)  # the training losses are of another density
+        if not (judged and alike):
+            self.start = min(self.start, self.initial)  # the training losses are of another density, or in another unit
         elif len(finite) and self.start == math.inf:
             self.start = float(finite[0])
         lost = self._is_lost(report, margin) if judged else not report.taken.any()
