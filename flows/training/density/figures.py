@@ -202,7 +202,7 @@ class Figures:
 
         The loss is KL(q || p) - log Z. For an objective that covers modes it is -2 log(mean(sqrt(w))), which is -2 log(int
         sqrt(p q)) - log Z and treats p and q alike: a model that lacks half of the mass loses log 2 nats, and a model that is
-        too wide a few. The value of such an objective is no judge, as it is least where all draws miss p.
+        too wide a few. The value of such an objective cannot judge, as it is least where all draws miss p.
         """
         drawn = self.drawing.of(triple, key, self.drawing.together, 1)
         log_w = self.target.raw(drawn.x) - drawn.log_q[0]
