@@ -109,12 +109,12 @@ def interrupting(monkeypatch, after, times=1):
     """Sends the signal of Ctrl-C while the epoch `after` runs."""
     real, epochs = Progress.add, []
 
-    def add(self, report, margin, judged=True):
+    def add(self, report, margin, *judged):
         epochs.append(1)
         if len(epochs) == after:
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
-        return real(self, report, margin, judged)
+        return real(self, report, margin, *judged)
 
     monkeypatch.setattr(Progress, "add", add)
 
