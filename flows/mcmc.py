@@ -5,7 +5,7 @@
 
 A kernel is `kernel(key, x, log_density) -> (x, accepted)`: x (n, *event) are rows, log_density of rows gives (n,), in nats, and
 accepted (n,) is the share of the proposals of a row that were accepted. It is reversible, so rows that were drawn from the
-density are still draws of it. A function of this form is a kernel, too; it may name any random number generator of JAX.
+density are still draws of it. A function of this form is a kernel, too.
 """
 
 from collections.abc import Callable

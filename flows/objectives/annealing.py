@@ -107,7 +107,7 @@ def annealed_importance_samples(
     run = jax.jit(lambda params, key: annealed(problem, params, key, n, temperatures, kernel, resample))
     x, log_w, at_start, accepted, sizes = run(params, as_key(key))
     if not isinstance(log_w, jax.core.Tracer):
-        _tell(name, natural(x), np.asarray(at_start), np.asarray(accepted), kernel or np.asarray(sizes))
+        _tell(name, np.asarray(at_start), np.asarray(accepted), kernel or np.asarray(sizes))
     return natural(x), log_w
 
 
@@ -126,7 +126,7 @@ def _check_moves(problem: Problem) -> None:
         )
 
 
-def _tell(name: str, x: Any, at_start: np.ndarray, accepted: np.ndarray, kernel: Any) -> None:
+def _tell(name: str, at_start: np.ndarray, accepted: np.ndarray, kernel: Any) -> None:
     """Refuse a target that is not a number at a draw, and warn where no chain moves."""
     if (bad := np.isnan(at_start) | (at_start == np.inf)).any():
         raise FlowsError(

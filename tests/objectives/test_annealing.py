@@ -141,6 +141,15 @@ def test_a_unit_of_the_objective_far_from_nats_loses_no_epoch():
     assert result.history["train_loss"].max() < -900 and result.history["best_epoch"] >= 0
 
 
+def test_an_objective_that_is_not_a_number_is_named():
+    def lost(*arguments):
+        return forward_kl(*arguments) * jnp.nan
+
+    quick = {"max_epochs": 1, "steps_per_epoch": 2, "num_held_out": 100, "num_weights": 100, "starts": 1, "verbose": 0}
+    with pytest.raises(flows.FitError, match="the objective lost is nan"):
+        flows.fit_to_density(0, flows.Normal(trainable=True), apart, 1, objective=lost, standardize=False, **quick)
+
+
 def test_chains_that_stand_still_are_named():
     with pytest.warns(UserWarning, match=r"no proposal .* at 16 of 16 temperatures.*step_size=1000"):
         annealed_importance_samples(WIDE, TRIPLE, apart, 0, 20, kernel=flows.mcmc.hamiltonian(1e3))
