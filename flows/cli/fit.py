@@ -11,7 +11,7 @@ import typer
 import flows
 from flows.cli.command import FILES, Condition, Data, Ignore, Mistake, Shared, command
 from flows.cli.fitting import Columns, read
-from flows.cli.models import asked, keep_programs
+from flows.cli.models import asked, keep_programs, loaded
 from flows.cli.output import check_output, print_json
 from flows.cli.show import figures
 from flows.cli.source import Source, reading_of
@@ -42,6 +42,7 @@ def fit(
     schema: Annotated[
         Optional[str], typer.Option("--schema", metavar="FILE", help="What columns hold, as `flows schema` writes it.")
     ] = None,
+    start: Annotated[Optional[str], typer.Option("--from", metavar="MODEL", help="Fit this model further.")] = None,
     condition: Condition = None,
     ignore: Ignore = None,
     weights: Annotated[Optional[str], typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
@@ -50,6 +51,9 @@ def fit(
     model: Annotated[
         Models, typer.Option("--model", help="Model of numbers; auto keeps the best of several, AnySubset takes gaps.")
     ] = Models.auto,
+    folds: Annotated[
+        Optional[int], typer.Option("--folds", min=1, help="Average this many fits of one --model; by default 5 or 1.")
+    ] = None,
     minutes: Annotated[float, typer.Option("--minutes", help="Minutes after which the fit ends with its epoch.")] = 5.0,
     max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Limit of epochs for each model.")] = None,
     rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="Fit this many rows, drawn at random.")] = None,
@@ -60,21 +64,24 @@ def fit(
         raise Mistake(f"--minutes is {minutes:g}; expected a number above 0")
     if output == "-":
         raise Mistake("-o is -; expected a file, as a model is not text for stdout")
-    check_output(output, shared.force, data, schema)
-    source = Source(data, reading_of(shared, data))
+    check_output(output, shared.force, data, schema, start)
+    before = None if start is None else _before(start, schema=schema, condition=condition, model=model != Models.auto)
+    source = Source(data, reading_of(shared, data, before))
     columns = Columns.of(condition, ignore, weights, groups, order)
-    block, known = read(source, schema, columns, rows, shared.seed, model == Models.AnySubset)
+    fitted = None if before is None else before.schema
+    block, known = read(source, schema or start, columns, rows, shared.seed, model == Models.AnySubset, fitted)
     if not (shared.quiet or shared.json):
         print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)
     keep_programs(shared.no_cache)
-    start, verbose = time.monotonic(), int(sys.stderr.isatty() and not shared.quiet)
+    began, verbose = time.monotonic(), int(sys.stderr.isatty() and not shared.quiet)
     result = asked(
         lambda frame: flows.tables.fit(
             shared.seed,
             frame,
-            known,
-            model=_model(model, bool(known.condition or known.codes or known.angles), bool(known.numbers)),
+            known if before is None else None,
+            model=before or _model(model, bool(known.condition or known.codes or known.angles), bool(known.numbers)),
             weights=weights,
+            folds=folds,
             groups=groups,
             order=order,
             gaps="drop" if shared.drop_gaps else "refuse",
@@ -85,19 +92,30 @@ def fit(
         block,
         "Correct it, or give --model AnySubset or --drop-gaps where it is a gap, or --schema with other kinds",
     )
-    limited, (result, ahead) = time.monotonic() - start >= 60 * minutes, _leading(result)
+    limited, (result, ahead) = time.monotonic() - began >= 60 * minutes, _leading(result)
     result.save(output, source.reading.metadata)
     if by_columns:
         flows.tables.contributions.column_scores(result.result, known, verbose)
         result.save(output, source.reading.metadata)
+    _report(shared, result, output, limited, ahead)
+    if _interrupted(result):
+        raise KeyboardInterrupt(f"stopped; the best so far is in {output}")
+
+
+def _report(shared: Shared, result: Any, output: str, limited: bool, ahead: str) -> None:
+    """Print the fitted model, and the file that it is in."""
     if shared.json:
         print_json({**_figures(result), "file": output, "limited": limited, "flows": flows.__version__})
     elif not shared.quiet:
-        end = ENDS[limited]
         selection = "" if result.selection is None else f"{result.selection}\n\n"
-        print(f"{selection}{result.result!r}\nwrote {output}{ahead}; {end}")
-    if _interrupted(result):
-        raise KeyboardInterrupt(f"stopped; the best so far is in {output}")
+        print(f"{selection}{result.result!r}\nwrote {output}{ahead}; {ENDS[limited]}")
+
+
+def _before(path: str, **options: Any) -> "flows.tables.TableResult":
+    """Return the model from which a fit goes on; refuse options that it has already."""
+    for name in (name for name, option in options.items() if option):
+        raise Mistake(f"--{name} is given, and the model of --from has one already; leave it out, or leave out --from")
+    return loaded(path)
 
 
 def _model(model: Models, conditional: bool, numbers: bool) -> Any:

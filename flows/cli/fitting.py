@@ -31,11 +31,17 @@ class Columns(NamedTuple):
 
 
 def read(
-    source: Source, path: str | None, columns: Columns, rows: int | None = None, seed: int = 0, takes_gaps: bool = False
+    source: Source,
+    path: str | None,
+    columns: Columns,
+    rows: int | None = None,
+    seed: int = 0,
+    takes_gaps: bool = False,
+    schema: "flows.tables.Schema | None" = None,
 ) -> "tuple[Block, flows.tables.Schema]":
-    """All rows of a file, or some of them at random, and their schema: from a file of JSON, or as columns suggest; for a
-    model that takes gaps, categories are without them."""
-    schema = None if path is None else _schema_of(path, columns)
+    """All rows of a file, or some of them at random, and their schema: of the model at `path`, from a file of JSON there, or as
+    columns suggest; for a model that takes gaps, categories are without them."""
+    schema = _schema_of(path, columns) if schema is None and path is not None else schema
     block = source.whole()
     there = block.frame.columns
     for option, names in columns._asdict().items():

@@ -45,7 +45,7 @@ KEPT = 2_000  # rows held out, at most, whose scores are kept
 
 MEANT = {  # names that other libraries have
     "anomaly": "p_value(rows), which is small where a row is odd",
-    "fit": "flows.fit(rng, model, rows), which returns a new result",
+    "fit": "flows.fit(rng, result, rows), which returns a new result",
     "predict": "draw(rng, n) for new rows; flows.sklearn.FlowClassifier(...) predicts classes",
     "score": "log_prob(rows), in nats; its mean is the score",
 }

@@ -32,7 +32,7 @@ from flows.training.select import select, suggested
 from flows.transformers import CircularRationalQuadratic
 
 WIDTHS: tuple[tuple[int, ...], ...] = ((), (64, 64))  # of networks of codes alone, which are compared
-Models = DistributionLike | Sequence[DistributionLike] | Mapping[str, DistributionLike] | Literal["auto"]
+Models = DistributionLike | Sequence[DistributionLike] | Mapping[str, DistributionLike] | TableResult | Literal["auto"]
 
 
 @explained_call("tables.fit(0, frame)")
@@ -68,7 +68,8 @@ def fit(
         schema: what the columns hold; by default what `infer_schema` suggests. The frame completes it.
         model: the model of the numbers: a distribution, such as `flows.Flow(flows.NSF())`; a list or a dict of several, from
             which `flows.select` takes the best, or their stack; "auto" for the list that `flows.select` has for a table of this
-            size. For categories alone, "auto" compares a linear model with a network.
+            size. For categories alone, "auto" compares a linear model with a network. Or a `TableResult`, also from a file,
+            which is fitted further, with its schema, by rows like its own: a new category is refused.
         condition: names of the columns on which the others depend. The condition itself has no density.
         weights: (rows,), 0 or more, or the name of a column, which is then not modelled.
         gaps: "refuse" a row without a number, an angle or a date, or "drop" it. A gap in a category is a value like others.
@@ -110,16 +111,22 @@ def fit(
         of_rows = {option: of_rows_of(table, option, values, names) for option, values in apart.items()}
         ends = validation is None or bool(np.isscalar(validation))  # rows of validation may lie beyond
         places = {name: option for option, name in apart.items() if isinstance(name, str)}
-        roles = _any_given_any(model, names or getattr(schema, "condition", ()))
-        schema, before = completed(table, schema, names, places, ends), schema
-        if roles:
-            schema = without_codes_of_gaps(schema, before)
+        fitted = model if isinstance(model, TableResult) else None
+        if fitted is not None:
+            roles, schema = fitted.any_given_any, _schema_again(fitted.schema, schema, names, places)
+        else:
+            roles = _any_given_any(model, names or getattr(schema, "condition", ()))
+            schema, before = completed(table, schema, names, places, ends), schema
+            schema = without_codes_of_gaps(schema, before) if roles else schema
         if gaps == "drop":
             table, of_rows = _without_gaps(table, schema, of_rows)
         rows = schema.rows(table, roles=roles)
-        shared: Any = {"context": rows.context, **of_rows, **keywords, **({} if roles else _cells(schema))}
+        shared: Any = {"context": rows.context, **of_rows, **keywords, **({} if roles or fitted else _cells(schema))}
         if roles:
             check_there(rows, schema)
+        if fitted is not None:
+            models: Any = fitted.result
+        elif roles:
             models = whole_models(model, lambda one: for_schema(one, schema))
         else:
             models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
@@ -130,12 +137,7 @@ def fit(
             library_of(table.native), schema.columns, list(rows.x.T), len(rows.x)
         )  # so that warnings and errors name columns
         if isinstance(models, dict):
-            for name, option in (("folds", folds), ("checkpoint", checkpoint), ("callbacks", callbacks or None)):
-                if option is not None:
-                    raise FlowsError(
-                        f"tables.fit: {name} is given, and the best of {len(models)} models is looked for; leave it out, or "
-                        "give one model, such as model=flows.Flow(flows.NSF())"
-                    )
+            _refuse_of_several(len(models), folds=folds, checkpoint=checkpoint, callbacks=callbacks or None)
             shares = {} if validation is None else {"validation": validation}
             selection = select(rng, models, data, total_minutes=total_minutes, **shares, **shared)
             return _finished(TableResult(schema, selection.best, selection))
@@ -145,6 +147,27 @@ def fit(
             rng, models, data, validation=validation, folds=folds, checkpoint=checkpoint, callbacks=callbacks, **shared
         )
         return _finished(TableResult(schema, result))
+
+
+def _refuse_of_several(count: int, **options: Any) -> None:
+    """Refuse options of a single model."""
+    for name in (name for name, option in options.items() if option is not None):
+        raise FlowsError(
+            f"tables.fit: {name} is given, and the best of {count} models is looked for; leave it out, or give one model, such "
+            "as model=flows.Flow(flows.NSF())"
+        )
+
+
+def _schema_again(fitted: Schema, schema: Any, names: tuple[str, ...], apart: Mapping[str, str]) -> Schema:
+    """The schema of a result from which a fit goes on, which stays as it is."""
+    if schema is not None or (names and names != fitted.condition):
+        what, value = ("schema", schema) if schema is not None else ("condition", names)
+        raise FlowsError(f"tables.fit: {what} is {value!r:.100}, and the schema of the result in model= stays; leave it out")
+    for name, option in apart.items():
+        if name in fitted and fitted[name].is_read:
+            raise FlowsError(f"tables.fit: {option} is {name!r:.60}, which the result models; expected another column")
+        fitted = fitted if name in fitted else fitted.ignoring(name, option)
+    return fitted
 
 
 def _any_given_any(model: Any, condition: Sequence[str]) -> bool:

@@ -23,15 +23,20 @@ MOST_INSIDE = 10_000  # objects that a function may refer to
 
 def settings_of(init_fun: Any, key: Array, rows: Any, options: Options, **others: Any) -> dict[str, Any]:
     """Return the settings that identify a fit, for JSON: the printed model, a digest of the rows, key, options, `others`."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(rows):
-        digest.update(f"{leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).ravel().view(np.uint8).data)
     model = re.sub(r" at 0x[0-9a-f]+", "", repr(init_fun))
     rng, objective = np.asarray(jax.random.key_data(key)).tolist(), {}
     if options.objective is not None:
         objective["objective"] = _objective_in_full(options)
-    return {"model": model, "data": digest.hexdigest(), "rng": rng, **options.lasting(), **objective, **others}
+    return {"model": model, "data": digest_of(rows), "rng": rng, **options.lasting(), **objective, **others}
+
+
+def digest_of(arrays: Any) -> str:
+    """Return a digest of the arrays of a tree."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        digest.update(f"{leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).ravel().view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _objective_in_full(options: Options) -> str | None:

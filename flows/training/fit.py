@@ -8,9 +8,10 @@ from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 import optax
 
-from flows.core import DistributionLike, as_key, explained_call
+from flows.core import Array, DistributionLike, as_key, explained_call
 from flows.results.ensemble import EnsembleResult
 from flows.results.result import FitResult
+from flows.training.data.continued import Before, check_result, prepare_again
 from flows.training.data.facts import check
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
@@ -70,7 +71,11 @@ def fit(
 
     Args:
         rng: key or seed, for the split, the init and the batches.
-        init_fun: a distribution, such as `flows.Flow(flows.NSF())`.
+        init_fun: a distribution, such as `flows.Flow(flows.NSF())`; or the result of a fit, also from a file, which is then
+            fitted further. Its layers that prepare rows stay as they are, so `standardize`, `standardize_context`, `support`,
+            `as_is`, `dequantize`, `folds` and `members` are left out. It begins at the params of the result, which come back
+            if no epoch is better. The same rng and rows hold out the same rows, also with more rows behind them; with another
+            rng or order, rows that the result was trained on are held out, and its score is too good.
         data: (rows, *event), an array, a frame (of pandas, polars, ...), or a memory map; or an iterable of arrays or of pairs
             (rows, context), with steps_per_epoch and validation rows.
         context: (rows, *context), for a conditional model.
@@ -141,6 +146,8 @@ def fit(
     with devices_of(mesh, "fit"):
         options = Options.of(arguments)
         key = as_key(rng)
+        if isinstance(init_fun, FitResult):
+            return _gone_on(init_fun, data, options, key)
         check_distribution(init_fun)
         split = read(data, options, key)
         view = ModelView(init_fun, split.whole.event, split.whole.context_event, options.standardize)
@@ -149,6 +156,16 @@ def fit(
         warn_of_one_column(view, "fit")
         prepared = prepare(split, facts, options, key)
         return fit_prepared(prepared, options, key)
+
+
+def _gone_on(result: FitResult, data: Any, options: Options, key: Array) -> FitResult:
+    """Fit a result further: its model, from its params, behind its layers."""
+    check_result(result, options)
+    split = read(data, options, key, result)
+    before = Before.of(result, split.whole.dtype)
+    options = before.options(options).for_model(result.init_fun)
+    facts = check(before.view(split), split, options, key)
+    return fit_prepared(prepare_again(split, facts, before, options, key), options, key)
 
 
 class TableKeywords(TypedDict, total=False):

@@ -34,7 +34,7 @@ from flows.results.history import History
 from flows.results.result import KEPT, FitResult
 from flows.training.data.prepare import Prepared
 from flows.training.data.table import Rows, take
-from flows.training.fingerprint import settings_of
+from flows.training.fingerprint import digest_of, settings_of
 from flows.training.loop.driver import drive
 from flows.training.loop.epochs import Epochs, StreamEpochs
 from flows.training.loop.losses import Likelihood, Objective, RowsProblem, check_keywords, has_running_statistics, key_of
@@ -90,7 +90,8 @@ def train_members(
     starts = list[Any]()
     for i, member_key in enumerate([key] if members is None else keys):
         member_rows = rows.member(i)
-        starts.append(cast(member_rows.inner_params(part.init(member_key, member_rows.init_data)), rows.dtype))
+        params = None if rows.start is not None else part.init(member_key, member_rows.init_data)
+        starts.append(cast(member_rows.inner_params(params), rows.dtype))
     if rows.context is not None and "context" not in part.keywords:
         raise TypeError(
             f"fit: context was given, but no layer of {rows.model!r} takes one; leave it out, or give a model "
@@ -107,7 +108,8 @@ def train_members(
 
     def settings() -> dict[str, Any]:
         data = split.whole.rows, split.validation, split.groups if options.holding else None
-        return settings_of(rows.outer(rows.model), key, data, options)
+        start = {} if rows.start is None else {"start": digest_of(starts)}
+        return settings_of(rows.outer(rows.model), key, data, options, **start)
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # a model that runs row by row is never traced
         best, history = drive(source, starts[0] if members is None else stacked(starts), published, settings)

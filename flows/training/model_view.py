@@ -58,6 +58,7 @@ class ModelView:
     event: Shape  # of a row
     context: Shape | None  # of its context
     standardize: bool | str = True  # the option of the fit
+    known: tuple[Layers, Any] | None = None  # the first layers and the model behind all layers in front of it, of a result
 
     @property
     def prepares(self) -> bool:
@@ -76,6 +77,8 @@ class ModelView:
 
     @cached_property
     def _split(self) -> tuple[Layers, Any]:
+        if self.known is not None:
+            return self.known
         return ((), self.init_fun) if self.standardize is False else split_off(self.init_fun, self.event, self.context)
 
     @property

@@ -63,6 +63,16 @@ def test_groups_and_an_order_are_columns_of_the_file(flows, tmp_path):
     assert "groups, order and rows of validation each say" in flows(*fit, "--order", "day", "--groups", "who")[2]
 
 
+def test_a_model_goes_on_from_a_file(model, flows, tmp_path):
+    fit = ("fit", POWER, "--from", model, "-o", "n.flows", "--rows", 300, "--max-epochs", 1, "--no-cache")
+    status, out, err = flows(*fit)
+    assert status == 0 and "of 30 rows held out" in out and out.endswith("equal bytes\n"), err
+    after, before = tables.load(tmp_path / "n.flows"), tables.load(model)
+    assert after.schema == before.schema and after.result.init_fun == before.result.init_fun
+    assert "--model is given, and the model of --from has one" in flows(*fit, "--model", "NSF", "--force")[2]
+    assert "is an input of this command" in flows(*fit[:4], "-o", model, "--force")[2]
+
+
 def test_a_sampled_file_has_header_order_and_dtypes_of_the_data(model, shell, flows, tmp_path):
     status, out, err = shell(tmp_path, "sample", model, "-n", 16_384, "-o", "drawn.csv")
     assert (status, out, err) == (0, "wrote 16,384 rows to drawn.csv\n", "")

@@ -13,7 +13,7 @@ RESULT = flows.fit(0, flows.Normal(), np.random.default_rng(0).normal(size=(60, 
     ("name", "meant"),
     [
         ("anomaly", "p_value(rows), which is small where a row is odd"),
-        ("fit", "flows.fit(rng, model, rows)"),
+        ("fit", "flows.fit(rng, result, rows)"),
         ("predict", "draw(rng, n) for new rows"),
         ("score", "log_prob(rows), in nats"),
     ],

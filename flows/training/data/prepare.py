@@ -64,6 +64,7 @@ class Prepared:
     folds: tuple["Prepared", ...] = ()  # the members, if they have separate rows; `split` then has the rows of all
     turn: np.ndarray | None = None  # where the turn of each angle begins in the data
     model: Any = None  # to train
+    start: Any = None  # params of the model, where a fit goes on from a result
 
     train = property(attrgetter("split.train.rows"))
     held_out = property(attrgetter("split.held_out.rows"))
@@ -117,6 +118,8 @@ class Prepared:
 
     def inner_params(self, params: Any) -> Any:
         """Return params of `inner` at the start, with the measured params of the layers."""
+        if self.start is not None:
+            params = {"prior": self.start} if self.trained_with_layers else self.start
         return {**params, "bijection": self._params_of_layers} if self.trained_with_layers else params
 
     def outer_params(self, params: Any, changed: Callable[[Any], Any] = lambda params: params) -> Any:
@@ -224,20 +227,22 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, choice
     return placed(standardized(rows, split, measure(choice, x, weights, rows.dtype)), options)
 
 
-def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
-    """Return rows behind the first layers, with their noise."""
+def through_first(split: Split, facts: Facts, key: Array, known: tuple[Any, ...] | None = None) -> Prepared:
+    """Return rows behind the first layers, with their noise; the params of the layers are measured, unless they are known."""
     first, event, dtype, others = facts.first, split.train.event, split.train.dtype, split.held_out
     closed_form = "Gaussian with frequencies of codes and von Mises angles" if facts.view.curved.any() else "Gaussian"
     chance = by_chance(len(others), others.weights)
     yardstick = Yardstick((0.0, 0.0), None, closed_form, chance, others.numbers, others.source)
-    rows = Prepared(split, others.rows, facts.columns.context_scale, yardstick)
+    scale = facts.columns.context_scale
+    scale = scale and Scale(*(np.asarray(numbers, dtype).astype(float) for numbers in scale))  # as in the params
+    rows = Prepared(split, others.rows, scale, yardstick)
     if not first:
         return rows
     inside = split.stream is not None or any(layer.likelihood != "exact" for layer in first)
     # Images that go through layers again in training: some are enough to measure the scale.
     some = _some(split) if inside and len(event) > 1 else split
     part = bijection_part(Serial(*first), event, None)
-    params = part.init(key, Given(on_device(measured_of(some.train.rows).x, dtype)))
+    params = known or part.init(key, Given(on_device(measured_of(some.train.rows).x, dtype)))
     direct, _ = functions_of(part, params)  # the same for equal layers, so that a second fit compiles nothing
     made = list[Rows]()
     for table, table_key in zip(some.tables, jax.random.split(key), strict=True):

@@ -16,6 +16,7 @@ import numpy as np
 
 from flows.core import Array, FlowsError, check_finite, rows_within
 from flows.results.frames import collected, in_order, named_apart, numbers_of, without_column
+from flows.results.result import FitResult
 from flows.training.data.copies import groups_of
 from flows.training.data.table import (
     LEAST_ROWS,
@@ -45,24 +46,28 @@ GAPS = "None", "nan", "NaT", "<NA>"  # as text
 IN_MEMORY = "fit: groups, order and weights are for data in memory; give validation rows, and draw rows by their weights"
 
 
-def read(data: Any, options: Options, key: Array) -> Split:
-    """Read the data of a fit: arrays and frames whole, of a stream the rows for a first look."""
+def read(data: Any, options: Options, key: Array, result: FitResult | None = None) -> Split:
+    """Read the data of a fit: arrays and frames whole, of a stream the rows for a first look. Where a fit goes on from a
+    result, frames get its columns in their order, and as many rows as it had are divided as they were."""
     if isinstance(data, np.memmap):
         return mapped(data, options, key)
     if hasattr(data, "__iter__") and not (
         isinstance(data, list | tuple | str | bytes | dict | set) or hasattr(data, "__array__") or hasattr(data, "to_numpy")
     ):
-        return iterated(data, options)
-    return read_arrays(data, options, key)
+        return iterated(data, options, result)
+    return read_arrays(data, options, key, result)
 
 
-def read_arrays(data: Any, options: Options, key: Array) -> Split:
+def read_arrays(data: Any, options: Options, key: Array, result: FitResult | None = None) -> Split:
     """Read arrays or frames, and split them."""
     data, context = collected(data, "fit: data"), collected(options.context, "fit: context")
     holding, values = options.holding, getattr(options, options.holding, None)
     if isinstance(values, str):
         data, values = without_column(data, values, f"fit: {holding}")
     headers = named_apart(data, "fit: data"), named_apart(context, "fit: context")
+    if result is not None:
+        data, context = in_order(data, result.table, "fit: data"), in_order(context, result.context_table, "fit: context")
+        headers = result.table or headers[0], result.context_table or headers[1]
     whole = Table.of(read_rows(data, context, weights=options.weights), headers)
     # Rows of weight 0 are left out.
     numbers = whole.numbers if whole.weights is None else np.flatnonzero(whole.weights)
@@ -71,7 +76,8 @@ def read_arrays(data: Any, options: Options, key: Array) -> Split:
         held_out = read_validation(options.validation, whole)
     else:
         chosen = None if groups is None else groups[numbers]
-        train, others = split_numbers(len(numbers), options.share, key, chosen, holding)
+        before = 0 if result is None else int(result.history.get("rows", 0) + result.history.get("held_out", 0))
+        train, others = split_numbers(len(numbers), options.share, key, chosen, holding, before)
         numbers, held_out = numbers[train], whole.take(numbers[others])
     return Split.of(whole, numbers, held_out, options, groups)
 
@@ -210,7 +216,7 @@ def mapped(data: np.memmap, options: Options, key: Array) -> Split:
     return Split(first, held_out, first, held_out.rows, batch_size, steps, stream=Stream(chunks), total=len(numbers))
 
 
-def iterated(data: Any, options: Options) -> Split:
+def iterated(data: Any, options: Options, result: FitResult | None = None) -> Split:
     """Read an iterable of batches, which starts again at its end if it can."""
     if options.weights is not None or options.holding:
         raise FlowsError(IN_MEMORY)
@@ -220,7 +226,7 @@ def iterated(data: Any, options: Options) -> Split:
         raise FlowsError("fit: data is an iterable, which may be of any length: give steps_per_epoch")
     if options.share is not None:
         raise FlowsError("fit: data is an iterable, of which no share can be held out: give validation rows")
-    steps, batch_size, batches = options.steps_per_epoch, options.rows_a_step(math.inf), Batches(data)
+    steps, batch_size, batches = options.steps_per_epoch, options.rows_a_step(math.inf), Batches(data, result)
     together = devices()
     if options.members is not None and not together.alone:
         raise FlowsError(
@@ -278,12 +284,12 @@ class Batches:
     An iterator with `get_state` and `set_state`, such as an iterator of Grain, can continue later at the same place.
     """
 
-    def __init__(self, data: Any):
+    def __init__(self, data: Any, result: FitResult | None = None):
         self.data, self.iterator, self.once = data, iter(data), iter(data) is data
         self.has_state = hasattr(self.iterator, "get_state") and hasattr(self.iterator, "set_state")
         self.count = 0  # rows so far
         self.like: Any = None  # the shapes of a row and of its context
-        self.headers: Headers = (None, None)
+        self.headers: Headers = (None, None) if result is None else (result.table, result.context_table)
         self.pieces = self._next()
         self.event = self.pieces[0].rows.x.shape[1:] if self.pieces else ()
 
@@ -347,7 +353,8 @@ class Batches:
         x, context = batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, None)
         name = f"a batch after row {self.count} of data"
         if self.like is None:
-            self.headers = named_apart(x, f"fit: {name}"), named_apart(context, "fit: context")
+            now = named_apart(x, f"fit: {name}"), named_apart(context, "fit: context")
+            self.headers = self.headers[0] or now[0], self.headers[1] or now[1]
         header, context_header = self.headers
         context = in_order(context, context_header, f"fit: the context of {name}")
         rows = read_rows(in_order(x, header, f"fit: {name}"), context, name)

@@ -9,7 +9,7 @@ measured on some rows and scored on the others.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from flows.bijections.composition import unit_of
-from flows.bijections.quantile_maps import Arcsinh, drawn_in, drawn_out
+from flows.bijections.quantile_maps import Arcsinh, chooser, drawn_in, drawn_out
 from flows.bijections.scaling import Standardize, scaled, unscaled
 from flows.bijections.whiten import MOST_COLUMNS, Whiten, correlation_factor, left_unmixed, unwhitened, whitened
 from flows.core import BijectionInit, pieces_of
@@ -53,6 +53,29 @@ class Measured(NamedTuple):
     direct: Callable[[np.ndarray], tuple[np.ndarray, Any]]  # gives rows behind it, and its log-det, of each row or one for all
     inverse: Callable[[np.ndarray], np.ndarray]
 
+    @classmethod
+    def of(cls, layer: BijectionInit, fixed: Mapping[str, Any], dtype: Any = float) -> "Measured":
+        """Make it of measured params, which are rounded to the dtype of a model's params."""
+        fixed = {name: np.asarray(array, dtype).astype(float) for name, array in fixed.items()}
+        return cls(layer, fixed, *FORMULAS[layer.constructor](fixed, **layer.arguments))
+
+
+def _of_scale(fixed: dict, as_is: Any) -> tuple[Callable, Callable]:
+    return lambda x: scaled(fixed, x, math.prod(x.shape[1:-1]), np), partial(unscaled, fixed)
+
+
+def _of_arcsinh(fixed: dict, features: Any, together: bool) -> tuple[Callable, Callable]:
+    which = chooser(features, "Arcsinh")(len(fixed["shift"]))
+    direct = partial(_in_pieces, lambda x: drawn_in(fixed, which, x, together, np))
+    return direct, partial(drawn_out, fixed, which, together=together, xp=np)
+
+
+def _of_whiten(fixed: dict, **_: Any) -> tuple[Callable, Callable]:
+    return partial(whitened, fixed, xp=np), partial(unwhitened, fixed, xp=np)
+
+
+FORMULAS: dict[Any, Callable] = {Standardize: _of_scale, Arcsinh: _of_arcsinh, Whiten: _of_whiten}  # in NumPy, both ways
+
 
 class Scaled(NamedTuple):
     """`Standardize` of the columns, or channels, that do not stay as they are."""
@@ -62,8 +85,7 @@ class Scaled(NamedTuple):
     def measured(self, x: np.ndarray, weights: Weights) -> Measured:
         mean, std = moments(x, weights)
         fixed = {"mean": np.where(self.as_is, 0.0, mean), "std": np.where(self.as_is | ~(std > 0), 1.0, std)}
-        direct = partial(scaled, fixed, places=math.prod(x.shape[1:-1]), xp=np)
-        return Measured(Standardize(as_is=_numbers(self.as_is)), fixed, direct, partial(unscaled, fixed))
+        return Measured.of(Standardize(as_is=_numbers(self.as_is)), fixed)
 
 
 class DrawnIn(NamedTuple):
@@ -77,9 +99,7 @@ class DrawnIn(NamedTuple):
     def measured(self, x: np.ndarray, weights: Weights) -> Measured:
         which, together = self.which, self.together
         fixed = {"shift": np.where(which, self.shift, 0.0), "scale": np.where(which, self.scale, 1.0)}
-        direct = partial(_in_pieces, lambda x: drawn_in(fixed, which, x, together, np))
-        inverse = partial(drawn_out, fixed, which, together=together, xp=np)
-        return Measured(Arcsinh(None if together and which.all() else _numbers(which), together), fixed, direct, inverse)
+        return Measured.of(Arcsinh(None if together and which.all() else _numbers(which), together), fixed)
 
 
 class Freed(NamedTuple):
@@ -107,7 +127,7 @@ class Freed(NamedTuple):
             mean, std, factor = mean + std * (factor @ offset), unit, (std / unit)[:, None] * factor * inner[None]
         fixed = {"mean": mean, "std": std, "factor": factor}
         layer = Whiten(self.shrinkage, as_is=_numbers(self.as_is), unmixed=_numbers(alone & ~self.as_is))
-        return Measured(layer, fixed, partial(whitened, fixed, xp=np), partial(unwhitened, fixed, xp=np))
+        return Measured.of(layer, fixed)
 
 
 Step = Scaled | DrawnIn | Freed
@@ -162,11 +182,11 @@ class Pipeline(NamedTuple):
 
 
 def measure(choice: Choice, x: np.ndarray, weights: Weights, dtype: Any = float) -> Pipeline:
-    """Measure the chosen layers, each on the rows behind the layers before it."""
+    """Measure the chosen layers, each on the rows behind the layers before it, in params of this dtype."""
     measured = list[Measured]()
     for step in choice.steps:
         x = measured[-1].direct(x)[0] if measured else x
-        measured.append(step.measured(x, weights))
+        measured.append(Measured.of(*step.measured(x, weights)[:2], dtype))
     return Pipeline(tuple(measured), choice.shrinkage, dtype)
 
 

@@ -173,9 +173,15 @@ class Split:
         return [self.divided(numbers[train], numbers[others], options) for train, others in parts]
 
 
-def split_numbers(n: int, validation: float, key: Array, groups: np.ndarray | None = None, holding: str = "") -> Pair:
+def split_numbers(
+    n: int, validation: float, key: Array, groups: np.ndarray | None = None, holding: str = "", before: int = 0
+) -> Pair:
     """Draw the numbers of the training rows and of the held-out rows at random; rows of one of the `groups` stay together.
-    With the option `holding`, "groups" always stay together, and of "order" the last rows are held out."""
+    With the option `holding`, "groups" always stay together, and of "order" the last rows are held out. The first `before`
+    rows are divided as they are without the others, of which the same share is held out."""
+    if 0 < before < n and holding != "order":
+        parts = split_numbers(before, validation, key, None if groups is None else groups[:before], holding)
+        return _joined_by_others(n, validation, key, np.arange(n) if groups is None else groups, parts)
     held_out = max(round(n * validation), 1)
     if n - held_out < LEAST_ROWS:
         raise FlowsError(
@@ -193,6 +199,17 @@ def split_numbers(n: int, validation: float, key: Array, groups: np.ndarray | No
         together = _parts(groups, order, max(held_out, smallest), 1)
         part = together if ENOUGH * held_out <= (together == 0).sum() <= n - LEAST_ROWS else part
     return order[part[order] < 0], order[part[order] == 0]
+
+
+def _joined_by_others(n: int, validation: float, key: Array, groups: np.ndarray, parts: Pair) -> Pair:
+    """Return the parts of the first rows with the other rows: a row of a group that is there already joins its part."""
+    train, others = parts
+    rest = np.arange(len(train) + len(others), n)
+    _, group = np.unique(groups[rest], return_inverse=True)
+    rng = np.random.default_rng([*seed_of(key), len(rest)])
+    out = rng.random(n)[group] < validation
+    out = np.where(np.isin(groups[rest], groups[train]), False, np.isin(groups[rest], groups[others]) | out)
+    return np.concatenate([train, rng.permutation(rest[~out])]), np.concatenate([others, rest[out]])
 
 
 def folds_of_rows(n: int, folds: int, key: Array, groups: np.ndarray | None = None, holding: str = "") -> list[Pair]:

@@ -18,6 +18,7 @@ from flows.core import (
     DistributionLike,
     FlowsError,
     Shape,
+    as_context,
     as_dim,
     as_event,
     as_key,
@@ -36,13 +37,15 @@ from flows.objectives import reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import DensityFitResult, Parameters
 from flows.results.history import History
+from flows.results.result import FitResult
+from flows.training.data.continued import Before, check_result
 from flows.training.data.table import seed_of
 from flows.training.density.divergences import Draws, OfDraws, polish, scores_by_formula
 from flows.training.density.figures import Figures
 from flows.training.density.start import begin
 from flows.training.density.target import Target, box_of, check_density, starts_of
 from flows.training.devices import devices, devices_of
-from flows.training.fingerprint import fingerprint, settings_of
+from flows.training.fingerprint import digest_of, fingerprint, settings_of
 from flows.training.loop.driver import drive
 from flows.training.loop.losses import key_of
 from flows.training.model_view import ModelView, warn_of_one_column
@@ -119,7 +122,7 @@ def fit_to_density(
     rng: Any,
     init_fun: DistributionLike | None,
     log_density: Callable,
-    input_dim: int | tuple[int, ...] | Mapping[str, tuple[int, ...]],
+    input_dim: int | tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
     *,
     objective: Callable | None = None,
     starts: Any = 32,
@@ -157,7 +160,9 @@ def fit_to_density(
         rng: key or seed.
         init_fun: a distribution whose draws have gradients. None is `Flow(IAF(4, hidden=(32, 32), plain=True))`, an inverse
             autoregressive flow (wider for more than 32 columns), or `Flow(NSF())` for one column. An IAF draws in one pass, and
-            was right in benchmarks where coupling flows were not; coupling flows score other points faster.
+            was right in benchmarks where coupling flows were not; coupling flows score other points faster. Or the result of a
+            fit, also from a file, which is fitted further: from its params, with its names and support, without `input_dim`,
+            `support` and `standardize`. Modes are looked for all the same, as the diagnostics count draws there.
         log_density: a function of points (n, *event) that returns log(p(x) Z) in nats, (n,). If f takes one point, pass
             `jax.vmap(f)`. With named parameters the function takes a dict of arrays (n, *shape).
         input_dim: the event; or a dict from the names of parameters to their shapes, {"mu": (), "scale": (3,)}: then `draw` of
@@ -221,9 +226,14 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
             f"fit_to_density: log_density is the model {log_density!r:.60}, and init_fun is {init_fun!r:.60}; expected "
             "flows.fit_to_density(rng, flow, log_density, input_dim)"
         )
-    if init_fun is not None:
+    before, named = None, Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
+    if isinstance(init_fun, FitResult):
+        before, named = _before(init_fun, input_dim, options), getattr(init_fun, "named", None)
+        init_fun, input_dim = init_fun.init_fun, init_fun.input_dim
+    elif init_fun is not None:
         check_distribution(init_fun, options.caller)
-    named = Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
+    if input_dim is None:
+        raise TypeError("fit_to_density: input_dim is missing; expected the number of columns of a point, such as 2, or names")
     event = as_event(input_dim if named is None else named.size)
     init_fun = default_model(event) if init_fun is None else init_fun
     if getattr(init_fun, "likelihood", "exact") == "lower bound":
@@ -237,9 +247,11 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     init_key, steps_key, weights_key, start_key, last_key = jax.random.split(key, 5)
     box = box_of(options.support, named, event)
     check_density(init_fun, log_density, init_key, box)
+    if before is not None:
+        box = box._replace(layer=before.bounds)
     warn_of_one_column(ModelView(init_fun, event, None, standardize=False), options.caller)
     rng, points = np.random.default_rng(seed_of(start_key)), starts_of(options.starts, box)
-    start = begin(rng, init_fun, log_density, box, points, options.standardize is True)
+    start = begin(rng, init_fun, log_density, box, points, options.standardize is True, before)
     init_fun = start.init_fun
 
     def settings() -> dict[str, Any]:
@@ -248,9 +260,12 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
         else:
             density = fingerprint(user_density, "fit_to_density: log_density")
         names = None if named is None else named.described()
-        return settings_of(init_fun, key, (), options, input_dim=list(event), log_density=density, parameters=names)
+        others = {"input_dim": list(event), "log_density": density, "parameters": names}
+        others |= {} if before is None else {"start": digest_of(before.result.params)}
+        return settings_of(init_fun, key, (), options, **others)
 
     params, part = initialize(init_fun, init_key, event, None)
+    params = params if before is None else before.result.params
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(start.set(params, event, dtype), dtype)
     objective = partial(reverse_kl, estimator=options.estimator) if options.objective is None else options.objective
@@ -289,6 +304,22 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
         warn_user(f"fit_to_density: {message}")
     fields = {"diagnostics": outcome.diagnostics, "log_weights": outcome.log_weights}
     return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, named=named, **fields)
+
+
+def _before(result: FitResult, input_dim: Any, options: DensityOptions) -> Before:
+    """Return a result to go on from, with its names and support."""
+    check_result(result, options)
+    if input_dim is not None:
+        raise TypeError(
+            f"fit_to_density: input_dim is {input_dim!r:.60}, and the result has its points already, of shape "
+            f"{as_event(result.input_dim)}; leave input_dim out"
+        )
+    if as_context(result.context_dim) is not None:
+        raise FlowsError(
+            "fit_to_density: the result takes a context, and a fit to a density has none; give a model without a context, or "
+            "weigh draws of the result by flows.objectives.importance_samples(..., context=)"
+        )
+    return Before.of(result, jnp.result_type(*jax.tree.leaves(result.params), jnp.float32), options.caller)
 
 
 def _vector_density(log_density: Callable, named: Parameters) -> Callable:
