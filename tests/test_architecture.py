@@ -147,11 +147,11 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 47_395,
-    "files": 243,
+    "library": 47_699,
+    "files": 244,
     "core": 4_076,
-    "training": 8_136,
-    "tables": 4_712,
+    "training": 8_393,
+    "tables": 4_729,
     "kinds": 4,
     "orders": 16,
     "lines on devices": 163,
