@@ -113,8 +113,8 @@ def metropolis(scale: float = 0.5, steps: int = 1) -> Callable:
             (x, log_p), (walk, chance) = carry, jax.random.split(key)
             end = x + scale * jax.random.normal(walk, x.shape, x.dtype)
             log_end = log_density(end)
-            accepted = _decided(chance, log_end - log_p, jnp.isfinite(log_p) & jnp.isfinite(log_end))[1]
-            return (_chosen(accepted, end, x), jnp.where(accepted, log_end, log_p)), accepted
+            accepted = decided(chance, log_end - log_p, jnp.isfinite(log_p) & jnp.isfinite(log_end))[1]
+            return (chosen(accepted, end, x), jnp.where(accepted, log_end, log_p)), accepted
 
         (x, _), accepted = jax.lax.scan(step, (x, log_density(x)), jax.random.split(key, steps))
         return x, accepted.mean(0, x.dtype)
@@ -171,19 +171,19 @@ def trajectory(
 
     (end, last, at_end), _ = jax.lax.scan(leap, (x, velocity, state), length=steps)
     (before, usable), (after, ended) = energy(velocity, state), energy(last, at_end)
-    probability, accepted = _decided(chance, after - before, usable & ended)
+    probability, accepted = decided(chance, after - before, usable & ended)
     values = jnp.where(accepted, at_end.values, state.values)
-    state = State(values, jax.vmap(partial(_chosen, accepted))(at_end.slopes, state.slopes))
-    return _chosen(accepted, end, x), state, probability, accepted.astype(x.dtype)
+    state = State(values, jax.vmap(partial(chosen, accepted))(at_end.slopes, state.slopes))
+    return chosen(accepted, end, x), state, probability, accepted.astype(x.dtype)
 
 
-def _decided(key: Array, log_ratio: Array, usable: Array) -> tuple[Array, Array]:
+def decided(key: Array, log_ratio: Array, usable: Array) -> tuple[Array, Array]:
     """The probability of acceptance, and the decision."""
     probability = jnp.where(usable, jnp.exp(jnp.minimum(jnp.where(usable, log_ratio, 0), 0)), 0)
     return probability, jax.random.uniform(key, probability.shape, probability.dtype) < probability
 
 
-def _chosen(rows: Array, x: Array, y: Array) -> Array:
+def chosen(rows: Array, x: Array, y: Array) -> Array:
     return jnp.where(rows.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
 
 

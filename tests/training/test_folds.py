@@ -70,7 +70,7 @@ def test_no_member_sees_what_it_holds_out():
         own = rows.member(i)
         assert set(own.split.train.numbers) == set(range(62)) - set(fold) and (own.split.others == fold).all()
         scale = own.pipeline.steps[0].fixed
-        close(scale["mean"], ROWS[own.split.train.numbers].mean(0), 1e-9)
+        close(scale["mean"], ROWS[own.split.train.numbers].mean(0), 1e-7)
         close([of_folds[i] for of_folds in rows.yardstick.log_dets], -np.log(scale["std"]).sum(), 1e-9)
         for x, numbers in ((rows.train.x[i], own.split.train.numbers), (rows.held_out.x[i], fold)):
             close(own.deviations(x) * scale["std"] + scale["mean"], ROWS[numbers], 1e-5)

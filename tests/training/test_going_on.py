@@ -114,6 +114,9 @@ def test_rows_are_what_the_result_was_trained_on():
     for one, other in zip(*(jax.tree.leaves((rows.train, rows.held_out)) for rows in (before, after)), strict=True):
         np.testing.assert_array_equal(one, other)
     assert (parts.model, len(parts.first)) == (before.model, 0)
+    others = read(WIDE, Options(folds=1, context=3 * CONTEXT), key)
+    later = prepare_again(others, check(parts.view(others), others, options, key), parts, options, key)
+    np.testing.assert_array_equal(later.context_scale, before.context_scale)
 
 
 def test_rows_behind_the_old_ones_leave_these_where_they_were():

@@ -88,7 +88,7 @@ class Drawing:
             noise.append(np.concatenate([base.draw(piece_key, self.together) for piece_key in keys])[:count])
         z = np.concatenate(noise)
         x, log_det = self._mapped(1, layer_params, z)
-        return Points(x, np.stack([base.log_pdf(z) for base in bases]) - log_det, tuple(counts))
+        return Points(x, np.stack([np.asarray(base.log_pdf(z), float) for base in bases]) - log_det, tuple(counts))
 
     def scored(self, triple: Distribution, x: np.ndarray, widths: int = len(WIDTHS)) -> np.ndarray:
         """The log-density of the model, and of the model with wider bases, at points, (widths, n)."""
@@ -96,7 +96,7 @@ class Drawing:
             return np.asarray(triple.log_pdf(triple.params, x), float)[None]
         layer_params, bases = self._parts(triple.params, widths)
         z, log_det = self._mapped(0, layer_params, x)
-        return np.stack([base.log_pdf(z) for base in bases]) + log_det
+        return np.stack([np.asarray(base.log_pdf(z), float) for base in bases]) + log_det
 
     def _model_draws(self, triple: Distribution, key: Array, n: int) -> Points:
         keys = [jax.random.fold_in(key, i) for i in range(-(-n // self.together))]
@@ -137,7 +137,7 @@ class Base(NamedTuple):
     @classmethod
     def of(cls, log_pdf: Callable, sample: Callable, params: Any, by: float) -> "Base":
         named = params if isinstance(params, dict) else {}
-        centre, numbers = np.asarray(named["loc"]) if "loc" in named else 0.0, named.get("fixed", named)
+        centre, numbers = jnp.asarray(named["loc"])[None] if "loc" in named else 0.0, named.get("fixed", named)
         if by == 1 or not {"mean", "logits"} <= set(numbers):
             return cls(log_pdf, sample, params, centre, by)
         log_by = math.log(by)
@@ -148,15 +148,14 @@ class Base(NamedTuple):
             wider = {**numbers, "tril": jnp.tril(by * numbers["tril"], -1) + eye[None] * (numbers["tril"] + log_by)}
         return cls(log_pdf, sample, {"fixed": wider} if "fixed" in named else wider, centre, 1.0)
 
-    def draw(self, key: Array, n: int) -> np.ndarray:
-        z = np.asarray(self.sample(key, self.params, n))
-        return z if self.by == 1 else (self.centre + self.by * (z - self.centre)).astype(z.dtype)
+    def draw(self, key: Array, n: int) -> Array:
+        z = self.sample(key, self.params, n)
+        return z if self.by == 1 else self.centre + self.by * (z - self.centre)
 
-    def log_pdf(self, z: np.ndarray) -> np.ndarray:
+    def log_pdf(self, z: Any) -> Array:
         if self.by == 1:
-            return np.asarray(self.density(self.params, z), float)
-        nearer = (self.centre + (z - self.centre) / self.by).astype(z.dtype)
-        return np.asarray(self.density(self.params, nearer), float) - size(z.shape[1:]) * math.log(self.by)
+            return self.density(self.params, z)
+        return self.density(self.params, self.centre + (z - self.centre) / self.by) - size(z.shape[1:]) * math.log(self.by)
 
 
 class Verdict(NamedTuple):
