@@ -5,13 +5,15 @@
 40 rows with three columns, half of them on one line, half on another; the model believes in one line, and that each row may be
 an outlier. Both lines explain the rows, so the posterior of the four weights has two modes, 30 standard deviations apart, and
 small ones between. A fit that starts at one point finds one of these; none of its own draws would tell that there is more, and
-those of the Gaussian at that mode, half of them twice as wide, do.
-Prints shares of the mass by two million draws of a wide mixture, by a fit from one start, and by the default, which looks from
-32; writes modes.png.
+draws of the Gaussian at that mode, half of them twice as wide, do. Chains that start at both lines find both: the fit at one
+line proposes their jumps, and is fitted further to what they find.
+
+Prints shares of the mass by two million draws of a wide mixture, by a fit from one start, by the default, which looks from 32,
+and by chains; writes modes.png.
 
 Pictures:
-    modes.png: Intercept and first slope of draws, three times: at both lines where importance sampling knows them; at one
-        alone, where the fit starts once; at both again, by the default.
+    modes.png: Intercept and first slope of draws, four times: at both lines where importance sampling knows them; at one
+        alone, where the fit starts once; at both again, by the default, and by chains that begin with the fit at one line.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from scipy import special
 from style import BLUE, GREEN, ORANGE, plt
 
 import flows
+from flows.interop.blackjax import sample
 
 ROWS, NOISE, WIDE, CLEAN = 40, 0.3, 5.0, 0.6  # rows; deviations of a row on the line and of an outlier; the share of the former
 LINES = np.array([[1.0, 2.0, -1.0, 0.5], [-2.0, -1.0, 2.0, 1.0]])  # each an intercept and three slopes
@@ -89,6 +92,22 @@ def fitted(starts, quick):
     )
     for each in told:
         print(f"          {each.message}")
+    return result, intercept, slope
+
+
+def sampled(result, quick):
+    """Draws of chains, half of which start at each line."""
+    starts = {"intercept": np.repeat(LINES[:, 0], 8), "slopes": np.repeat(LINES[:, 1:], 8, 0)}
+    began = time.process_time()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        size = {"draws": 100, "rounds": 0} if quick else {"draws": 2_000, "rounds": 8}
+        chains = sample(1, log_density, result, start=starts, **size)
+    intercept, slope = chains.draws["intercept"].ravel(), chains.draws["slopes"][..., 0].ravel()
+    at = " and ".join(f"{share:.3f}" for share in shares(intercept, slope))
+    print(f"chains:    {at} of the draws at the two lines; {time.process_time() - began:.0f} s of a core\n{chains}")
+    for each in told:
+        print(f"          {each.message}")
     return intercept, slope
 
 
@@ -101,13 +120,15 @@ def main():
     log_z, *reference = by_wide_mixture(4 if options.quick else 40)
     at = " and ".join(f"{share:.3f}" for share in shares(*reference))
     print(f"a wide mixture: {at} of the mass at the two lines; log Z {log_z:.3f}")
+    (one, *of_one), (_, *of_all) = fitted(1, options.quick), fitted(32, options.quick)
     shown = {
         "importance sampling around both\nlines, which takes knowing them": reference,
-        "fit_to_density(starts=1)": fitted(1, options.quick),
-        "fit_to_density, as it is": fitted(32, options.quick),
+        "fit_to_density(starts=1)": of_one,
+        "fit_to_density, as it is": of_all,
+        "chains from both lines, with\nthe fit of one for proposals": sampled(one, options.quick),
     }
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.9), sharex=True, sharey=True)
-    for axis, colour, (title, (intercept, slope)) in zip(axes, (BLUE, ORANGE, ORANGE), shown.items(), strict=True):
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.9), sharex=True, sharey=True)
+    for axis, colour, (title, (intercept, slope)) in zip(axes, (BLUE, ORANGE, ORANGE, ORANGE), shown.items(), strict=True):
         axis.plot(intercept, slope, ".", color=colour, markersize=2, alpha=0.3)
         for line, share in zip(LINES, shares(intercept, slope), strict=True):
             axis.plot(*line[:2], "+", color=GREEN, markersize=16, label=None if line[0] < 0 else "the two lines")

@@ -64,8 +64,8 @@ class Chains:
     _of_proposals: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def evidence(self) -> Estimate:
-        """log Z of the density, by a bridge between the draws of the chains and the proposals of the flow, which were made
-        and scored already (`flows.objectives.bridge_normalizer`)."""
+        """log Z of the density, by a bridge between the draws of the chains and draws of the flow that were offered to the
+        chains before, and are scored already (`flows.objectives.bridge_normalizer`)."""
         least = min(np.nanmin(leaf) for leaf in jax.tree.leaves(self.effective))
         effective = float(np.nanmin([least, effective_draws(self._log_weights)]))
         return bridge_normalizer(self._log_weights.ravel(), self._of_proposals, effective=max(effective, 1.0))
@@ -166,9 +166,10 @@ def sample(
             rows, counts = np.unique(half.reshape(-1, *half.shape[2:]), axis=0, return_counts=True)
             result = fit(fit_key, result, rows, weights=counts)
             state = walk.begun(result.params, record.x[-1])._replace(log_size=state.log_size)
+    proposed = record.proposed  # of the last flow, and of no draw below
     state, record = walk.run(result.params, key, state, math.ceil(draws / BLOCK), tuned=False)
     acceptance.append((record.local, record.far))
-    return walk.chains(record, draws, result, np.array(acceptance))
+    return walk.chains(record._replace(proposed=proposed), draws, result, np.array(acceptance))
 
 
 class Walking(NamedTuple):
