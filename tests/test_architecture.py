@@ -147,8 +147,8 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 47_699,
-    "files": 244,
+    "library": 48_091,
+    "files": 246,
     "core": 4_076,
     "training": 8_393,
     "tables": 4_729,
