@@ -65,7 +65,7 @@ $(NEWEST)/.stamp: pyproject.toml
 # bijx does not import under jax 0.11.
 $(PEERS)/.stamp: pyproject.toml
 	$(call venv,$(PEERS),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
-	$(call install,$(PEERS),flowjax numpyro packaging distrax bijx pzflow 'jax<0.11',peers in JAX )
+	$(call install,$(PEERS),flowjax numpyro packaging distrax bijx pzflow 'flowmc==0.6.0' 'jax<0.11',peers in JAX )
 
 $(TORCH)/.stamp: pyproject.toml
 	$(call venv,$(TORCH),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
