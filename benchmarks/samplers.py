@@ -3,6 +3,7 @@
     python benchmarks/samplers.py chains                          # six targets, three seeds, three ways; one core
     python benchmarks/samplers.py chains --targets funnel --ways chains
     python benchmarks/samplers.py again                           # fits that go on, at the default rate and lower ones
+    python benchmarks/samplers.py evidence                        # of the same draws, by flows.evidence and harmonic
     python benchmarks/samplers.py --table                         # what was measured
 
 "chains": 16 chains of 1,000 draws, each of a local and a global move, so 32,000 gradients; flowMC has as many in its
@@ -20,10 +21,12 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import blackjax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import records
 from densities import known
@@ -74,8 +77,7 @@ def by_nuts(target, seed):
 def by_flowmc(name, seed):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "draws.npz"
-        python = os.environ.get("PEERS_PYTHON", HERE.parent / ".venv-peers" / "bin" / "python")
-        subprocess.run([python, HERE / "peers" / "samplers_flowmc.py", name, str(seed), file], check=True)
+        subprocess.run([peers_python(), HERE / "peers" / "samplers_flowmc.py", name, str(seed), file], check=True)
         with np.load(file) as found:
             more = {name: float(found[name]) for name in ("seconds", "accepted")}
             return found["x"], 16 * 2_000, {"gradients before": 16 * 2_000, **more}
@@ -94,6 +96,51 @@ def measured(name, way, seed):
         ratios = rows.std(0) / target.stds
         record["spread"] = float(ratios[np.abs(np.log(ratios)).argmax()])
     return record
+
+
+def peers_python():
+    return os.environ.get("PEERS_PYTHON", HERE.parent / ".venv-peers" / "bin" / "python")
+
+
+def regression():
+    """log p(answers, weights) of a linear regression in 5 dimensions for rows of weights, in NumPy or JAX, and its log Z."""
+    rng, n, d, variance, prior = np.random.default_rng(0), 60, 5, 0.49, 4.0
+    x = rng.normal(size=(n, d))
+    y = x @ np.array([1, -0.5, 0, 0.3, 2.0]) + 0.7 * rng.normal(size=n)
+    covariance = variance * np.eye(n) + prior * x @ x.T
+    log_z = -0.5 * (n * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1] + y @ np.linalg.solve(covariance, y))
+    constant = 0.5 * n * np.log(2 * np.pi * variance) + 0.5 * d * np.log(2 * np.pi * prior)
+
+    def log_density(weights, x=x, y=y):
+        return -0.5 * ((y - weights @ x.T) ** 2).sum(-1) / variance - 0.5 * (weights**2).sum(-1) / prior - constant
+
+    return log_density, partial(log_density, x=jnp.asarray(x, jnp.float32), y=jnp.asarray(y, jnp.float32)), log_z, d
+
+
+def evidence(seed):
+    """log Z of four chains of 500 draws of NUTS, less the truth, and the seconds that it takes."""
+    log_density, of_one, log_z, d = regression()
+    kernel = blackjax.nuts(of_one, 0.25, jnp.full(d, 0.02))
+
+    def chain(key):
+        start = jax.random.normal(key, (d,))
+        keys = jax.random.split(key, 700)
+        return jax.lax.scan(lambda s, k: (lambda out: (out[0], out[0].position))(kernel.step(k, s)), kernel.init(start), keys)[
+            1
+        ]
+
+    x = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(seed), 4))[:, 200:], float)
+    began = time.process_time()
+    ours = flows.evidence(seed, x, log_density)
+    seconds = time.process_time() - began
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "draws.npz", x=x, log_p=log_density(x))
+        command = [peers_python(), HERE / "peers" / "samplers_harmonic.py", Path(folder) / "draws.npz"]
+        theirs = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return {
+        "flows": [ours.value - log_z, ours.standard_error, seconds],
+        "harmonic": [theirs["log Z"] - log_z, theirs["error"], theirs["seconds"]],
+    }
 
 
 def moons(rng, n, shift=0.0, scale=1.0):
@@ -147,7 +194,7 @@ def again(seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=("chains", "again"))
+    parser.add_argument("part", nargs="?", choices=("chains", "again", "evidence"))
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--ways", nargs="+", default=["chains", "NUTS", "flowMC"])
     parser.add_argument("--seeds", type=int, default=3)
@@ -175,6 +222,13 @@ def main():
             warnings.simplefilter("ignore")
             for seed in range(1, 1 + options.seeds):
                 found.setdefault("again", {})[str(seed)] = again(seed)
+                records.write(RESULTS, found)
+    if options.part == "evidence":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for seed in range(options.seeds):
+                found.setdefault("evidence", {})[str(seed)] = one = evidence(seed)
+                print(seed, one, flush=True)
                 records.write(RESULTS, found)
     if options.table:
         print(records.as_text(found))
