@@ -15,11 +15,13 @@ from flows.core import (
     Array,
     FlowsError,
     as_array,
+    as_context,
     as_event,
     as_key,
     check_function,
     distribution_part,
     on_device,
+    on_turn,
     positive_int,
     warn_user,
 )
@@ -28,7 +30,6 @@ from flows.distributions.draws import sample_with_log_pdf
 from flows.interop.noise import check_density, context_of, names_of, noise_of_flow
 from flows.mcmc import State, Terms, chosen, decided, trajectory
 from flows.objectives import Estimate, bridge_normalizer
-from flows.results.columns import Inputs
 from flows.results.ensemble import EnsembleResult
 from flows.results.result import FitResult
 from flows.training.density.figures import SHARES, WIDTHS, Base
@@ -37,6 +38,8 @@ from flows.training.fit import fit as fit_of_rows
 BLOCK = 100  # steps of one compiled call
 CANDIDATES = 64  # draws of the flow for each chain, of which it starts at one
 ACCEPTANCE = 0.574  # of local moves, which is best in many dimensions [Roberts and Rosenthal, 1998]
+MOST_LOG_SIZE = -20.0, 3.0  # bounds of the logarithm of the size of steps
+LEAST = 4  # draws
 SLOWER = 0.6  # the power of time by which the size of steps settles
 MIXED, ENOUGH, RARE = 1.01, 400, 0.01  # R-hat, effective draws, and accepted global moves, of which a warning tells
 
@@ -67,28 +70,32 @@ class Chains:
         """log Z of the density, by a bridge between the draws of the chains and draws of the flow that were offered to the
         chains before, and are scored already (`flows.objectives.bridge_normalizer`)."""
         least = min(np.nanmin(leaf) for leaf in jax.tree.leaves(self.effective))
-        effective = float(np.nanmin([least, effective_draws(self._log_weights)]))
+        effective = float(np.nanmin([least, effective_draws(self._log_weights), self._log_weights.size]))
         return bridge_normalizer(self._log_weights.ravel(), self._of_proposals, effective=max(effective, 1.0))
 
     def __repr__(self) -> str:
         chains, draws = self.log_density.shape
         local, far = (self.acceptance[name][-1] for name in ("local", "global"))
         worst, least = (pick(leaf) for pick, leaf in zip((_most, _least), (self.rhat, self.effective), strict=True))
-        estimate = self.evidence()
+        try:
+            estimate = self.evidence()
+            evidence = f"log Z {estimate.value:.4f} +- {estimate.standard_error:.4f}"
+        except FlowsError as error:
+            evidence = f"unknown: {error}"
         return (
             f"Chains         {chains} of {draws:,} draws\n"
             f"  accepted     {local:.0%} of local moves, {far:.0%} of the flow's draws\n"
             f"  mixing       R-hat {worst:.3f} at most, {least:,.0f} effective draws at least\n"
-            f"  evidence     log Z {estimate.value:.4f} +- {estimate.standard_error:.4f}"
+            f"  evidence     {evidence}"
         )
 
 
 def _most(tree: Any) -> float:
-    return float(np.nanmax([np.nanmax(leaf) for leaf in jax.tree.leaves(tree)]))
+    return float(np.max([np.max(leaf) for leaf in jax.tree.leaves(tree)]))
 
 
 def _least(tree: Any) -> float:
-    return float(np.nanmin([np.nanmin(leaf) for leaf in jax.tree.leaves(tree)]))
+    return float(np.min([np.min(leaf) for leaf in jax.tree.leaves(tree)]))
 
 
 def sample(
@@ -147,10 +154,13 @@ def sample(
     """
     check_function(log_density, "sample: log_density", "a function of points (n, *event)")
     chains, draws = positive_int(chains, "sample: chains"), positive_int(draws, "sample: draws")
+    if draws < LEAST:
+        raise FlowsError(f"sample: draws is {draws}; expected {LEAST} or more, so that halves of a chain can be compared")
     rounds = 0 if rounds == 0 else positive_int(rounds, "sample: rounds")
     rounds = 0 if isinstance(fitted, EnsembleResult) else rounds
     walk, key = Walk.of(log_density, fitted, chains), as_key(rng)
     fit = partial(fit_of_rows, verbose=0) if fit is None else fit
+    check_function(fit, "sample: fit", "fit(rng, result, rows, weights)")
     key, start_key = jax.random.split(key)
     result, acceptance = fitted, list[tuple[float, float]]()
     x = walk.chosen_start(start_key) if start is None else walk.checked_start(start)
@@ -164,12 +174,27 @@ def sample(
         if turn < rounds:
             half = record.x[blocks * BLOCK // 2 :]
             rows, counts = np.unique(half.reshape(-1, *half.shape[2:]), axis=0, return_counts=True)
-            result = fit(fit_key, result, rows, weights=counts)
+            result = _of_the_model(fit(fit_key, result, rows, weights=counts), fitted)
             state = walk.begun(result.params, record.x[-1])._replace(log_size=state.log_size)
     proposed = record.proposed  # of the last flow, and of no draw below
     state, record = walk.run(result.params, key, state, math.ceil(draws / BLOCK), tuned=False)
     acceptance.append((record.local, record.far))
     return walk.chains(record._replace(proposed=proposed), draws, result, np.array(acceptance))
+
+
+def _of_the_model(result: Any, fitted: FitResult) -> FitResult:
+    if not isinstance(result, FitResult) or result.init_fun != fitted.init_fun:
+        got = repr(result.init_fun) if isinstance(result, FitResult) else type(result).__name__
+        raise FlowsError(f"sample: fit returned {got:.100}; expected a result of the model {fitted.init_fun!r:.100}")
+    return result
+
+
+def _turned(fitted: FitResult, x: Array) -> Array:
+    """Return points with their angles on the turn of the data."""
+    region = distribution_part(fitted.init_fun, as_event(fitted.input_dim), None).region
+    if region is None or not np.any(region.period):
+        return x
+    return on_turn(region, x, -region.period / 2 if fitted.turn is None else fitted.turn)
 
 
 class Walking(NamedTuple):
@@ -209,6 +234,8 @@ class Walk:
 
     @classmethod
     def of(cls, log_density: Callable, fitted: FitResult, chains: int) -> "Walk":
+        if isinstance(fitted, FitResult) and as_context(fitted.context_dim) is not None:
+            raise FlowsError("sample: the result takes a context; give the result of a model without one, or use `proposal`")
         keywords = context_of("sample", fitted, None)
         named, natural = names_of(fitted)
         region = distribution_part(fitted.init_fun, as_event(fitted.input_dim), None).region
@@ -216,12 +243,12 @@ class Walk:
             raise FlowsError("sample: the result draws unit vectors, and local moves leave the sphere; use `proposal`")
 
         def density(x: Array) -> Array:
-            return jnp.asarray(log_density(natural(x)), x.dtype)
+            return jnp.asarray(log_density(natural(_turned(fitted, x))), x.dtype)
 
         check_density("sample", density, fitted, keywords, named)
         try:
             noise_of_flow("sample", fitted, as_event(fitted.input_dim))
-            in_noise, scale = True, jnp.ones(())
+            in_noise, scale = True, jnp.ones((1, 1))
         except FlowsError:  # of several bijections, or noise that is not on the whole line
             in_noise, scale = False, jnp.std(fitted.sample(0, fitted.params, 1_000), 0)[None]
         return cls(density, fitted, chains, in_noise, scale)
@@ -275,8 +302,9 @@ class Walk:
         def step(state: Walking, proposed: tuple) -> tuple[Walking, tuple]:
             key, z, at, log_q_there = proposed
             local_key, far_key = jax.random.split(key)
-            size, one = jnp.exp(state.log_size) * self.scale, jnp.ones(1, z.dtype)
+            size, one = jnp.exp(state.log_size) * self.scale.astype(z.dtype), jnp.ones(1, z.dtype)
             here, at_here, probability, moved = trajectory(local_key, state.z, state.at, terms, one, size, 1)
+            here = here if self.in_noise else _turned(self.fitted, here)
             log_w, log_w_there = at_here.values[0] - log_q(here), at.values[0] - log_q_there
             usable = ~jnp.isnan(log_w_there - log_w) & (at.values[0] < jnp.inf)
             usable &= jnp.isfinite(at.slopes[0]).reshape(len(z), -1).all(1)
@@ -286,11 +314,13 @@ class Walk:
             )
             z, log_w = chosen(jumped, z, here), jnp.where(jumped, log_w_there, log_w)
             more = gain * (probability.mean() - ACCEPTANCE) / (1 + state.time) ** SLOWER
-            state = Walking(z, at, state.log_size + more, state.time + 1)
+            log_size = jnp.clip(state.log_size + more, *MOST_LOG_SIZE)
+            state = Walking(z, at, log_size, state.time + 1)
             return state, (z, at.values[0], log_w, moved.mean(), jumped.mean(dtype=z.dtype))
 
         state, out = jax.lax.scan(step, state, (jax.random.split(key, BLOCK), by_step[0], at, by_step[1]))
-        return state, (*out, (at.values[:, 0] - by_step[1]).ravel())
+        there = jnp.isfinite(at.values[:, 0]) & jnp.isfinite(at.slopes[:, 0]).reshape(*by_step[1].shape, -1).all(2)
+        return state, (*out, jnp.where(there, at.values[:, 0] - by_step[1], -jnp.inf).ravel())
 
     def run(self, params: Any, key: Array, state: Walking, blocks: int, tuned: bool) -> tuple[Walking, Record]:
         """Run chains for some blocks."""
@@ -325,11 +355,12 @@ class Walk:
         x = as_array(start, "sample: start")
         if x.shape != (self.count, *self.event):
             raise FlowsError(f"sample: start has shape {x.shape}; expected a point for each chain, {(self.count, *self.event)}")
-        return on_device(x, jnp.zeros(()).dtype)
+        return on_device(x, jnp.result_type(*jax.tree.leaves(self.fitted.params), jnp.float32))
 
     def check(self, state: Walking, x: Array) -> None:
         """Refuse a start where the density, or its gradient, is not finite."""
-        for name, array in (("log_density", state.at.values[0]), ("the gradient of log_density", state.at.slopes[0])):
+        arrays = {"its noise": state.z, "log_density": state.at.values[0], "the gradient of log_density": state.at.slopes[0]}
+        for name, array in arrays.items():
             if (bad := np.argwhere(~np.isfinite(array))).size:
                 chain, *entry = bad[0].tolist()
                 where = f", entry {entry[0] if len(entry) == 1 else tuple(entry)}" if entry else ""
@@ -341,7 +372,7 @@ class Walk:
     def chains(self, record: Record, draws: int, result: FitResult, acceptance: np.ndarray) -> Chains:
         """The draws, in the units of the user."""
         x, log_p, log_w = (np.swapaxes(array[:draws], 0, 1) for array in record[:3])
-        x = np.asarray(Inputs(self.fitted).on_turn(x.reshape(-1, *self.event))).reshape(x.shape)
+        x = np.asarray(_turned(self.fitted, on_device(x.reshape(-1, *self.event)))).reshape(x.shape)
         mixed, effective = rhat(x), effective_draws(x)
         names = [f"number {j} of a draw" for j in range(mixed.size)] if self.named is None else self.named.entries()
         warn_of_mixing(mixed.ravel(), effective.ravel(), names, float(acceptance[-1, 1]))
@@ -356,11 +387,11 @@ class Walk:
 def warn_of_mixing(mixed: np.ndarray, effective: np.ndarray, names: Sequence[str], jumps: float) -> None:
     """Warn of chains that do not mix."""
     remedy = "Give more draws or rounds, or a flow that is nearer to the density"
-    if (mixed > MIXED).any():
-        worst = int(np.nanargmax(mixed))
+    if not (mixed <= MIXED).all():
+        worst = int(np.argmax(np.nan_to_num(mixed, nan=np.inf)))
         warn_user(f"sample: R-hat of {names[worst]} is {mixed[worst]:.3f}, above {MIXED}: chains do not agree. {remedy}")
-    if (least := np.nanmin(effective)) < ENOUGH:
-        worst = int(np.nanargmin(effective))
+    if not (least := np.nan_to_num(effective).min()) >= ENOUGH:
+        worst = int(np.argmin(np.nan_to_num(effective)))
         warn_user(f"sample: the draws of {names[worst]} are worth {least:.0f} independent draws, below {ENOUGH}. {remedy}")
     if jumps < RARE:
         warn_user(f"sample: {jumps:.2%} of the flow's draws were accepted, so chains hardly jump between modes. {remedy}")

@@ -143,6 +143,8 @@ def _check_history(history: History, members: int | None) -> None:
     shapes = {name: (*front, *epochs) for name in ("train_loss", "validation_loss", "skipped")}
     shapes |= dict.fromkeys(("best_epoch", "start_loss", "error"), front)
     for name, array in history.items():
+        if name == "portions" and array.ndim == 1:
+            continue
         if array.shape != shapes.get(name, ()) or (name in WHOLE and array.dtype.kind not in "iu"):
             raise FlowsError(f"its history has {name!r} of dtype {array.dtype} and shape {array.shape}")
     if "validation_loss" in history:

@@ -17,6 +17,7 @@ from flows.distributions.directional import CircularUniform
 from flows.distributions.flow import Flow
 from flows.distributions.joint import ChainRule, Joint
 from flows.results.frames import Frame, frame_of, less_offsets, library_of, listed, looked_at, numbers_of
+from flows.results.result import FitResult
 from flows.tables.fields import names_of
 from flows.tables.gaps import check_there, for_schema, without_codes_of_gaps, without_gaps
 from flows.tables.infer import infer_schema
@@ -111,6 +112,8 @@ def fit(
         of_rows = {option: of_rows_of(table, option, values, names) for option, values in apart.items()}
         ends = validation is None or bool(np.isscalar(validation))  # rows of validation may lie beyond
         places = {name: option for option, name in apart.items() if isinstance(name, str)}
+        if isinstance(model, FitResult):
+            raise TypeError("tables.fit: model is a FitResult, which has no schema; give the TableResult that it is of")
         fitted = model if isinstance(model, TableResult) else None
         if fitted is not None:
             roles, schema = fitted.any_given_any, _schema_again(fitted.schema, schema, names, places)

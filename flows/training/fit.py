@@ -75,7 +75,8 @@ def fit(
             fitted further. Its layers that prepare rows stay as they are, so `standardize`, `standardize_context`, `support`,
             `as_is`, `dequantize`, `folds` and `members` are left out. It begins at the params of the result, which come back
             if no epoch is better. The same rng and rows hold out the same rows, also with more rows behind them; with another
-            rng or order, rows that the result was trained on are held out, and its score is too good.
+            rng or order, and in a memory map with more rows, rows that it was trained on are held out, and its score is too
+            good: then give `validation`.
         data: (rows, *event), an array, a frame (of pandas, polars, ...), or a memory map; or an iterable of arrays or of pairs
             (rows, context), with steps_per_epoch and validation rows.
         context: (rows, *context), for a conditional model.

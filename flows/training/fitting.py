@@ -142,6 +142,8 @@ def facts_of_result(rows: Prepared, options: Options) -> tuple[dict[str, Any], d
     split, held_out = rows.split, [fold.raw_held_out for fold in rows.folds or (rows,)]
     others = len(split.others) if rows.folds else 0  # each row trains some fold
     counts = {"rows": np.array(split.total + others), "held_out": np.array(sum(len(part.x) for part in held_out))}
+    if rows.portions:
+        counts["portions"] = np.array([*rows.portions, counts["rows"] + counts["held_out"]])
     if options.holding:
         numbers, whole = np.concatenate([fold.split.others for fold in rows.folds or (rows,)]), split.whole
         counts[options.holding] = np.array(len(np.unique(np.asarray(split.groups)[numbers])))

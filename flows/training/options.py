@@ -369,5 +369,9 @@ def check_distribution(init_fun: Any, caller: str = "fit") -> None:
         raise TypeError(f"{caller}: init_fun is the bijection {init_fun!r}; expected a distribution: flows.Flow({init_fun!r})")
     if is_constructor(init_fun):
         raise TypeError(f"{caller}: init_fun is the constructor {init_fun.__name__}; call it: {init_fun.__name__}(...)")
+    if hasattr(init_fun, "schema"):
+        raise TypeError(
+            f"{caller}: init_fun is a {type(init_fun).__name__}; give it to tables.fit(model=), or give its .result"
+        )
     if (isinstance(init_fun, Value) and not isinstance(init_fun, DistributionInit)) or not callable(init_fun):
         raise TypeError(f"{caller}: init_fun is {init_fun!r:.80}; expected a distribution, such as flows.Flow(flows.NSF())")

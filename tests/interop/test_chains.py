@@ -19,11 +19,11 @@ CENTRES = np.array([[-5.0, -5.0], [-5.0, 5.0], [5.0, -5.0], [5.0, 5.0]], np.floa
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def result_of(model, event, params=lambda params: params, tmp=[None], **keywords):  # noqa: B006
+def result_of(model, event, params=lambda params: params, **keywords):
     """The result of a model that was not fitted."""
     import io
 
-    triple, file = model(0, event), io.BytesIO()
+    triple, file = model(0, event, **keywords), io.BytesIO()
     flows.save(file, model, params(triple.params), event, **keywords)
     file.seek(0)
     return flows.load(file)
@@ -132,6 +132,10 @@ def test_angles_and_mixtures_move_in_the_units_of_the_data():
     assert (np.abs(found.draws) <= np.pi + 1e-6).all()
     around = np.exp(1j * (found.draws[..., 0] - 1.0)).mean()
     assert abs(around - 0.81) < 0.03, "I_1(3) / I_0(3)"
+    found = sample(0, lambda x: -0.5 * jnp.square(x).sum(1) / 4, result_of(flows.CircularUniform(), 1), draws=600, rounds=0)
+    cut = stats.truncnorm(-np.pi / 2, np.pi / 2, scale=2)  # of one turn, at whose ends the density is not periodic
+    assert abs(found.draws.std() / cut.std() - 1) < 0.05
+    assert abs(found.evidence().value - math.log(2 * math.sqrt(2 * np.pi) * (2 * stats.norm.cdf(np.pi / 2) - 1))) < 0.05
     mixture = flows.Mixture(flows.Flow(flows.ActNorm()), num_components=2)
     found = sample(0, bent, result_of(mixture, 2), draws=500, rounds=0)
     n = found.effective[0]
@@ -164,6 +168,17 @@ def test_names_and_a_bound_at_the_mode():
     assert "chain 2 starts at" in error_of(lambda: sample(0, named, result, chains=4, start=start))
 
 
+def test_a_density_that_is_not_a_number_in_places_has_no_mass_there():
+    def cut(x):
+        return jnp.where(x[:, 0] > 2.5, jnp.nan, -0.5 * jnp.square(x).sum(1))
+
+    found = sample(0, cut, result_of(flows.Normal(trainable=True), 1), chains=4, draws=400, rounds=0)
+    assert found.draws.max() <= 2.5 and "log Z 0." in repr(found)
+    assert abs(found.evidence().value - 0.5 * math.log(2 * np.pi) - math.log(stats.norm.cdf(2.5))) < 0.05
+    with pytest.raises(flows.FlowsError, match="fit returned int; expected a result of the model"):
+        sample(0, cut, result_of(flows.Normal(trainable=True), 1), draws=100, rounds=1, fit=lambda *_, weights: 3)
+
+
 def test_a_mode_that_nothing_reaches_is_missed_unless_a_chain_starts_there():
     narrow = result_of(flows.Normal(trainable=True), 2, lambda params: {**params, "loc": CENTRES[3]})
     missed = sample(0, wells, narrow, draws=300, rounds=0)
@@ -183,6 +198,8 @@ REFUSED = {
     "another start": (lambda: flow_of_wells(), wells, {"start": np.zeros((3, 2))}, "expected a point for each chain, (16, 2)"),
     "a start outside": (lambda: flow_of_wells(), lambda x: jnp.where(x[:, 0] > 0, -x[:, 0], -jnp.inf),
                         {"start": -np.ones((16, 2))}, "chain 0 starts at [-1. -1.], where log_density is -inf"),
+    "three draws": (lambda: flow_of_wells(), wells, {"draws": 3}, "expected 4 or more"),
+    "a context": (lambda: result_of(flows.Flow(flows.NSF(1, hidden=(4,))), 2, context_dim=1), wells, {}, "takes a context"),
     "no chains": (lambda: flow_of_wells(), wells, {"chains": 0}, "chains is 0"),
 }  # fmt: skip
 

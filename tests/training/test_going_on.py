@@ -122,13 +122,26 @@ def test_rows_are_what_the_result_was_trained_on():
 def test_rows_behind_the_old_ones_leave_these_where_they_were():
     key, copies = jax.random.key(0), np.r_[np.arange(400), np.arange(40), np.arange(400, 460)]
     for groups in (None, copies):
-        (train, others), (more, out) = split_numbers(400, 0.1, key), split_numbers(500, 0.1, key, groups, "", 400)
+        (train, others), (more, out) = split_numbers(400, 0.1, key), split_numbers(500, 0.1, key, groups, "", (400,))
         np.testing.assert_array_equal(more[: len(train)], train)
         np.testing.assert_array_equal(out[: len(others)], others)
         assert set(more) | set(out) == set(range(500)) and 2 < len(out) - len(others) < 20
     assert not set(copies[more]) & set(copies[out]), "copies are on one side"
-    last = split_numbers(500, 0.1, key, np.arange(500), "order", 400)[1]
+    again, later = (split_numbers(n, 0.1, key, None, "", (400, 500)) for n in (500, 600))
+    np.testing.assert_array_equal(again[1], split_numbers(500, 0.1, key, None, "", (400,))[1])
+    np.testing.assert_array_equal(later[1][: len(again[1])], again[1])
+    last = split_numbers(500, 0.1, key, np.arange(500), "order", (400,))[1]
     assert set(last) == set(range(450, 500))
+
+
+def test_the_rows_of_all_fits_before_stay_where_they_were():
+    data, quick = PAIRS[:150], {"max_epochs": 1, "verbose": 0}
+    first = flows.fit(0, flows.Flow(flows.ActNorm()), data[:100], folds=1, **quick)
+    second = flows.fit(0, first, data, **quick)
+    third = flows.fit(0, second, data, **quick)
+    assert second.history["portions"].tolist() == [100, 150] and third.history["portions"].tolist() == [100, 150, 150]
+    np.testing.assert_array_equal(second.kept.x, third.kept.x)
+    assert set(map(tuple, first.kept.x)) <= set(map(tuple, second.kept.x))
 
 
 def test_a_stopped_fit_that_goes_on_ends_with_the_same_bits(tmp_path):
@@ -166,6 +179,7 @@ REFUSED = {
     "members": (lambda: flows.fit_ensemble(0, flows.Flow(flows.ActNorm()), PAIRS, members=2, max_epochs=1, verbose=0), {},
                 "2 models, of folds or members"),
     "options": (lambda: first("wide"), {"standardize": False}, "standardize is False, and the preparation of a result stays"),
+    "an array": (lambda: first("wide"), {"support": np.array([0.0, 1.0])}, "the preparation of a result stays"),
     "folds": (lambda: first("wide"), {"folds": 2}, "folds is 2, and the preparation"),
     "another event": (lambda: first("angles"), {}, "has shape (3,), and the result was fitted to rows of shape (1,)"),
     "a context": (lambda: first("wide"), {"context": CONTEXT}, "a row of context has shape (3,), and the result was fitted"),
@@ -206,3 +220,14 @@ def test_a_fit_to_a_density_goes_on():
     assert "input_dim is missing" in refusal(lambda: flows.fit_to_density(0, model, target))
     assert "takes a context" in refusal(lambda: flows.fit_to_density(0, first("codes"), target))
     assert "support is" in refusal(lambda: flows.fit_to_density(0, result, target, support={"scale": (0, 1)}))
+
+
+def test_modes_are_looked_for_where_the_density_is():
+    rows = (1000 + RNG.normal(size=(100, 2))).astype(np.float32)
+    result = flows.fit(0, flows.Flow(flows.ActNorm()), rows, max_epochs=1, folds=1, verbose=0)
+
+    def two(x):
+        return jnp.logaddexp(*(-0.5 * jnp.square(x - centre).sum(1) for centre in (1000.0, 1012.0)))
+
+    quick = {"max_epochs": 1, "steps_per_epoch": 2, "num_held_out": 256, "num_weights": 500, "verbose": 0}
+    assert flows.fit_to_density(0, result, two, **quick).diagnostics.modes == 2

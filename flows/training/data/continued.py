@@ -10,6 +10,7 @@ import numpy as np
 from flows.bijections.bounds import Unconstrain
 from flows.bijections.composition import layers_of
 from flows.bijections.noise import trains_noise
+from flows.compose import joined
 from flows.core import (
     Array,
     FlowsError,
@@ -24,18 +25,20 @@ from flows.core import (
     structure_of,
     trainable,
 )
+from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.results.ensemble import EnsembleResult
 from flows.results.result import FitResult
 from flows.training.data.facts import Facts
 from flows.training.data.gaussian import Scale
 from flows.training.data.prepare import Prepared, placed, scored_by_gaussian, standardized, through_first
+from flows.training.data.read import portions_of
 from flows.training.data.standardization import FORMULAS, Measured, Pipeline
 from flows.training.data.table import Split
 from flows.training.model_view import Layers, ModelView
 from flows.training.options import Options
 
-STAYS = "standardize", "standardize_context", "support", "as_is", "dequantize", "folds", "members"  # as it was
+STAYS = "standardize", "standardize_context", "support", "as_is", "dequantize", "members", "folds"  # as it was
 
 
 class Before(NamedTuple):
@@ -70,6 +73,9 @@ class Before(NamedTuple):
             bijection, base = structure_of(model).pieces
             inner = params_in(params, bijection.params_at)
             layers = [(step.bijection, params_in(inner, step.params_at)) for step in layers_of(bijection.value)]
+        if layers and Flow(joined([layer for layer, _ in layers]), base.value) != model:
+            layers = []  # which are nested otherwise than `fit` does
+        if layers:
             model, params = base.value, params_in(params, base.params_at)
         scale = None
         if isinstance(model, Value) and model.constructor is StandardizedContext:
@@ -101,7 +107,8 @@ class Before(NamedTuple):
     def options(self, options: Options) -> Options:
         """The options, with the columns that stayed as they were."""
         layers = [step.layer.arguments.get("as_is", ()) for step in self.pipeline.steps]
-        return replace(options, as_is=tuple(sorted(set().union(*layers))), folds=1)
+        standardize = options.standardize and bool(self.pipeline.steps)
+        return replace(options, as_is=tuple(sorted(set().union(*layers))), folds=1, standardize=standardize)
 
 
 def _prepares(model: Any, params: Any, event: Any, context: Any) -> bool:
@@ -121,7 +128,7 @@ def check_result(result: FitResult, options: Options) -> None:
             "flows.fit(..., folds=1), of a candidate of flows.select, or of `flows fit --model NSF --folds 1`"
         )
     for name in STAYS:
-        if (value := getattr(options, name)) != getattr(type(options), name):
+        if repr(value := getattr(options, name)) != repr(getattr(type(options), name)):
             raise TypeError(
                 f"{options.caller}: {name} is {value!r:.60}, and the preparation of a result stays as it is; leave it out, or "
                 f"fit {result.init_fun!r:.60} from the start"
@@ -134,4 +141,4 @@ def prepare_again(split: Split, facts: Facts, before: Before, options: Options, 
     rows = scored_by_gaussian(through_first(split, facts, key, before.first_params), split, facts, options)
     rows = placed(standardized(rows, split, before.pipeline), options)
     turn = before.result.turn if before.result.turn is not None else rows.turn
-    return replace(rows, turn=turn, model=before.model, start=before.params)
+    return replace(rows, turn=turn, model=before.model, start=before.params, portions=portions_of(before.result))

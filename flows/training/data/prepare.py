@@ -65,6 +65,7 @@ class Prepared:
     turn: np.ndarray | None = None  # where the turn of each angle begins in the data
     model: Any = None  # to train
     start: Any = None  # params of the model, where a fit goes on from a result
+    portions: tuple[int, ...] = ()  # the numbers of rows of the fits that led to the result
 
     train = property(attrgetter("split.train.rows"))
     held_out = property(attrgetter("split.held_out.rows"))

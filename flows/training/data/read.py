@@ -50,7 +50,7 @@ def read(data: Any, options: Options, key: Array, result: FitResult | None = Non
     """Read the data of a fit: arrays and frames whole, of a stream the rows for a first look. Where a fit goes on from a
     result, frames get its columns in their order, and as many rows as it had are divided as they were."""
     if isinstance(data, np.memmap):
-        return mapped(data, options, key)
+        return mapped(data, options, key, result)
     if hasattr(data, "__iter__") and not (
         isinstance(data, list | tuple | str | bytes | dict | set) or hasattr(data, "__array__") or hasattr(data, "to_numpy")
     ):
@@ -76,10 +76,17 @@ def read_arrays(data: Any, options: Options, key: Array, result: FitResult | Non
         held_out = read_validation(options.validation, whole)
     else:
         chosen = None if groups is None else groups[numbers]
-        before = 0 if result is None else int(result.history.get("rows", 0) + result.history.get("held_out", 0))
-        train, others = split_numbers(len(numbers), options.share, key, chosen, holding, before)
+        train, others = split_numbers(len(numbers), options.share, key, chosen, holding, portions_of(result))
         numbers, held_out = numbers[train], whole.take(numbers[others])
     return Split.of(whole, numbers, held_out, options, groups)
+
+
+def portions_of(result: FitResult | None) -> tuple[int, ...]:
+    """Return the numbers of rows of the fits that led to a result."""
+    if result is None:
+        return ()
+    whole = int(result.history.get("rows", 0) + result.history.get("held_out", 0))
+    return tuple(np.atleast_1d(result.history.get("portions", whole)).tolist())
 
 
 def read_rows(data: Any, context: Any, name: str = "data", context_name: str = "context", weights: Any = None) -> Rows:
@@ -167,12 +174,15 @@ class DataFailed(Exception):
     state: Any = None
 
 
-def mapped(data: np.memmap, options: Options, key: Array) -> Split:
+def mapped(data: np.memmap, options: Options, key: Array, result: FitResult | None = None) -> Split:
     """Read a memory-mapped file; whole blocks of neighbouring rows are held out and shuffled."""
     n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), seed_of(key)
     if options.weights is not None or options.holding:
         raise FlowsError(IN_MEMORY)
-    headers = None, named_apart(context, "fit: context")
+    headers: Headers = None, named_apart(context, "fit: context")
+    if result is not None:
+        context = in_order(context, result.context_table, "fit: context")
+        headers = result.table, result.context_table or headers[1]
     if context is not None and not isinstance(context, np.memmap):
         context = read_rows(context, None, "context").x
     if context is not None and len(context) != n:

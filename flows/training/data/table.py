@@ -174,13 +174,14 @@ class Split:
 
 
 def split_numbers(
-    n: int, validation: float, key: Array, groups: np.ndarray | None = None, holding: str = "", before: int = 0
+    n: int, validation: float, key: Array, groups: np.ndarray | None = None, holding: str = "", before: Sequence[int] = ()
 ) -> Pair:
     """Draw the numbers of the training rows and of the held-out rows at random; rows of one of the `groups` stay together.
-    With the option `holding`, "groups" always stay together, and of "order" the last rows are held out. The first `before`
-    rows are divided as they are without the others, of which the same share is held out."""
-    if 0 < before < n and holding != "order":
-        parts = split_numbers(before, validation, key, None if groups is None else groups[:before], holding)
+    With the option `holding`, "groups" always stay together, and of "order" the last rows are held out. As many rows
+    as fits had `before` are divided as they were then, and of the others the same share is held out."""
+    *earlier, last = (0, *(count for count in before if 0 < count < n))
+    if last and holding != "order":
+        parts = split_numbers(last, validation, key, None if groups is None else groups[:last], holding, earlier)
         return _joined_by_others(n, validation, key, np.arange(n) if groups is None else groups, parts)
     held_out = max(round(n * validation), 1)
     if n - held_out < LEAST_ROWS:

@@ -16,7 +16,6 @@ from flows.core import Array, FlowsError, Shape, bijection_part, distribution_pa
 from flows.distributions.flow import Flow
 from flows.distributions.normal_mixtures import GMM
 from flows.objectives import log_normalizer
-from flows.training.data.continued import Before
 from flows.training.density.modes import Gaussian, Modes, cholesky_of, log_normal, modes_of, wide_normal_is_better
 from flows.training.density.target import Box, Target, check_rows_apart
 from flows.training.model_view import with_base
@@ -63,10 +62,10 @@ def begin(
     box: Box,
     starts: Any,
     standardize: bool,
-    before: Before | None = None,
+    again: bool = False,
 ) -> Beginning:
-    """Return the start of a fit of init_fun. `starts` is a number, or points on the line. A result, `before`, starts as it is,
-    and modes are looked for around its Gaussian.
+    """Return the start of a fit of init_fun. `starts` is a number, or points on the line. With `again` the model starts as it
+    is, and the search is for the figures.
 
     The search for a Gaussian and modes needs vectors of at most 512 columns, and a model that is not on circles or a sphere.
     """
@@ -78,15 +77,12 @@ def begin(
     target = Target(box.inside(log_density), box.event, jnp.zeros(()).dtype)
     check_rows_apart(target, box.named)
     if len(box.event) == 1 and box.event[0] <= MOST_COLUMNS and not curved:
-        if before is not None:
-            fitted = [Gaussian(**step.fixed) for step in before.pipeline.steps if "factor" in step.fixed]
-            return Beginning(init_fun, (), None, modes_of(rng, target, starts, *fitted[:1]), False)
         nearest = nearest_gaussian(rng, target) if standardize else None
         if nearest is not None:
             _refuse_improper(nearest, box, target)
         modes = modes_of(rng, target, starts, nearest)
-    if before is not None:
-        return Beginning(init_fun, (), None, None, False)
+    if again:
+        return Beginning(init_fun, (), None, modes, False)
     if standardize and modes is not None and len(modes.shares) > 1 and is_flow(init_fun):
         mixture = with_base(init_fun, GMM(num_components=len(modes.shares), trainable=True))
         if mixture != init_fun and not wide_normal_is_better(rng, target, modes):

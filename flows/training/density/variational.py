@@ -251,7 +251,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
         box = box._replace(layer=before.bounds)
     warn_of_one_column(ModelView(init_fun, event, None, standardize=False), options.caller)
     rng, points = np.random.default_rng(seed_of(start_key)), starts_of(options.starts, box)
-    start = begin(rng, init_fun, log_density, box, points, options.standardize is True, before)
+    start = begin(rng, init_fun, log_density, box, points, options.standardize is True, before is not None)
     init_fun = start.init_fun
 
     def settings() -> dict[str, Any]:
@@ -302,7 +302,8 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
         )
     for message in outcome.messages:
         warn_user(f"fit_to_density: {message}")
-    fields = {"diagnostics": outcome.diagnostics, "log_weights": outcome.log_weights}
+    fields: dict[str, Any] = {"diagnostics": outcome.diagnostics, "log_weights": outcome.log_weights}
+    fields |= {} if before is None else {"table": before.result.table, "turn": before.result.turn}
     return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, named=named, **fields)
 
 
