@@ -147,11 +147,11 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 48_091,
+    "library": 48_152,
     "files": 246,
     "core": 4_076,
-    "training": 8_393,
-    "tables": 4_729,
+    "training": 8_415,
+    "tables": 4_732,
     "kinds": 4,
     "orders": 16,
     "lines on devices": 163,
