@@ -75,6 +75,7 @@ def test_each_well_has_its_share():
     assert "R-hat 1.0" in repr(found) and "log Z " in repr(found) and isinstance(found, Chains)
     x = found.draws.reshape(-1, 2)[which_well(found.draws).ravel() == 3] - CENTRES[3]
     assert stats.kstest(x[::20, 0], "norm").pvalue > 1e-3
+    assert np.abs(x.var(0) - 1).max() < 0.12, "wide proposals are weighed as what they are"
 
 
 def test_the_same_key_gives_the_same_bits():
