@@ -65,9 +65,8 @@ def fit(
     if output == "-":
         raise Mistake("-o is -; expected a file, as a model is not text for stdout")
     check_output(output, shared.force, data, schema, start)
-    before = (
-        None if start is None else _before(start, schema=schema, condition=condition, folds=folds, model=model != Models.auto)
-    )
+    settings = {"schema": schema, "condition": condition, "folds": folds, "model": model != Models.auto}
+    before = None if start is None else _before(start, **settings)
     source = Source(data, reading_of(shared, data, before))
     columns = Columns.of(condition, ignore, weights, groups, order)
     fitted = None if before is None else before.schema

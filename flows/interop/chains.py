@@ -248,7 +248,7 @@ class Walk:
         check_density("sample", density, fitted, keywords, named)
         try:
             noise_of_flow("sample", fitted, as_event(fitted.input_dim))
-            in_noise, scale = True, jnp.ones((1, 1))
+            in_noise, scale = True, jnp.ones(())
         except FlowsError:  # of several bijections, or noise that is not on the whole line
             in_noise, scale = False, jnp.std(fitted.sample(0, fitted.params, 1_000), 0)[None]
         return cls(density, fitted, chains, in_noise, scale)

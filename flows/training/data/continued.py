@@ -13,8 +13,8 @@ from flows.bijections.noise import trains_noise
 from flows.compose import joined
 from flows.core import (
     Array,
+    DistributionInit,
     FlowsError,
-    Value,
     as_context,
     as_event,
     bijection_part,
@@ -78,9 +78,11 @@ class Before(NamedTuple):
         if layers:
             model, params = base.value, params_in(params, base.params_at)
         scale = None
-        if isinstance(model, Value) and model.constructor is StandardizedContext:
+        *_, inside = structure_of(model).pieces or (None,)
+        within = None if inside is None else inside.value
+        if isinstance(within, DistributionInit) and model == StandardizedContext(within):
             scale = Scale(**{name: np.asarray(leaf, float) for name, leaf in params["fixed"].items()})
-            model, params = model.arguments["distribution"], params["distribution"]
+            model, params = within, params_in(params, inside.params_at)
         count = len(layers)
         while count and getattr(layers[count - 1][0], "constructor", None) in FORMULAS:
             count -= 1
