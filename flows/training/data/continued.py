@@ -78,11 +78,10 @@ class Before(NamedTuple):
         if layers:
             model, params = base.value, params_in(params, base.params_at)
         scale = None
-        *_, inside = structure_of(model).pieces or (None,)
-        within = None if inside is None else inside.value
-        if isinstance(within, DistributionInit) and model == StandardizedContext(within):
+        inside = [piece.value for piece in structure_of(model).pieces[-1:] if isinstance(piece.value, DistributionInit)]
+        if inside and model == StandardizedContext(*inside):
             scale = Scale(**{name: np.asarray(leaf, float) for name, leaf in params["fixed"].items()})
-            model, params = within, params_in(params, inside.params_at)
+            model, params = inside[0], params["distribution"]
         count = len(layers)
         while count and getattr(layers[count - 1][0], "constructor", None) in FORMULAS:
             count -= 1

@@ -316,10 +316,7 @@ def _before(result: FitResult, input_dim: Any, options: DensityOptions) -> Befor
             f"{as_event(result.input_dim)}; leave input_dim out"
         )
     if as_context(result.context_dim) is not None:
-        raise FlowsError(
-            "fit_to_density: the result takes a context, and a fit to a density has none; give a model without a context, or "
-            "weigh draws of the result by flows.objectives.importance_samples(..., context=)"
-        )
+        raise FlowsError("fit_to_density: the result takes a context, and a density has none; give a model without a context")
     return Before.of(result, jnp.result_type(*jax.tree.leaves(result.params), jnp.float32), options.caller)
 
 
