@@ -1,6 +1,7 @@
 """What `make test` promises, by the records in costs.json; and how files are shared among processes."""
 
 import json
+from pathlib import Path
 
 import costs
 import pytest
@@ -42,6 +43,12 @@ def test_every_entry_of_the_registry_has_a_quick_case_and_most_mistakes_name_a_q
 
 def test_records_are_of_files_that_are_there(file):
     assert {*file["tests"]} <= {*shares.files()}
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by their name, and stops where one process has both."""
+    names = [Path(file).name for file in shares.files() if file.startswith("tests/")]
+    assert len(names) > 100 and len({*names}) == len(names)
 
 
 @pytest.mark.parametrize("tier", ("quick", "full"))
