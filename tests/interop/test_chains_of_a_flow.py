@@ -12,7 +12,7 @@ from scipy import stats
 
 import flows
 from flows.interop.blackjax import Chains, sample
-from flows.interop.chains import Walk
+from flows.interop.walk import Walk
 
 SHARES = np.array([0.1, 0.2, 0.3, 0.4])
 CENTRES = np.array([[-5.0, -5.0], [-5.0, 5.0], [5.0, -5.0], [5.0, 5.0]], np.float32)
@@ -121,7 +121,17 @@ def test_the_size_of_steps_is_frozen_before_the_draws():
     state = walk.begun(walk.fitted.params, walk.chosen_start(jax.random.key(0)))
     tuned, _ = walk.run(walk.fitted.params, jax.random.key(1), state, 1, tuned=True)
     frozen, _ = walk.run(walk.fitted.params, jax.random.key(1), state, 1, tuned=False)
-    assert frozen.log_size == state.log_size != tuned.log_size
+    assert (frozen.log_size == state.log_size).all() and (tuned.log_size != state.log_size).all(), "in noise and in data"
+
+
+def test_chains_reach_what_a_flow_cut_open():
+    """Half of the mass lies between -100 and 0 in the noise of the flow, where moves in noise have steps of the size of 1."""
+    cut = flows.Flow(flows.Invert(flows.LeakyReLU(0.03)), flows.Normal())
+    found = sample(0, lambda x: -0.5 * jnp.square(x).sum(1), result_of(cut, 1), draws=1_000, rounds=0)
+    x = found.draws[..., 0]
+    assert_shares(x, lambda x: x < 0, [0.5, 0.5])
+    assert found.effective > 400 and abs(x[x < 0].std() - math.sqrt(1 - 2 / math.pi)) < 0.05
+    assert abs(found.evidence().value - 0.5 * math.log(2 * math.pi)) < 3 * found.evidence().standard_error < 0.2
 
 
 def angles(x):
