@@ -126,7 +126,8 @@ class DistributionPart(Part):
     `joint_draw(rng, params, n, dtype, context) -> (samples, log_pdf)` exists where one pass makes both. `region` is where its
     points live, as far as it is declared. `path(params, x, context, rng) -> (x_1, velocity, draw)` is as in a bijection, and
     draw(key) makes as many draws x_0 of the base. `cdf()` exists for one column, and returns its distribution function, or
-    None where it is not known. `embed(params, context)` is the context as the distribution within it sees it.
+    None where it is not known. `embed(params, context)` is the context as the distribution within it sees it; `one_context`
+    tells that its functions of rows take one row of context for all.
     """
 
     log_pdf: Callable
@@ -136,6 +137,7 @@ class DistributionPart(Part):
     path: Callable | None = None
     cdf: Callable[[], Cdf | None] | None = None
     embed: Callable[[Params, Array], Array] | None = None
+    one_context: bool = False
 
     def draw(self, rng: Array, params: Params, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
         """Samples with their log-density."""

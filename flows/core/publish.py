@@ -236,7 +236,8 @@ def _prepare(part: Any, expected: tuple, params: Params, context: Any, dtype: An
     check_floats(params, part.name)
     check_structure(params, expected, part.name)
     if context is not None:
-        context = as_rows_of_context(context, part.context, rows, part.name).astype(dtype)
+        alone = context.shape == part.context and isinstance(part, DistributionPart) and part.one_context
+        context = (context[None] if alone else as_rows_of_context(context, part.context, rows, part.name)).astype(dtype)
     return stop_fixed(cast(params, dtype)), context
 
 

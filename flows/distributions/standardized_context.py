@@ -107,24 +107,28 @@ def given_mapped(
     **fields: Any,
 ) -> DistributionPart:
     """The part of a distribution, within params["distribution"], that sees `mapped(params, context, rng, train)`, of which
-    rng and train are among `names` if it takes them."""
+    rng and train are among `names` if it takes them. A context that all rows share is mapped once, unless it draws."""
+
+    def for_rows(context: Array, rows: int) -> Array:
+        return context if part.one_context else jnp.broadcast_to(context, (rows, *context.shape[1:]))
 
     def within(function: Callable) -> Callable:
         def call(params: Any, x: Any, context: Any, *others: Any) -> Any:
             with place:
-                return function(params["distribution"], x, mapped(params, context), *others)
+                return function(params["distribution"], x, for_rows(mapped(params, context), len(x)), *others)
 
         return call
 
     def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
         keys = jax.random.split(rng) if rng is not None and "rng" in names else (None, rng)
         with place:
-            return part.log_pdf(params["distribution"], x, mapped(params, context, keys[0], train), keys[1], train)
+            context = for_rows(mapped(params, context, keys[0], train), len(x))
+            return part.log_pdf(params["distribution"], x, context, keys[1], train)
 
     def drawn(draw: Callable) -> Callable:
         def call(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Any:
             with place:
-                return draw(rng, params["distribution"], n, dtype, mapped(params, context))
+                return draw(rng, params["distribution"], n, dtype, for_rows(mapped(params, context), n))
 
         return call
 
@@ -145,6 +149,7 @@ def given_mapped(
         path=part.path and within(part.path),
         cdf=None if part.cdf is None else cdf,
         embed=mapped,
+        one_context=not names & {"rng", "train"},
         keywords=part.keywords | OWN_KEYWORDS | names,
         **fields,
     )

@@ -50,6 +50,32 @@ def test_contexts_are_images_or_series():
     assert sample(0, params, 4, context=np.ones((2, 2, 1))).shape == (4, 2, 2, 2)
 
 
+@pytest.mark.parametrize("around", (lambda model: model, flows.StandardizedContext), ids=("alone", "standardised"))
+def test_a_shared_context_runs_the_network_once(around):
+    rows = []
+
+    @flows.conditioner
+    def Sum():
+        def net(rng, input_dim, output_dim):
+            def apply_fun(params, x):
+                rows.append(len(x))
+                return x.sum(1, keepdims=True) * params["w"][None]
+
+            return {"w": jnp.ones(output_dim)}, apply_fun
+
+        return net
+
+    model = around(flows.EmbeddedContext(flows.StandardizedContext(flows.Flow(flows.AffineCoupling())), Sum(), 3))
+    params, log_pdf, sample = model(0, 2, context_dim=6, init_context=C, init_inputs=X)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    rows.clear()
+    shared, draws = log_pdf(params, X, context=C[0]), sample(1, params, 33, context=C[0])
+    assert rows and {*rows} == {1}, "one row of context"
+    close(shared, log_pdf(params, X, context=np.tile(C[:1], (40, 1))), 1e-5)
+    close(draws, sample(1, params, 33, context=np.tile(C[:1], (33, 1))), 1e-5)
+    assert {*rows} > {1}
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_fit_trains_the_network_and_checks_see_its_features(tmp_path):
     theta = RNG.normal(size=(400, 1))
