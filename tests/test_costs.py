@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import costs
+import mutants
 import pytest
 import shares
 
@@ -39,6 +40,11 @@ def test_every_entry_of_the_registry_has_a_quick_case_and_most_mistakes_name_a_q
     assert len(entries) > 150 and all(any(tests[test] == "quick" for test in of_entry) for of_entry in entries)
     alone = sum(all(tests[test] != "quick" for test in named) for named in mistakes)
     assert len(mistakes) > 800 and alone < 0.1 * len(mistakes)
+
+
+def test_every_seeded_mistake_is_still_in_the_code():
+    """A mistake whose text is gone is made by nobody: put it where its code is now."""
+    assert [wrong for mistake in mutants.read() if (wrong := mutants.misplaced(mistake))] == []
 
 
 def test_records_are_of_files_that_are_there(file):
