@@ -1,28 +1,36 @@
 """The network of Flow++ (`GatedConv`) in a coupling, as a multiple of its bare convolutions and products; compiling by depth.
 
     python benchmarks/gated.py
+    python benchmarks/gated.py --torch .venv-torch   # the whole coupling beside a plain transcription in torch
 
 Two blocks and four heads, affine couplings of 12 channels; a step is the gradient of the mean log-density. The floor has the
 same convolutions and products, forwards and backwards, and nothing else. Runs take turns, seven times, on one core; medians of
-CPU ms, and of ratios in turns. Prints the table of benchmarks/speed.md.
+CPU ms, and of ratios in turns. Prints the table of benchmarks/speed.md. With --torch the coupling is by mixtures of 8 logistic
+distributions, and draws are made, too.
 """
 
+import argparse
+import json
 import os
 
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from processes import Peer
 
 import flows
 from flows.conditioners import GatedConv, conv
+from flows.transformers import MixtureCDF
 
-HEADS, CHANNELS, TURNS = 4, 6, 7
+HERE = Path(__file__).resolve().parent
+HEADS, CHANNELS, TURNS, PARTS = 4, 6, 7, 8
 SIZES = ((64, 7, 64), (64, 16, 16), (256, 7, 16), (256, 16, 4))  # width, side, images
 
 
@@ -85,7 +93,40 @@ def compiled(blocks: int) -> float:
     return time.process_time() - began
 
 
+def beside(python: Path, core: int, width: int, side: int, images: int) -> str:
+    """A step and draws of the coupling, and of its transcription."""
+    shape = side, side, 2 * CHANNELS
+    params, log_pdf, sample = flows.Flow(flows.Coupling(GatedConv(width, 2, HEADS), MixtureCDF(PARTS)))(0, shape)
+    x, key = jax.random.normal(jax.random.key(1), (images, *shape)), jax.random.key(2)
+    step = jax.jit(jax.grad(lambda params: -log_pdf(params, x).mean()))
+    runs, cells = {"step": lambda: step(params), "sample": lambda: sample(key, params, images)}, []
+    sizes = {"width": width, "side": side, "images": images, "half": CHANNELS, "heads": HEADS, "parts": PARTS}
+    for what, run in runs.items():
+        command = [python / "bin" / "python", HERE / "peers" / "gated_torch.py", core, json.dumps(sizes | {"what": what})]
+        with Peer("torch", command) as peer:
+            times: dict[str, list[float]] = {"flows": [], "torch": []}
+            jax.block_until_ready(run())
+            for _ in range(TURNS):
+                began = time.process_time()
+                jax.block_until_ready(run())
+                times["flows"].append(time.process_time() - began)
+                times["torch"].append(peer.ask("step")["cpu"])
+        ratio = np.median(np.divide(times["flows"], times["torch"]))
+        cells.append(f"{1e3 * np.median(times['flows']):.0f} | {1e3 * np.median(times['torch']):.0f} | {ratio:.2f}")
+    return f"| {width} | {side} x {side} | {' | '.join(cells)} |"
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--torch", type=Path, help="an environment with torch")
+    parser.add_argument("--core", type=int, default=0)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {options.core})
+    if options.torch:
+        print("| width | places | step, ms | torch | ratio | draws, ms | torch | ratio |\n" + "|---" * 8 + "|")
+        for size in SIZES:
+            print(beside(options.torch, options.core, *size), flush=True)
+        return
     print("| width | places | step, ms | of its floor | log-density, of its floor |\n" + "|---" * 5 + "|")
     for size in SIZES:
         print(measure(*size), flush=True)

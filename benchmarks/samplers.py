@@ -7,10 +7,10 @@
     python benchmarks/samplers.py --table                         # what was measured
 
 "chains": 16 chains of 1,000 draws, each of a local and a global move, and seven more evaluations for ten of them, so 43,200
-gradients; flowMC has 32,000 in its production; NUTS has four chains of 2,000 draws after 1,000 steps of warm-up. Effective draws are of the worst parameter, by
-`flows.diagnostics.effective_draws`; "mass" is one less the mass by which modes have fewer draws than they should; "spread" is
-the worst standard deviation over the true one. Seconds are of one core, with all fits and compiling. Written to
-benchmarks/results/samplers.json; flowMC runs in the environment of the peers.
+gradients; flowMC has 32,000 in its production; NUTS has four chains of 2,000 draws after 1,000 steps of warm-up. Effective
+draws are of the worst parameter, by `flows.diagnostics.effective_draws`; "mass" is one less the mass by which modes have fewer
+draws than they should; "spread" is the worst standard deviation over the true one. Seconds are of one core, with all fits and
+compiling. Written to benchmarks/results/samplers.json; flowMC runs in the environment of the peers.
 """
 
 import argparse
