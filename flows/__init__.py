@@ -78,10 +78,15 @@ from flows.bijections.scaling import Standardize as Standardize
 from flows.bijections.sphere import Cylinder as Cylinder
 from flows.bijections.sphere import Rotation as Rotation
 from flows.bijections.sphere import SphereCoupling as SphereCoupling
+from flows.bijections.surjections import Abs as Abs
+from flows.bijections.surjections import Augment as Augment
+from flows.bijections.surjections import Slice as Slice
+from flows.bijections.surjections import Sort as Sort
 from flows.bijections.whiten import Whiten as Whiten
 from flows.checks import Check as Check
 from flows.checks import Checks as Checks
 from flows.checks import check as check
+from flows.compose import ConditionalCoupling as ConditionalCoupling
 from flows.compose import FactorOut as FactorOut
 from flows.compose import Invert as Invert
 from flows.compose import Repeat as Repeat
@@ -107,6 +112,7 @@ from flows.core import new_name as _new_name
 from flows.core import remeasure as remeasure
 from flows.core import revise as revise
 from flows.core import show_versions as show_versions
+from flows.core import surjection as surjection
 from flows.core import trainable as trainable
 from flows.diagnostics import VerifyReport as VerifyReport
 from flows.diagnostics import bits_per_dim as bits_per_dim
@@ -147,6 +153,8 @@ from flows.models.images import GlowImage as GlowImage
 from flows.models.images import NICEImage as NICEImage
 from flows.models.images import NSFImage as NSFImage
 from flows.models.images import RealNVPImage as RealNVPImage
+from flows.models.indexed import VAE as VAE
+from flows.models.indexed import ContinuouslyIndexed as ContinuouslyIndexed
 from flows.models.monotone import BNAF as BNAF
 from flows.models.monotone import NAF as NAF
 from flows.models.monotone import SOS as SOS

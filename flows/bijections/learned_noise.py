@@ -41,7 +41,7 @@ def learned(steps: np.ndarray, levels: int | None, noise: Any, uniform: Callable
         plain = BijectionAuthor("Dequantize", uniform, event, context, batched=False).part()
         layer = LearnedNoise(plain, steps, levels, noise)
         facts: dict[str, Any] = shared((plain, layer.q))
-        facts |= {"noisy": True, "keywords": frozenset({"rng", "init_inputs", "params"}), "output": event}
+        facts |= {"draws": frozenset({"direct"}), "keywords": frozenset({"rng", "init_inputs", "params"}), "output": event}
         functions: dict[str, Any] = {name: getattr(layer, name) for name in ("direct", "inverse", "native_inverse")}
         return BijectionPart("Dequantize", layer.init, event, context, **facts, **functions)
 

@@ -1,5 +1,7 @@
-"""Combinators, bijections of bijections: `Serial`, `Repeat`, `Reversible`, `Invert`, `FactorOut`, `Through`."""
+"""Combinators, bijections of bijections: `Serial`, `Repeat`, `Reversible`, `Invert`, `FactorOut`, `Through`,
+`ConditionalCoupling`."""
 
+from flows.compose.conditional import ConditionalCoupling as ConditionalCoupling
 from flows.compose.depth import Repeat as Repeat
 from flows.compose.depth import Reversible as Reversible
 from flows.compose.inverses import Invert as Invert

@@ -25,6 +25,7 @@ from flows.core import (
     Place,
     Shape,
     bijection_part,
+    check_bijective,
     check_copies,
     check_layers,
     combinator,
@@ -335,6 +336,7 @@ def check_reversible(name: str, layers: tuple, parts: tuple[BijectionPart, ...],
         label = getattr(layer, "likelihood", "exact")
         if label != "exact":
             raise FlowsError(f"{name}: the log-det of {layer!r:.80} is {label}; expected layers whose log-det is exact")
+        check_bijective(name, layer)
         if not part.compiled:
             raise FlowsError(f"{name}: {layer!r:.80} runs row by row and has no such gradient; use Serial or Repeat")
         if "train" not in part.keywords:

@@ -22,6 +22,7 @@ from flows.core import (
     as_dim,
     as_event,
     bijection_part,
+    check_bijective,
     check_layers,
     combinator,
     moves_entries,
@@ -56,6 +57,7 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
         [[0.0]]
     """
     check_layers("Invert", (bijection,), BijectionInit, "a bijection")
+    check_bijective("Invert", bijection)
     inner_event = None if input_dim is None else as_event(input_dim)
 
     def compose(event: Shape, context: Shape | None) -> BijectionPart:
@@ -120,6 +122,7 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
         (1, 4, 4, 3)
     """
     check_layers("Through", (layout, *layers), BijectionInit, "a bijection")
+    check_bijective("Through: the layout", layout)
     if not layers:
         raise TypeError("Through: no layers were given after the layout; expected at least one, Through(Reverse(), ActNorm())")
     inner = Serial(*layers)

@@ -128,6 +128,7 @@ from flows.core.parts import BijectionPart as BijectionPart
 from flows.core.parts import Cdf as Cdf
 from flows.core.parts import DistributionPart as DistributionPart
 from flows.core.parts import Part as Part
+from flows.core.parts import as_surjection as as_surjection
 from flows.core.parts import exact_log_dets as exact_log_dets
 from flows.core.parts import shared as shared
 from flows.core.publish import functions_of as functions_of
@@ -181,6 +182,8 @@ from flows.core.support import resolved as resolved
 from flows.core.support import seen as seen
 from flows.core.support import tangents as tangents
 from flows.core.support import wrapped as wrapped
+from flows.core.surjection import check_bijective as check_bijective
+from flows.core.surjection import surjection as surjection
 from flows.core.validation import LAYER as LAYER
 from flows.core.validation import MOST as MOST
 from flows.core.validation import TO_VECTORS as TO_VECTORS

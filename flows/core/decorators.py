@@ -16,18 +16,19 @@ import numpy as np
 from flows.core.constructors import Value, constructor, decorated, is_constructor, refuse_argument, said_of
 from flows.core.contract import INIT, LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
 from flows.core.errors import FlowsError
-from flows.core.inputs import (
-    as_array,
-    as_context,
-    as_event,
-    as_key,
-    default_dtype,
-    named_by,
-    refuse_unknown,
-    signature,
-)
+from flows.core.inputs import as_array, as_context, as_event, as_key, default_dtype, named_by, refuse_unknown, signature
 from flows.core.lifting import BijectionAuthor, DistributionAuthor
-from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request, init_in_numpy, made_once
+from flows.core.parts import (
+    COLUMN,
+    BijectionPart,
+    DistributionPart,
+    Part,
+    as_surjection,
+    checked_draws,
+    exact_on_request,
+    init_in_numpy,
+    made_once,
+)
 from flows.core.publish import functions_of
 from flows.core.structure import ORDERS, Composite
 from flows.core.support import Region, Support, Traits, as_support, resolved
@@ -54,6 +55,7 @@ class Declared(NamedTuple):
     traits: Known = PLAIN
     cdf: Callable | None = None
     draws: bool = True  # of a combinator, whether it hands rng to its layers
+    ways: frozenset[str] = frozenset()  # of a surjection, the directions that draw
 
 
 class ModelValue(Value):
@@ -64,6 +66,8 @@ class ModelValue(Value):
     own_traits: Traits
     own_cdf: Callable[[dict, Shape | None], Any] | None  # of the arguments and a context
     labels: frozenset[str]  # of the value itself and of its layers
+    bijective: bool  # whether all layers in it are bijections: none draws what another layer would have to undo
+    ways: frozenset[str]
     instead: str  # how it is called, for an error
 
     def __getattr__(self, name: str) -> Any:
@@ -82,13 +86,15 @@ class ModelValue(Value):
         support = said_of(declared.support, arguments, f"{name}: support")
         if callable(declared.support):
             support = as_support(support, name, isinstance(self, DistributionInit))
-        beneath = [value.labels for value in self.values_beneath() if isinstance(value, ModelValue)]
+        values = [value for value in self.values_beneath() if isinstance(value, ModelValue)]
         vars(self).update(
             batched=declared.batched,
             own_cdf=declared.cdf,
             own_support=support,
             own_traits=said_of(declared.traits, arguments, f"{name}: traits"),
-            labels=frozenset({label}.union(*beneath)) - (frozenset() if declared.draws else {"unbiased"}),
+            labels=frozenset({label}.union(*[value.labels for value in values])) - {*["unbiased"] * (not declared.draws)},
+            bijective=not declared.ways and label != "lower bound" and all(value.bijective for value in values),
+            ways=declared.ways,
         )
 
     @property
@@ -140,7 +146,7 @@ class ModelValue(Value):
             # A user's network may look at the whole batch, as a plain closure may.
             "independent": not (self.batched and _has_function(self.arguments)),
             "divisible": "train" not in part.keywords or self.own_traits.joins,
-            "noisy": "rng" in part.keywords and not self.estimates,
+            "draws": frozenset() if self.estimates else part.draws,
             "likelihood": self.likelihood,
         }
         if self.own_traits.in_numpy:
@@ -150,6 +156,8 @@ class ModelValue(Value):
             if self.own_cdf is not None and event == COLUMN:
                 fields["cdf"] = partial(self.own_cdf, self.arguments, context)
         part = replace(part, **fields)
+        if self.ways and isinstance(part, BijectionPart):
+            part = as_surjection(checked_draws(part, self.ways))
         return exact_on_request(part) if self.estimates and isinstance(part, BijectionPart) else part
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
@@ -325,14 +333,16 @@ def distribution(
 
 
 def combinator(
-    make: type[I], *, likelihood: Label = "exact", draws: bool = True
+    make: type[I], *, likelihood: Label = "exact", draws: bool = True, ways: frozenset[str] = frozenset()
 ) -> Callable[[Callable[P, Composite]], Callable[P, I]]:
     """Make a constructor from a function that returns a `Composite`, as `Serial` and `Flow` are written.
 
     `likelihood`, as in `bijection`, describes the combinator without its layers: `ModelValue.likelihood` is the weakest label
-    of all. Without `draws` no layer receives an rng from which it would make an estimate, so that log-dets are exact.
+    of all. Without `draws` no layer receives an rng from which it would make an estimate, so that log-dets are exact. A
+    surjection says in which `ways` it draws, as its part does.
     """
-    return lambda function: constructor(function, partial(make, declared=Declared(likelihood=likelihood, draws=draws)))
+    declared = Declared(likelihood=likelihood, draws=draws, ways=ways)
+    return lambda function: constructor(function, partial(make, declared=declared))
 
 
 def _label(likelihood: Any, name: str) -> str:
@@ -349,7 +359,6 @@ def _decorate(make: type[ModelValue], function: Callable | None, declared: Decla
         _label(declared.likelihood, kind)
     if not callable(declared.support):
         declared = declared._replace(support=as_support(declared.support, kind, make is DistributionInit))
-
     return decorated(function, partial(make, declared=declared), f"flows.{kind}", "an init_fun")
 
 

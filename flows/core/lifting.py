@@ -33,6 +33,7 @@ _inside_init: ContextVar[bool] = ContextVar("inside_init", default=False)
 
 # direct, inverse, the inverse with its log-det and the velocity, or None for the last two; or log_pdf and sample
 Functions = tuple[Any, ...]
+WAYS = "direct", "inverse"
 ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axis shows
 FIRST_RULE = (
     "{name}: a function closes over a value that its init_fun drew from rng or computed from data. Put it into params "
@@ -164,6 +165,7 @@ class Author:
     def _try(self, made: list[Callable], params: Params) -> tuple[Functions, bool]:
         """The functions in the form of a part, and whether they close over a tracer; their facts become attributes."""
         self.keywords, functions = self._keywords_of(made), self.take(*made)
+        self.draws = frozenset(way for way, function in zip(WAYS, made, strict=False) if "rng" in named_by(function, CALL))
         self.output, self.compiled, bound = self._try_out(functions, params)
         return functions, bound
 
@@ -219,8 +221,8 @@ class Author:
 
     def _part(self, make: Callable, **functions: Any) -> Any:
         known = self.name, self.init, self.event, self.context, self.keywords, self.compiled, self.closures
-        noisy = self.is_closure and "rng" in self.keywords
-        return make(*known, independent=not self.is_closure, noisy=noisy, **functions)
+        draws = self.draws & {*WAYS[: 1 + (make is BijectionPart)]}  # a sample has rng for its draws
+        return make(*known, independent=not self.is_closure, draws=draws, **functions)
 
 
 class BijectionAuthor(Author):

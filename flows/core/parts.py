@@ -17,6 +17,7 @@ import numpy as np
 
 from flows.core.caching import Memo, assigned
 from flows.core.contract import INIT, Array, Given, Params, Shape
+from flows.core.errors import FlowsError
 from flows.core.inputs import KEY, holds_tracer, named_by, on_device, select
 from flows.core.params import abstract
 from flows.core.support import Region
@@ -52,7 +53,8 @@ class Part:
         keywords: all keywords of the vocabulary that its init or its functions name.
         compiled: whether its functions can be traced.
         closures: the plain closures in it, in order: init makes their functions, so that the part serves one init alone.
-        noisy: whether `rng` does more than make the log-det an estimate: functions may draw points.
+        draws: the directions, "direct" and "inverse", in which `rng` does more than make the log-det an estimate: a layer may
+            draw points. "direct" of a distribution is its log-density.
         likelihood: the kind of its log-density, 'exact', 'unbiased' or 'lower bound', as in its constructor's value.
         independent: whether a row's result depends on this row alone, in calls without rng and train; False with functions of
             batches that a user wrote, a plain closure or a network.
@@ -69,7 +71,7 @@ class Part:
     closures: tuple[Any, ...]
     independent: bool = field(default=True, kw_only=True)
     divisible: bool = field(default=True, kw_only=True)
-    noisy: bool = field(default=False, kw_only=True)
+    draws: frozenset[str] = field(default=frozenset(), kw_only=True)
     likelihood: str = field(default="exact", kw_only=True)
 
     @property
@@ -179,11 +181,54 @@ def exact_on_request(part: BijectionPart) -> BijectionPart:
     return replace(part, direct=direct)
 
 
+def checked_draws(part: BijectionPart, ways: frozenset[str]) -> BijectionPart:
+    """Return a part; refuse one that draws in other directions than it declares, or has no weight of a pair."""
+    if part.draws != ways:
+        raise FlowsError(
+            f"{part.name}: it draws in the directions {', '.join(sorted(ways))}, and its functions that name rng are "
+            f"{', '.join(sorted(part.draws)) or 'none'}; name rng where draws= says so"
+        )
+    if "direct" in ways and part.native_inverse is None:
+        raise FlowsError(
+            f"{part.name}: its direct function draws, so its inverse has to weigh the pair that it made: return a flows.Layer "
+            "with inverse_and_log_det, whose second result is minus the log-weight of this pair"
+        )
+    return part
+
+
+def as_surjection(part: BijectionPart) -> BijectionPart:
+    """A part that draws: without rng its direct function takes the draw of key 0, the same for all rows, and an inverse that
+    draws is refused."""
+    ways = part.draws
+
+    def direct(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        if rng is not None or "direct" not in ways:
+            return part.direct(params, x, context, rng, train)
+
+        def of_row(x: Array, context: Any) -> tuple[Array, Array]:
+            row = None if context is None else context[None]
+            y, log_weight = part.direct(params, x[None], row, jax.random.key(0), train)
+            return y[0], log_weight[0]
+
+        return jax.vmap(of_row)(x, context)
+
+    def asking(function: Callable | None) -> Callable | None:
+        def call(params: Params, y: Array, context: Any, rng: Any, train: bool) -> Any:
+            if rng is None:
+                raise FlowsError(f"{part.name}: its inverse draws; give rng= to inverse_fun")
+            return function(params, y, context, rng, train)  # type: ignore[misc]
+
+        return call if function is not None and "inverse" in ways else function
+
+    inverses = {name: asking(getattr(part, name)) for name in ("inverse", "native_inverse")}
+    return replace(part, direct=direct, **inverses)  # type: ignore[arg-type]
+
+
 def shared(parts: Sequence[Part]) -> dict[str, Any]:
     """The fields of a part composed of others: what any of them names and draws, and whether all can be traced."""
     common = {name: all([getattr(part, name) for part in parts]) for name in ("compiled", "independent", "divisible")}
     return common | {
         "keywords": frozenset().union(*[part.keywords for part in parts]),
         "closures": tuple([closure for part in parts for closure in part.closures]),
-        "noisy": any([part.noisy for part in parts]),
+        "draws": frozenset().union(*[part.draws for part in parts]),
     }

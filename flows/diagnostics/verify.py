@@ -34,6 +34,7 @@ from flows.core import (
     select,
     trainable,
 )
+from flows.diagnostics.surjections import pairs_of
 from flows.diagnostics.trial import RowByRow, Trial, enable_x64
 
 FEW = 5  # rows, where they run one by one
@@ -59,11 +60,13 @@ class VerifyReport(NamedTuple):
         name: the name of the bijection.
         properties: the properties, each with its name, whether it passed, and the figures.
         likelihood: the kind of its log-det with `rng`: 'exact', 'unbiased' or 'lower bound'.
+        kind: "bijection" or "surjection".
     """
 
     name: str
     properties: tuple[Property, ...]
     likelihood: str = "exact"
+    kind: str = "bijection"
 
     @property
     def passed(self) -> bool:
@@ -74,8 +77,8 @@ class VerifyReport(NamedTuple):
         width = max(len(line.name) for line in self.properties)
         lines = [f"{'pass' if line.passed else 'FAIL'}  {line.name:{width}}  {line.detail}" for line in self.properties]
         only_log_det = all("log_det" in line.name for line in self.properties if not line.passed)
-        verdict = "a bijection, but its log_det is WRONG" if only_log_det else "NOT a bijection"
-        verdict = f"a bijection, log_det: {self.likelihood}" if self.passed else verdict
+        verdict = f"a {self.kind}, but its log_det is WRONG" if only_log_det else f"NOT a {self.kind}"
+        verdict = f"a {self.kind}, log_det: {self.likelihood}" if self.passed else verdict
         return "\n".join([f"{self.name}: {verdict}", *lines])
 
 
@@ -95,6 +98,9 @@ def verify(
     functions free of rng (made again with another key, caches bypassed); finite gradients; no gradient through fixed
     leaves; a round trip in float32. The functions are called without `rng`, which makes an 'unbiased' log-det exact; where they
     take `rng`, outputs must be the same with it, and the mean of log-dets over 400 keys must be the exact value.
+
+    Of a layer that draws (`flows.surjection`) the round trips that hold are checked, the weight of a pair, and whether weights
+    fit samples: three means over 20,000 draws, and the same over rows of a proposal, by the weights of both.
 
     Args:
         init_fun: a bijection: a constructor's value or a plain function.
@@ -137,7 +143,7 @@ def verify(
     rows = positive_int(rows, "verify: rows", most=100_000)
     with enable_x64():
         properties = tuple(_properties(layer, closure, input_dim, as_key(rng), context_dim, inputs, rows))
-    report = VerifyReport(name[:200], properties, layer.likelihood)
+    report = VerifyReport(name[:200], properties, layer.likelihood, "bijection" if layer.bijective else "surjection")
     if raise_on_failure and not report.passed:
         raise FlowsError(str(report))
     return report
@@ -170,6 +176,10 @@ def _properties(
             return Property(name, False, _say(error))
         worst = max(_difference(a, b) for a, b in pairs)
         return Property(name, bool(worst <= tolerance), f"largest difference {worst:.1e}")
+
+    if not layer.bijective:
+        yield from _drawn(check, layer, params, (direct_fun, inverse_fun), x, keys[3], keywords.get("context"))
+        return
 
     try:
         measured = jax.jit(partial(_measured, *bound, regions))(params, x)
@@ -229,6 +239,20 @@ def _properties(
     yield check("round trip in float32", SINGLE, single)
     if "rng" in layer.part(event, context_shape).keywords and layer.likelihood != "lower bound":
         yield _mean_over_keys(partial(direct, few), jax.random.split(keys[3], KEYS))
+
+
+def _drawn(check: Callable, layer: BijectionInit, params: Any, functions: tuple, *data: Any) -> Iterator[Property]:
+    """Properties of a layer that draws."""
+    try:
+        for name, tolerance, measure in pairs_of(LOOSE, layer, params, functions, *data):
+            if tolerance is not None:
+                yield check(name, tolerance, measure)
+                continue
+            means = np.array(measure())  # (means, 2, a mean and its error)
+            far = float((np.abs(means[:, 0, 0] - means[:, 1, 0]) / np.hypot(means[:, 0, 1], means[:, 1, 1])).max())
+            yield Property(name, far <= SURE, f"{far:.1f} standard errors apart")
+    except Exception as error:
+        yield Property("functions", False, _say(error))
 
 
 def _mean_over_keys(direct: Callable, keys: Array) -> Property:

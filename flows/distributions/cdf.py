@@ -23,7 +23,7 @@ PROBE = 0.5  # images of this point and of its negative show whether a map rises
 def flow_cdf(bijection: Any, part: BijectionPart, base_part: DistributionPart) -> Cdf | None:
     """Return the distribution function of a flow; None where the bijection or the base does not give it."""
     base = None if base_part.cdf is None else base_part.cdf()
-    if base is None or part.output != COLUMN or part.noisy or not part.compiled:
+    if base is None or part.output != COLUMN or part.draws or not part.compiled:
         return None
     try:
         region, outputs, _ = support_of(layers_of(bijection), COLUMN, part.context)

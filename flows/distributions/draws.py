@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, Bijection, Params, Shape, iteration, joint_draw_of, off_strides, rows_within, warn_user
+from flows.core import Array, Bijection, Params, Shape, iteration, joint_draw_of, off_strides, rows_within
 
 # Rows of a block: per row, draws of a spline flow cost the most in small blocks, and in blocks larger than the cache.
 # [us a row of NSF in 6 columns: 38 of 64, 30 of 128, 24 of 256, 20 of 512 and of 784, 27 of 2,064.]
@@ -27,9 +27,8 @@ def sample_with_log_pdf(
     is not computed again: an inverse autoregressive flow never runs its slow direction. Functions that do not come from a
     constructor's value are called one after the other, sample, then log_pdf.
 
-    Where a layer rounds points (`Dequantize`) or adds noise to them, the density is the density of the point before this step:
-    the continuous point that a value was rounded from. This is neither the value's mass nor its log_pdf, and a warning says so
-    where `likelihood` is 'lower bound'.
+    Where `likelihood` is 'lower bound', the density is the weight of the path on which a point was made, with the numbers that
+    were rounded away or left out: exact for importance weights, and not what log_pdf gives.
 
     Args:
         rng: key or seed.
@@ -55,11 +54,6 @@ def sample_with_log_pdf(
     keywords = {} if context is None else {"context": context}
     joint = joint_draw_of(sample)
     if joint is not None and joint.log_pdf is log_pdf:
-        if joint.likelihood == "lower bound":
-            warn_user(
-                "sample_with_log_pdf: the draws are rounded, or have noise on them, and the density is of the point "
-                "before: not a mass, and not what log_pdf gives. Leave Dequantize out of a model whose draws are to be weighted"
-            )
         return joint.draw(rng, params, num_samples, **keywords)
     x = sample(rng, params, num_samples, **keywords)
     return x, log_pdf(params, x, **keywords)

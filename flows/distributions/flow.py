@@ -123,7 +123,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
         def backwards(function: Callable, key: Array, params: Any, y: Array, context: Any) -> Any:
             """`part.inverse` or `part.invert` of noise, row by row unless the part draws. Densities of draws are exact: the key
             does not turn a log-det into an estimate."""
-            if not (part.compiled and part.independent) or part.noisy:
+            if not (part.compiled and part.independent) or "inverse" in part.draws:
                 with exact_log_dets():
                     return function(params, y, context, key, False)
 

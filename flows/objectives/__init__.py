@@ -13,7 +13,14 @@ not be known. If it names `context`, it is handed the context that the objective
 
 from flows.objectives.annealing import alpha_divergence, annealed_importance_samples
 from flows.objectives.bridge import bridge_normalizer
-from flows.objectives.importance import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k
+from flows.objectives.importance import (
+    Estimate,
+    effective_sample_size,
+    importance_samples,
+    importance_weighted_log_pdf,
+    log_normalizer,
+    pareto_k,
+)
 from flows.objectives.losses import forward_kl, importance_weighted_bound, maximum_likelihood, reverse_kl
 from flows.objectives.matching import flow_matching
 
@@ -27,6 +34,7 @@ __all__ = [
     "forward_kl",
     "importance_samples",
     "importance_weighted_bound",
+    "importance_weighted_log_pdf",
     "log_normalizer",
     "maximum_likelihood",
     "pareto_k",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from flows.core import Array, FlowsError, as_array, as_key, check_function, named_by, positive_int, select
+from flows.core import Array, FlowsError, as_array, as_key, check_function, holds_tracer, named_by, positive_int, select
 from flows.distributions.draws import functions, sample_with_log_pdf
 from flows.distributions.mixture import logsumexp
 
@@ -116,6 +116,55 @@ def importance_samples(
     """
     problem = Problem("importance_samples", distribution, log_density, context)
     return problem.weighted_draws(params, as_key(rng), positive_int(num_samples, "importance_samples: num_samples"))
+
+
+def importance_weighted_log_pdf(
+    params: Any, distribution: Any, x: Any, *, rng: Any, num_inner: int, context: Any = None
+) -> Array:
+    """log(mean over draws of exp(log_pdf(x, rng))), in nats: log p(x) of a model whose likelihood is a 'lower bound'.
+
+    Its mean rises with the number of draws, towards log p(x). The draws are made one after the other, in the memory of one.
+
+    Args:
+        params: of the distribution.
+        distribution: its triple `(params, log_pdf, sample)`.
+        x: points, (batch, *event).
+        rng: key or seed.
+        num_inner: draws for each point.
+        context: as log_pdf takes it.
+
+    Returns:
+        (batch,), in nats.
+
+    Errors:
+        FlowsError: num_inner below 1. TypeError: not the triple of a distribution.
+
+    Source:
+        Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, arXiv:1509.00519, equation 8.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> model = flows.Flow(flows.Augment(1))
+        >>> distribution = model(0, 1)
+        >>> x = jnp.array([[0.0]])
+        >>> flows.objectives.importance_weighted_log_pdf(distribution.params, distribution, x, rng=1, num_inner=100).shape
+        (1,)
+    """
+    log_pdf, _ = functions("importance_weighted_log_pdf", distribution)
+    count = positive_int(num_inner, "importance_weighted_log_pdf: num_inner")
+    x, keys = as_array(x, "x"), jax.random.split(as_key(rng), count)
+    keywords = {} if context is None else {"context": context}
+
+    def step(total: Array, key: Array) -> tuple[Array, None]:
+        return jnp.logaddexp(total, log_pdf(params, x, rng=key, **keywords)), None
+
+    total = log_pdf(params, x, rng=keys[0], **keywords)
+    if holds_tracer((params, x, keys, keywords)):
+        total, _ = jax.lax.scan(jax.checkpoint(step), total, keys[1:])
+    else:  # a loop of a compiled function: a scan would be compiled at every call
+        for key in keys[1:]:
+            total, _ = step(total, key)
+    return total - math.log(count)
 
 
 class Estimate(NamedTuple):

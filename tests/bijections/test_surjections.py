@@ -1,0 +1,171 @@
+"""Layers that draw: the contract of `flows.surjection`, and layers by which numbers join, leave, or lose signs and order."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import close, error_of
+
+import flows
+from flows.core import POSITIVE, REAL, Support
+
+NORMAL = flows.Normal(conditioner=flows.MLP(4, last_scale=1.0))
+LAYERS = {
+    "Slice": (flows.Slice(1, NORMAL), 3),
+    "Slice, the last": (flows.Slice(1, NORMAL, first=False), 2),
+    "Abs": (flows.Abs(), 2),
+    "Abs, a network": (flows.Abs(flows.MLP(4, last_scale=1.0)), 2),
+    "Sort": (flows.Sort(), 3),
+    "Augment": (flows.Augment(2, NORMAL), 2),
+    "VAE": (flows.VAE(NORMAL, NORMAL, 1), 2),
+    "ContinuouslyIndexed": (flows.ContinuouslyIndexed(flows.RealNVP(2, hidden=(4,)), 1, NORMAL, NORMAL), 2),
+    "Dequantize": (flows.Dequantize(levels=4), 2),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_keep_the_contract_and_are_no_bijections(name):
+    layer, event = LAYERS[name]
+    report = flows.verify(layer, event)
+    assert report.passed, report
+    assert report.kind == "surjection" and not layer.bijective and not flows.Flow(layer).bijective
+    assert name == "Dequantize" or any(line.name == "weights fit samples" for line in report.properties)
+    bound = name in ("Augment", "VAE", "ContinuouslyIndexed", "Dequantize")
+    assert layer.likelihood == ("lower bound" if bound else "exact")
+
+
+def test_contexts_reach_what_draws():
+    layer = flows.Serial(
+        flows.Augment(1, NORMAL), flows.ConditionalCoupling(flows.MAF(1, hidden=(4,)), 1), flows.Slice(2, NORMAL)
+    )
+    assert (report := flows.verify(layer, 2, context_dim=3)).passed, report
+
+
+def folded(weight, ways="inverse", pair=None):
+    @flows.surjection(draws=ways, support=Support(REAL, POSITIVE))
+    def Folded():
+        def init_fun(rng, shape):
+            triple = {}, lambda params, x: (jnp.abs(x), weight * x.size), inverse_fun
+            return triple if pair is None else flows.Layer(*triple, pair)
+
+        def inverse_fun(params, z, rng):
+            return jax.random.rademacher(rng, z.shape, z.dtype) * z
+
+        return init_fun
+
+    return Folded()
+
+
+def test_a_wrong_weight_is_found():
+    assert flows.verify(folded(-np.log(2)), 2).passed
+    report = flows.verify(folded(0.0), 2)
+    assert [line.name for line in report.properties if not line.passed] == ["weights fit samples"]
+    assert "NOT a surjection" in str(report)
+
+
+def grid(of_columns, low=-8.0, high=8.0, count=401):
+    axis = np.linspace(low, high, count)
+    return np.stack(np.meshgrid(*[axis] * of_columns, indexing="ij"), -1).reshape(-1, of_columns), (
+        axis[1] - axis[0]
+    ) ** of_columns
+
+
+EXACT = {
+    "Slice": flows.Slice(1, NORMAL),
+    "Abs": flows.Serial(flows.Abs(flows.MLP(4, last_scale=1.0)), flows.Invert(flows.Softplus())),
+    "Sort": flows.Sort(),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_densities_integrate_to_1(name):
+    x, cell = grid(2)
+    x = x + np.array([0.25, 0.5]) * cell**0.5  # no entry is 0, and none are equal
+    params, log_pdf, _ = flows.Flow(EXACT[name])(1, 2)
+    assert abs(np.exp(np.asarray(log_pdf(params, x), float)).sum() * cell - 1) < {"Sort": 0.02}.get(name, 2e-3)
+
+
+def test_weighted_bounds_integrate_to_1_and_more_draws_close_the_gap():
+    near = flows.Normal(conditioner=flows.MLP(4, last_scale=0.3))
+    params, log_pdf, _ = distribution = flows.Flow(flows.VAE(near, near, 1))(0, 1)
+    x, cell = grid(1)
+    of_one = log_pdf(params, x, rng=1)
+    several, many = (
+        flows.objectives.importance_weighted_log_pdf(params, distribution, x, rng=1, num_inner=n) for n in (2, 400)
+    )
+    assert abs(float(jnp.exp(many).sum()) * cell - 1) < 0.05
+    middle = np.abs(x[:, 0]) < 3
+    assert of_one[middle].mean() < several[middle].mean() < many[middle].mean()
+    traced = jax.jit(lambda params: flows.objectives.importance_weighted_log_pdf(params, distribution, x, rng=1, num_inner=2))
+    close(traced(params), several, 1e-5)
+    assert all(
+        bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(jax.grad(lambda params: traced(params).sum())(params))
+    )
+
+
+def test_without_rng_a_draw_is_the_same_for_all_rows_and_an_inverse_asks_for_one():
+    params, direct_fun, _ = flows.Augment(2, flows.Normal())(0, 1)
+    z, _ = direct_fun(params, np.arange(3.0)[:, None])
+    assert len({*map(tuple, np.asarray(z)[:, :2].tolist())}) == 1
+    close(direct_fun(params, np.array([[2.0]]))[0][0], z[2], 0)
+    other, _ = direct_fun(params, np.arange(3.0)[:, None], rng=1)
+    assert len({*map(tuple, np.asarray(other)[:, :2].tolist())}) == 3
+    params, _, inverse_fun = flows.Abs()(0, 1)
+    assert "Abs: its inverse draws; give rng=" in error_of(lambda: inverse_fun(params, np.ones((2, 1))))
+
+
+def test_draws_have_the_weight_of_their_path():
+    params, log_pdf, _ = distribution = flows.Flow(flows.Serial(flows.Sort(), flows.ActNorm()))(0, 3)
+    x, log_p = flows.sample_with_log_pdf(1, params, distribution, 50)
+    close(log_pdf(params, x), log_p, 1e-3)
+    assert len({*map(tuple, np.argsort(x).tolist())}) > 3, "all orders are drawn"
+
+
+def test_a_model_is_fitted_saved_and_loaded(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.normal(size=(400, 2)))[:, ::-1]
+    model = flows.Flow(flows.Serial(flows.Augment(1), flows.RealNVP(1, hidden=(4,))))
+    result = flows.fit(0, model, rows, max_epochs=2, folds=1, verbose=0)
+    result.save(tmp_path / "a.flows")
+    close(flows.load(tmp_path / "a.flows").log_prob(rows), result.log_prob(rows), 0)
+    assert result.init_fun.likelihood == "lower bound"
+
+
+two = flows.Normal()(0, 2)
+REFUSED = {
+    "invert": (lambda: flows.Invert(flows.Slice(1)), "Invert: Slice(1) cannot be undone: a layer of it draws"),
+    "invert a chain": (lambda: flows.Invert(flows.Serial(flows.ActNorm(), flows.Dequantize())), "cannot be undone"),
+    "layout": (lambda: flows.Through(flows.Abs(), flows.ActNorm()), "Through: the layout: Abs() cannot be undone"),
+    "reversible": (lambda: flows.Reversible(flows.Sort())(0, 3), "Reversible: Sort() cannot be undone"),
+    "repeat": (lambda: flows.Repeat(flows.Abs(), 2, reversible=True)(0, 3), "Repeat: Abs() cannot be undone"),
+    "draws": (lambda: flows.surjection(draws="never"), "draws is 'never'; expected one of inverse, direct, both"),
+    "names": (lambda: folded(0.0, "both", lambda params, z, rng: (z, 0.0))(0, 2), "its functions that name rng are inverse"),
+    "empty": (lambda: flows.Slice(3)(0, 3), "Slice: keep is 3, of an event of 3; expected fewer"),
+    "nothing": (lambda: flows.Augment(0), "Augment: size is 0"),
+    "image": (lambda: flows.Augment(1)(0, (2, 2, 1)), "Augment: the event is (2, 2, 1); expected a vector"),
+    "sort": (lambda: flows.Sort()(0, (2, 2)), "Sort: the event is (2, 2); expected a vector"),
+    "ignored": (lambda: flows.ConditionalCoupling(flows.ActNorm(), 1)(0, 2), "ActNorm() takes no context"),
+    "index": (lambda: flows.ContinuouslyIndexed(flows.ActNorm())(0, 2), "ActNorm() takes no context"),
+    "all stay": (lambda: flows.ConditionalCoupling(flows.MAF(1), 2)(0, 2), "expected a vector of more than 2 numbers"),
+    "inner": (
+        lambda: flows.objectives.importance_weighted_log_pdf(two.params, two, np.ones((1, 2)), rng=0, num_inner=0),
+        "num_inner is 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_refused(name):
+    call, expected = REFUSED[name]
+    assert expected in error_of(call)
+
+
+def test_a_direct_function_that_draws_needs_the_weight_of_its_pair():
+    @flows.surjection(draws="direct")
+    def Jitter():
+        def init_fun(rng, shape):
+            return {}, lambda params, x, rng: (x + jax.random.normal(rng, x.shape), 0.0 * x.sum()), lambda params, z: z
+
+        return init_fun
+
+    assert "return a flows.Layer with inverse_and_log_det" in error_of(lambda: Jitter()(0, 2))
