@@ -124,7 +124,7 @@ def Slice(keep: int, rest: DistributionLike = BY_NETWORK, first: bool = True):
         >>> params, direct_fun, inverse_fun = flows.Slice(1, flows.Normal())(0, 3)
         >>> z, log_weight = direct_fun(params, jnp.zeros((1, 3)))
         >>> z.shape, log_weight.round(3).tolist(), inverse_fun(params, z, rng=1)[0].shape
-        ((1, 1), [-1.837...], (1, 3))
+        ((1, 1), [-1.838...], (1, 3))
     """
     count = positive_int(keep, "Slice: keep")
     check_layers("Slice: rest", (rest,), DistributionInit, "a distribution")
