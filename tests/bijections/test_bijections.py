@@ -73,7 +73,8 @@ def of_case(name, event, with_context):
 
 def test_every_public_constructor_is_registered():
     # A network; what draws without train, too, and what sees images, has tests of its own.
-    others = {"MLP", "Dequantize", "FlowPlusPlusNoise"}
+    others = {"MLP", "Dequantize", "FlowPlusPlusNoise", "ConditionalCoupling"}
+    others |= {"Abs", "Augment", "ContinuouslyIndexed", "Slice", "Sort", "VAE"}  # in test_surjections.py
     public = {name for name in flows.__all__ if is_constructor(getattr(flows, name))} - others
     distributions = [*DISTRIBUTIONS.values(), *DIRECTIONAL.values(), *CODES.values()]
     values = [each.init_fun for each in [*BIJECTIONS.values(), *distributions]] + list(MODELS.values())

@@ -34,6 +34,11 @@ def test_layers_keep_the_contract_and_are_no_bijections(name):
     assert layer.likelihood == ("lower bound" if bound else "exact")
 
 
+def test_a_conditional_coupling_is_a_bijection():
+    layer = flows.ConditionalCoupling(flows.MAF(1, hidden=(4,)), 1)
+    assert layer.bijective and (report := flows.verify(layer, 3)).passed, report
+
+
 def test_contexts_reach_what_draws():
     layer = flows.Serial(
         flows.Augment(1, NORMAL), flows.ConditionalCoupling(flows.MAF(1, hidden=(4,)), 1), flows.Slice(2, NORMAL)
