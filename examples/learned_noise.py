@@ -40,7 +40,7 @@ def main():
 
     for draws in (1, 16):
         bits = flows.bits_per_dim(result, test, samples=draws, batch_size=60)
-        print(f"bits per pixel, {draws} draws of the noise: {bits.mean:.3f} +- {bits.error:.3f}")
+        print(f"bits per pixel, draws of the noise: {draws:2}  {bits.mean:.3f} +- {bits.error:.3f}")
     show = Show(result, images, {}, arguments.out, classes=False)
     line, _ = show.parts.logit.direct_fun(show.parts.logit.params, test.astype(np.float32), rng=1)
     noise = unit_noise(np.asarray(line), test, levels)

@@ -30,8 +30,10 @@ from flows.core import (
     check_layers,
     combinator,
     distribution_part,
+    joined_context,
     positive_int,
     shared,
+    split_key,
     surjection,
 )
 from flows.distributions.normal import Normal
@@ -79,7 +81,7 @@ def Augment(size: int, noise: DistributionLike = BY_NETWORK):
 
         def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             with place:
-                u, log_q = q.draw(rng, params["noise"], x.shape[0], x.dtype, joined_to(x, context))
+                u, log_q = q.draw(rng, params["noise"], x.shape[0], x.dtype, joined_context([x], context))
             return jnp.concatenate([u, x], 1), -log_q
 
         def inverse(params: Any, z: Array, context: Any, rng: Any, train: bool) -> Array:
@@ -88,7 +90,7 @@ def Augment(size: int, noise: DistributionLike = BY_NETWORK):
         def pair(params: Any, z: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             x = z[:, count:]
             with place:
-                return x, q.log_pdf(params["noise"], z[:, :count], joined_to(x, context), None, train)
+                return x, q.log_pdf(params["noise"], z[:, :count], joined_context([x], context), None, train)
 
         return _drawing("Augment", q, init, event, context, {"direct"}, direct, inverse, (event[0] + count,), pair)
 
@@ -142,28 +144,23 @@ def Slice(keep: int, rest: DistributionLike = BY_NETWORK, first: bool = True):
         def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             leaves, z = divided(x)
             with place:
-                return z, r.log_pdf(params["rest"], leaves, joined_to(z, context), rng, train)
+                return z, r.log_pdf(params["rest"], leaves, joined_context([z], context), rng, train)
 
         def whole(z: Array, leaves: Array) -> Array:
             return jnp.concatenate([z, leaves] if first else [leaves, z], 1)
 
         def inverse(params: Any, z: Array, context: Any, rng: Any, train: bool) -> Array:
             with place:
-                return whole(z, r.sample(rng, params["rest"], z.shape[0], z.dtype, joined_to(z, context)))
+                return whole(z, r.sample(rng, params["rest"], z.shape[0], z.dtype, joined_context([z], context)))
 
         def pair(params: Any, z: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             with place:
-                leaves, log_r = r.draw(rng, params["rest"], z.shape[0], z.dtype, joined_to(z, context))
+                leaves, log_r = r.draw(rng, params["rest"], z.shape[0], z.dtype, joined_context([z], context))
             return whole(z, leaves), -log_r
 
         return _drawing("Slice", r, init, event, context, {"inverse"}, direct, inverse, (count,), pair)
 
     return Composite(part, (rest,))
-
-
-def joined_to(x: Array, context: Array | None) -> Array:
-    """Numbers with the context behind them."""
-    return x if context is None else jnp.concatenate([x, context.astype(x.dtype)], 1)
 
 
 def _conditional(
@@ -181,10 +178,13 @@ def _conditional(
         x, c, old = args
         if old is not None and (not isinstance(old, dict) or set(old) != {at}):
             raise FlowsError(f'{name}: params are not its params, {{"{at}": ...}}')
-        points, others = (None, None) if x is None else divided(x)
-        data = Given(points, None if others is None else joined_to(others, c), old and old[at])
+        keys, data = split_key(key), Given(params=old and old[at])
+        if x is not None:
+            points, others = divided(x)
+            points = jax.random.normal(keys[0], (len(x), count), x.dtype) if points is None else points
+            data = data._replace(init_inputs=points, init_context=joined_context([others], c))
         with place:
-            return {at: q.init(key, data if points is not None else data._replace(init_context=None))}
+            return {at: q.init(keys[1], data)}
 
     return q, place, init
 

@@ -18,6 +18,7 @@ from flows.core import (
     bijection_part,
     check_layers,
     combinator,
+    joined_context,
     positive_int,
 )
 
@@ -73,7 +74,7 @@ def ConditionalCoupling(bijection: BijectionLike, size: int):
             )
 
         def divided(x: Array, context: Array | None) -> tuple[Array, Array, Array]:
-            return x[:, :count], x[:, count:], x[:, :count] if context is None else jnp.concatenate([x[:, :count], context], 1)
+            return x[:, :count], x[:, count:], joined_context([x[:, :count]], context)
 
         def init(key: Any, args: Given) -> Any:
             _, moves, features = (None,) * 3 if args.init_inputs is None else divided(args.init_inputs, args.init_context)

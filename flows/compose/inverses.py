@@ -30,6 +30,8 @@ from flows.core import (
     split_key,
 )
 
+SWAPPED = {"direct": "inverse", "inverse": "direct"}
+
 
 @combinator(BijectionInit)
 def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = None):
@@ -84,6 +86,7 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
             event=part.output,
             output=part.event,
             native_inverse=native_inverse,
+            draws=frozenset(SWAPPED[way] for way in part.draws),
         )
 
     piece = Piece(bijection, argument="bijection", inverted=True, event=inner_event)

@@ -87,12 +87,13 @@ class ModelValue(Value):
         if callable(declared.support):
             support = as_support(support, name, isinstance(self, DistributionInit))
         values = [value for value in self.values_beneath() if isinstance(value, ModelValue)]
+        hidden = frozenset() if declared.draws else {"unbiased"}
         vars(self).update(
             batched=declared.batched,
             own_cdf=declared.cdf,
             own_support=support,
             own_traits=said_of(declared.traits, arguments, f"{name}: traits"),
-            labels=frozenset({label}.union(*[value.labels for value in values])) - {*["unbiased"] * (not declared.draws)},
+            labels=frozenset({label}.union(*[value.labels for value in values])) - hidden,
             bijective=not declared.ways and label != "lower bound" and all(value.bijective for value in values),
             ways=declared.ways,
         )

@@ -10,7 +10,7 @@ from flows.core.errors import FlowsError
 from flows.core.support import as_support
 
 P = ParamSpec("P")
-WAYS = {"inverse": frozenset({"inverse"}), "direct": frozenset({"direct"}), "both": frozenset({"direct", "inverse"})}
+DRAWS = {"inverse": frozenset({"inverse"}), "direct": frozenset({"direct"}), "both": frozenset({"direct", "inverse"})}
 
 
 def surjection(
@@ -57,12 +57,12 @@ def surjection(
         >>> Square().bijective, Square().likelihood
         (False, 'exact')
     """
-    if draws not in WAYS:
-        raise FlowsError(f"surjection: draws is {draws!r:.60}; expected one of {', '.join(WAYS)}")
+    if not isinstance(draws, str) or draws not in DRAWS:
+        raise FlowsError(f"surjection: draws is {draws!r:.60}; expected one of {', '.join(DRAWS)}")
     if not callable(support):
         support = as_support(support, "surjection", False)
     likelihood = "exact" if draws == "inverse" else "lower bound"
-    declared = Declared(batched, likelihood, support, traits, ways=WAYS[draws])
+    declared = Declared(batched, likelihood, support, traits, ways=DRAWS[draws])
     return lambda function: constructor(function, partial(BijectionInit, declared=declared))
 
 

@@ -17,11 +17,7 @@ from flows.distributions.draws import sample_with_log_pdf
 from flows.distributions.flow import Flow
 
 DRAWS = 20_000  # of the layer, and of a proposal
-FREEDOM, WIDE, NARROW = (
-    3.0,
-    1.5,
-    0.7,
-)  # of the proposal, a Student t, and its width; and the width of a normal, times the draws'
+FREEDOM = 3.0  # degrees, of the proposal, a Student t
 
 
 class Pairs(NamedTuple):
@@ -53,6 +49,16 @@ def pairs_of(
         yield Pairs("direct(inverse(z)) = z", exact, lambda: [(direct(inverse(z, rng=back)[0])[0], z)])
         yield Pairs("weight of the pair", exact, lambda: [(w, -direct(y)[1]) for y, w in [inverse(z, rng=back)]])
     yield Pairs("jit agrees", exact, lambda: [*zip(jax.jit(direct)(x, rng=there), direct(x, rng=there), strict=True)])
+
+    def total(params: Any, x: Array) -> Array:
+        z, log_weight = functions[0](params, x, rng=there, **keywords)
+        return z.sum() + log_weight.sum()
+
+    def finite() -> list[tuple[Any, Any]]:
+        """0 times each gradient, which is 0 where it is finite."""
+        return [(0 * leaf, np.zeros(leaf.shape)) for leaf in jax.tree.leaves(jax.grad(total, (0, 1))(params, x))]
+
+    yield Pairs("finite gradients", exact, finite)
     yield Pairs("free of the batch without rng", exact, lambda: [*zip(direct(x[:1]), (a[:1] for a in direct(x)), strict=True)])
     if not rounds:
         yield Pairs("weights fit samples", None, lambda: _means(layer, params, event, key, context))

@@ -93,7 +93,10 @@ def EmbeddedContext(distribution: DistributionLike, network: ConditionerLike, si
             return {"distribution": inner, **params}
 
         draws, measures = (name in embedding.names for name in ("rng", "train"))
-        facts: dict[str, Any] = {"draws": part.draws | {*["direct"] * draws}, "divisible": part.divisible and not measures}
+        facts: dict[str, Any] = {
+            "draws": part.draws | frozenset({"direct"} if draws else ()),
+            "divisible": part.divisible and not measures,
+        }
         facts |= {"independent": part.independent and isinstance(net, Value), "names": embedding.names & {"rng", "train"}}
         return given_mapped(part, "EmbeddedContext", place, init, embedding, context, **facts)
 

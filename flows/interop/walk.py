@@ -26,6 +26,12 @@ SLOWER = 0.6  # the power of time by which the size of steps settles
 NOISE, DATA = 0, 1  # the units of a size of steps
 
 
+def finite(at: State) -> Array:
+    """Tell where log p and its gradient are finite."""
+    there: Array = jnp.isfinite(at.values[0]) & jnp.isfinite(at.slopes[0]).reshape(*at.values.shape[1:], -1).all(-1)
+    return there
+
+
 def turned(fitted: FitResult, x: Array) -> Array:
     """Return points with their angles on the turn of the data."""
     region = distribution_part(fitted.init_fun, as_event(fitted.input_dim), None).region
@@ -166,8 +172,7 @@ class Walk:
 
         state, out = jax.lax.scan(stride, state, (jax.random.split(data_key, folded[0]), proposals))
         out = jax.tree.map(lambda array: array.reshape(BLOCK, *array.shape[2:]), out)
-        usable = jnp.isfinite(at.values[:, 0]) & jnp.isfinite(at.slopes[:, 0]).reshape(*log_q.shape, -1).all(2)
-        return state, (*out, jnp.where(usable, at.values[:, 0] - log_q, -jnp.inf).ravel())
+        return state, (*out, jnp.where(jax.vmap(finite)(at), at.values[:, 0] - log_q, -jnp.inf).ravel())
 
     def _step(self, flow: Coordinates, gain: Array, state: Walking, proposed: tuple) -> tuple[Walking, tuple]:
         """A local move, and a draw of the flow that is proposed to each chain."""
@@ -196,8 +201,7 @@ class Walk:
         (x, _, state), _ = jax.lax.scan(move, (start, log_p(start), state), jax.random.split(key, MOVES))
         z = flow.of(x)
         at = flow.log_p(z)
-        usable = jnp.isfinite(at.values[0]) & jnp.isfinite(at.slopes[0]).reshape(len(z), -1).all(1)
-        return state.replaced(usable & (x != start).reshape(len(z), -1).any(1), z, at)
+        return state.replaced(finite(at) & (x != start).reshape(len(z), -1).any(1), z, at)
 
     def run(self, params: Any, key: Array, state: Walking, blocks: int, tuned: bool) -> tuple[Walking, Record]:
         """Run chains for some blocks."""
@@ -217,7 +221,7 @@ class Walk:
         flow = self._flow(self.fitted.params)
         z, log_q = flow.draw(draw_key, CANDIDATES * self.count)
         at = flow.log_p(z)
-        usable = jnp.isfinite(at.values[0]) & jnp.isfinite(at.slopes[0]).reshape(len(z), -1).all(1) & jnp.isfinite(log_q)
+        usable = finite(at) & jnp.isfinite(log_q)
         if usable.sum() < self.count:
             raise FlowsError(
                 f"sample: log_density and its gradient are finite at {int(usable.sum())} of {len(z)} draws of the flow; "

@@ -52,7 +52,7 @@ def VAE(encode: DistributionLike = BY_NETWORK, decode: DistributionLike = BY_NET
 def ContinuouslyIndexed(
     bijection: BijectionLike, index_dim: int = 1, encode: DistributionLike = BY_NETWORK, decode: DistributionLike = BY_NETWORK
 ):
-    """An infinite mixture of bijections: z = f(x; u), u drawn from encode(u | x);
+    """An infinite mixture of bijections: z = f(x; u), with an index u that is drawn from encode(u | x).
 
     log_weight = log|det df/dx| + log decode(u | z) - log encode(u | x), in nats. One bijection cannot map a blob to rings or to
     separate pieces; a mixture over an index can.

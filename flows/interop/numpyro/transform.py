@@ -25,6 +25,7 @@ from flows.core import (
     Region,
     Shape,
     blocks_of,
+    check_bijective,
     off_sphere,
 )
 from flows.distributions.support import support
@@ -66,6 +67,7 @@ def transform(bijection: BijectionLike, params: Params, input_dim: int | Sequenc
         (5,)
     """
     model = model_of(bijection, BijectionInit, input_dim, 0, "transform")
+    check_bijective("transform", bijection)
     model.check(params, "transform: params")
     result = FlowTransform(params, model)
     _ = result.domain, result.codomain  # raise the error for a model of codes
