@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from flows.bijections.engine import Columns, NetworkInputs, as_transformers, circles, conditioned, for_each
+from flows.bijections.engine import Columns, NetworkInputs, as_transformers, conditioned, for_each, places_by
 from flows.compose import Invert
 from flows.conditioners import MaskedMLP
 from flows.conditioners.base import ConditionerInit, check_conditioner
@@ -16,7 +16,7 @@ from flows.transformers import Affine, Gated
 from flows.transformers.base import Transformer
 
 
-@bijection(batched=True, support=lambda transformer, **_: circles(transformer, name="Autoregressive"))
+@bijection(batched=True, support=lambda transformer, **_: places_by(transformer, name="Autoregressive"))
 def Autoregressive(
     conditioner: ConditionerLike | None = None,
     transformer: Transformer | Sequence[Transformer] | None = None,
@@ -74,7 +74,7 @@ def Autoregressive(
             raise FlowsError(f"Autoregressive: the event is {shape}; expected a vector, such as input_dim=5")
         (d,) = shape
         per_feature, keys = for_each(transformers, d, "Autoregressive"), jax.random.split(key, 3)
-        columns, network_inputs = Columns(per_feature), NetworkInputs([one.period for one in per_feature])
+        columns, network_inputs = Columns(per_feature), NetworkInputs(per_feature)
 
         def ordered(params, x):
             return x[jnp.argsort(params["fixed"]["ranks"])] if random_order else x
@@ -90,7 +90,12 @@ def Autoregressive(
         pairs = bool(network_inputs.angles.any())
         if pairs and d > 1 and isinstance(net, ConditionerInit) and net.arguments.get("order") is not None:
             raise FlowsError(f"Autoregressive: {net!r:.60} has an order that does not fit angles; put Permute in front instead")
-        see, width = (network_inputs.in_pairs, 2 * d) if pairs else (lambda x: x, d)
+        if network_inputs.classes:
+            raise FlowsError(
+                "Autoregressive: a transformer maps codes; expected the base Categorical, which is autoregressive, with a mass "
+                "for each code, or a Coupling"
+            )
+        see, width = (network_inputs.in_pairs, 2 * d) if pairs else (network_inputs, d)
         data = None if args.init_inputs is None else see(ordered(layer_params, args.init_inputs.T)).T
         args = args._replace(init_inputs=data, params=layer_params["conditioner"])
         ours = isinstance(net, ConditionerInit) and not isinstance(net.inner, TwoArguments)
@@ -120,7 +125,7 @@ def Autoregressive(
             def find(feature, theta, y):
                 return columns.inverse_of_one(feature, theta, y, weights, with_slope)
 
-            if network.solve is not None and not pairs and not (call.get("train") and network.keywords):
+            if network.solve is not None and network_inputs.plain and not (call.get("train") and network.keywords):
                 x, log_slope = network.solve(params["conditioner"], call.get("context"), y, find)
             else:
                 x, log_slope = one_by_one(lambda x: theta_of(params, x, **call), find, y)

@@ -132,10 +132,11 @@ class PlacedStep(Piece):
         does not keep it."""
         if kind.flat:
             return kind
-        declared, entries, classes = self.declared, kind.period.ravel(), kind.classes.ravel()
-        alike = (entries == entries[0]).all() and (classes == classes[0]).all()
+        declared = self.declared
+        facts = kind.values()[2:]
+        alike = all((fact == fact.flat[0]).all() for fact in facts)
         if declared.moves_entries and not kind.sphere.any() and alike:
-            return Region(period=np.full(event, entries[0]), sphere=np.zeros(event, int), classes=np.full(event, classes[0]))
+            return Region(-np.inf, np.inf, *(np.full(event, fact.flat[0]) for fact in facts))
         if kind.period.shape != event:
             return None
         if (kind.sphere == 1).all() and (declared.rotates or declared.moves_entries):
@@ -143,7 +144,7 @@ class PlacedStep(Piece):
         touched = ~declared.untouched(event[-1])
         if kind.of_line[..., touched].all():
             return kind
-        if not declared.entrywise or (kind.sphere > 0)[..., touched].any() or (kind.classes > 0)[..., touched].any():
+        if not declared.entrywise or ((kind.sphere > 0) | kind.discrete)[..., touched].any():
             return None
         at = self.mapped(np.stack([0 * kind.period, kind.period, 2 * kind.period]), event, backwards)
         steps = np.abs(np.diff(at, axis=0))
@@ -239,18 +240,18 @@ def _within(region: Region, low: np.ndarray, high: np.ndarray) -> Region:
 
 
 def _ends(region: Region) -> Region:
-    """The intervals of a region; the whole line for entries of unit vectors and for codes."""
-    off_line = (region.sphere > 0) | (region.classes > 0)
+    """The intervals of a region; the whole line for entries of unit vectors, codes and whole numbers."""
+    off_line = (region.sphere > 0) | region.discrete
     return Region(np.where(off_line, -np.inf, region.low), np.where(off_line, np.inf, region.high))
 
 
 def _region(low: np.ndarray, high: np.ndarray, kind: Region | None) -> Region:
     if kind is None:
-        return Region(low, high, np.zeros_like(low), np.zeros(low.shape, int), np.zeros(low.shape, int))
+        return replace(everywhere(low.shape), low=low, high=high)
     on_sphere, coded = kind.sphere > 0, kind.classes > 0
     low = np.where(on_sphere, -1.0, np.where(coded, 0.0, low))
     high = np.where(on_sphere, 1.0, np.where(coded, kind.classes - 1.0, high))
-    return Region(low, high, kind.period, kind.sphere, kind.classes)
+    return replace(kind, low=low, high=high)
 
 
 def _kinds(

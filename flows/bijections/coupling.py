@@ -15,10 +15,10 @@ from flows.bijections.engine import (
     NetworkInputs,
     Trained,
     as_transformers,
-    circles,
     conditioned,
     cut,
     for_each,
+    places_by,
     reorder,
 )
 from flows.conditioners import MLP
@@ -48,7 +48,7 @@ class Features:
         self.sizes = len(conditioning), len(moved)
         per_feature = for_each(transformers, d, "Coupling")
         self.columns = Columns(tuple(per_feature[i] for i in moved))
-        self.network_inputs = NetworkInputs([per_feature[i].period for i in conditioning])
+        self.network_inputs = NetworkInputs([per_feature[i] for i in conditioning])
         if self.random and max(len(set(transformers)), len(set(extra or ()))) > 1:
             raise FlowsError("Coupling: a random mask leaves open which transformer a feature gets; give one for all")
         self.trained = None
@@ -105,7 +105,7 @@ class Pixels:
             )
         h, w, c = shape
         per_feature = for_each(transformers, c, "Coupling")
-        self.columns, self.channels = Columns(per_feature), NetworkInputs([one.period for one in per_feature])
+        self.columns, self.channels = Columns(per_feature), NetworkInputs(per_feature)
         self.keep = (np.add.outer(np.arange(h), np.arange(w)) % 2 == (1 if flip else 0))[None, None]
         self.inputs, self.outputs = (h, w, self.channels.size + 1), (h, w, self.columns.num_params * c)
 
@@ -150,7 +150,7 @@ def _conditioning(mask: str | Sequence[bool], d: int) -> np.ndarray:
 
 @bijection(
     batched=True,
-    support=lambda transformer, unconditional, **_: circles(transformer, unconditional, "Coupling"),
+    support=lambda transformer, unconditional, **_: places_by(transformer, unconditional, "Coupling"),
 )
 def Coupling(
     conditioner: ConditionerLike | None = None,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.engine import Columns, Trained, as_transformers, circles, conditioned, for_each
+from flows.bijections.engine import Columns, Trained, as_transformers, conditioned, for_each, places_by
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import running
 from flows.core import (
@@ -249,7 +249,7 @@ def FixedAffine(scale: Numbers = 1.0, shift: Numbers = 0.0):
     return init_fun
 
 
-@bijection(batched=True, support=lambda transformer, **_: circles(transformer, name="Elementwise"))
+@bijection(batched=True, support=lambda transformer, **_: places_by(transformer, name="Elementwise"))
 def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: ConditionerLike | None = None):
     """A transformer on every entry of the event, with parameters that are trained, or that a network makes of the context.
 

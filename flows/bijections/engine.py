@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.conditioners.network import measured_by
-from flows.core import Array, FlowsError, Given, Region, Support, as_context, naming, spend, unfused
+from flows.core import Array, FlowsError, Given, Region, Support, as_context, naming, one_hot_codes, spend, unfused
 from flows.transformers.base import Transformer, check_transformer
 
 MOST_RUNS = 128
@@ -124,54 +124,63 @@ class Columns:
 
 
 class NetworkInputs:
-    """Inputs of a network, from columns of these periods, None for numbers of the line: angles as cos and sin, without a seam.
+    """Inputs of a network, from columns that transformers map: angles as cos and sin, without a seam, codes one-hot, and
+    numbers over the units of their transformers.
 
-    Without any angle the columns stay as they are; otherwise numbers come first, then all cosines, then all sines.
+    Numbers alone stay in their order; otherwise they come first, then all cosines, all sines, and all codes.
     """
 
-    def __init__(self, periods: Sequence[float | None]):
-        self.angles = np.array([period is not None for period in periods], bool)
-        self.order = np.argsort(self.angles, kind="stable")
-        self.turns = np.array([2 * np.pi / period for period in periods if period is not None])
-        self.size = len(periods) + len(self.turns)
+    def __init__(self, transformers: Sequence[Transformer]):
+        regions = [one.region for one in transformers]
+        kinds = np.array([2 if region.classes else 1 if region.period else 0 for region in regions], int)
+        self.order, self.counts = np.argsort(kinds, kind="stable"), np.bincount(kinds, minlength=3).tolist()
+        self.angles, self.classes = kinds == 1, [region.classes for region in regions if region.classes]
+        self.turns = np.array([2 * np.pi / region.period for region in regions if region.period])
+        self.units = np.array([one.unit for one, kind in zip(transformers, kinds, strict=True) if kind == 0], float)
+        self.plain = not kinds.any() and (self.units == 1).all()
+        self.size = len(kinds) + len(self.turns) + sum(self.classes) - len(self.classes)
 
     def __call__(self, x: Array) -> Array:
         """The inputs from x (features, ...)."""
-        if not len(self.turns):
+        if self.plain:
             return x
-        numbers, angles = cut(reorder(x, self.order), len(self.angles) - len(self.turns), len(self.turns))
-        turned = angles * jnp.asarray(self.turns, x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-        return jnp.concatenate([numbers, jnp.cos(turned), jnp.sin(turned)])
+        shape = (-1, *(1,) * (x.ndim - 1))
+        numbers, angles, codes = cut(reorder(x, self.order), *self.counts)
+        numbers = numbers if (self.units == 1).all() else numbers / jnp.asarray(self.units, x.dtype).reshape(shape)
+        turned = angles * jnp.asarray(self.turns, x.dtype).reshape(shape)
+        hot = [one_hot_codes(codes, self.classes)] if self.classes else []
+        return jnp.concatenate([numbers, jnp.cos(turned), jnp.sin(turned), *hot])
 
     def in_pairs(self, x: Array) -> Array:
         """Return x with two entries for each column, one after the other: cos and sin, or the number and 0."""
-        turns = np.zeros(len(self.angles))
-        turns[self.angles] = self.turns
+        turns = np.ones(len(self.angles))
+        turns[self.angles], turns[~self.angles] = self.turns, 1 / self.units
         shape = (-1, *(1,) * (x.ndim - 1))
         turned, angles = x * jnp.asarray(turns, x.dtype).reshape(shape), self.angles.reshape(shape)
-        pairs = jnp.where(angles, jnp.cos(turned), x), jnp.where(angles, jnp.sin(turned), 0.0)
+        pairs = jnp.where(angles, jnp.cos(turned), turned), jnp.where(angles, jnp.sin(turned), 0.0)
         return jnp.stack(pairs, axis=1).reshape(2 * len(self.angles), *x.shape[1:])
 
 
-def circles(transformer: Any, other: Any = None, name: str = "") -> Support:
-    """Return the support of an engine: circles with the periods of its transformers, which the `other` ones have to share."""
+def places_by(transformer: Any, other: Any = None, name: str = "") -> Support:
+    """Return the support of an engine: where its transformers live, as the `other` ones then have to."""
     if transformer is None:
         return Support()
-    several = as_transformers(transformer, name)
-    periods = [one.period or 0.0 for one in several]
+    regions = [one.region for one in as_transformers(transformer, name)]
     if other is not None:
-        others = [one.period or 0.0 for one in as_transformers(other, name)]
-        if len({len(periods), len(others)} - {1}) > 1 or not (np.array(periods) == np.array(others)).all():
+        others = [one.region for one in as_transformers(other, name)]
+        most = max(len(regions), len(others))
+        if {len(regions), len(others)} - {1, most} or most // len(regions) * regions != most // len(others) * others:
             raise FlowsError(
-                f"{name}: transformers have periods {tuple(periods)}, and the unconditional ones {tuple(others)}; expected the "
-                "same periods"
+                f"{name}: transformers live in {tuple(regions)}, and the unconditional ones in {tuple(others)}; expected the "
+                "same regions"
             )
-    if not any(periods):
+    if all(region.flat for region in regions):
         return Support()
 
     def region(event: tuple[int, ...]) -> Region:
-        whole = len(periods) == np.prod(event)  # one for each entry, and not for each feature
-        return Region(period=np.reshape(periods, event) if whole else np.array(periods))
+        fields = [np.array(field) for field in zip(*(region.values() for region in regions), strict=True)]
+        for_entries = len(regions) == np.prod(event)  # one for each entry, and not for each feature
+        return Region(*(np.reshape(field, event) if for_entries else field for field in fields))
 
     return Support(region, region)
 

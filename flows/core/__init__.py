@@ -160,6 +160,7 @@ from flows.core.structure import traits_by as traits_by
 from flows.core.structure import undone as undone
 from flows.core.structure import value_at as value_at
 from flows.core.support import CIRCLE as CIRCLE
+from flows.core.support import INTEGERS as INTEGERS
 from flows.core.support import MOST_TURNS as MOST_TURNS
 from flows.core.support import NEAR_END as NEAR_END
 from flows.core.support import OFF_SPHERE as OFF_SPHERE

@@ -334,15 +334,20 @@ def distribution(
 
 
 def combinator(
-    make: type[I], *, likelihood: Label = "exact", draws: bool = True, ways: frozenset[str] = frozenset()
+    make: type[I],
+    *,
+    likelihood: Label = "exact",
+    draws: bool = True,
+    ways: frozenset[str] = frozenset(),
+    support: Places = EVERYWHERE,
 ) -> Callable[[Callable[P, Composite]], Callable[P, I]]:
     """Make a constructor from a function that returns a `Composite`, as `Serial` and `Flow` are written.
 
     `likelihood`, as in `bijection`, describes the combinator without its layers: `ModelValue.likelihood` is the weakest label
     of all. Without `draws` no layer receives an rng from which it would make an estimate, so that log-dets are exact. A
-    surjection says in which `ways` it draws, as its part does.
+    surjection says in which `ways` it draws, as its part does. `support` is as in `bijection`, of one without an order.
     """
-    declared = Declared(likelihood=likelihood, draws=draws, ways=ways)
+    declared = Declared(likelihood=likelihood, draws=draws, ways=ways, support=support)
     return lambda function: constructor(function, partial(make, declared=declared))
 
 

@@ -265,7 +265,8 @@ class DistributionAuthor(Author):
 
     def part(self) -> DistributionPart:
         log_pdf, sample = self.functions
-        return self._part(DistributionPart, log_pdf=log_pdf, sample=sample)
+        joint = getattr(sample, "joint_draw", None)
+        return self._part(DistributionPart, log_pdf=log_pdf, sample=sample, joint_draw=joint)
 
 
 def initialize(layer: Any, key: Array, event: Shape, context: Shape | None) -> tuple[Params, Any]:
@@ -364,16 +365,14 @@ def lift_sample(fun: Callable, event: Shape, name: str, batched: bool) -> Callab
     names = named_by(fun, CALL)
 
     def sample(rng: Array, params: Params, n: int, dtype: Any, context: Any) -> Array:
-        def draw(key: Array, context: Any) -> Array:
-            return fun(key, params, **select(names, context=context))
+        def draw(key: Array, context: Any, *count: int) -> Array:
+            return fun(key, params, *count, **select(names, context=context))
 
-        if batched:
-            samples = fun(rng, params, n, **select(names, context=context))
-        else:
-            samples = jax.vmap(draw)(jax.random.split(rng, n), context)
+        samples = draw(rng, context, n) if batched else jax.vmap(draw)(jax.random.split(rng, n), context)
         check_result(samples, (n, *event), name, "samples")
         return samples.astype(dtype)
 
+    sample.joint_draw = getattr(fun, "joint_draw", None)  # type: ignore[attr-defined]
     return sample
 
 

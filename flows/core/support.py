@@ -26,6 +26,7 @@ class Region:
         period: the period of an angle, which is any real number modulo this period; 0 for other entries.
         sphere: k for a coordinate of the k-th unit vector of the event; 0 for other entries.
         classes: K for a code, a whole number from 0 to K - 1 that stands for one of K categories; 0 for other entries.
+        whole: whether an entry is a whole number, a count, whose differences mean something; codes are not.
     """
 
     low: Any = -np.inf
@@ -33,6 +34,7 @@ class Region:
     period: Any = 0.0
     sphere: Any = 0
     classes: Any = 0
+    whole: Any = False
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.low, self.high))
@@ -53,22 +55,27 @@ class Region:
         )
         return f"Region({', '.join(shown)})"
 
-    def values(self) -> tuple[Any, Any, Any, Any, Any]:
-        return self.low, self.high, self.period, self.sphere, self.classes
+    def values(self) -> tuple[Any, Any, Any, Any, Any, Any]:
+        return self.low, self.high, self.period, self.sphere, self.classes, self.whole
 
     @property
     def flat(self) -> bool:
-        """Tells whether no entry is an angle, a coordinate of a sphere, or a code."""
-        return not (np.any(self.period) or np.any(self.sphere) or np.any(self.classes))
+        """Tells whether all entries are numbers of the line."""
+        return not (np.any(self.period) or np.any(self.sphere) or np.any(self.classes) or np.any(self.whole))
 
     @property
     def of_line(self) -> Any:
-        """Tells which entries are numbers of the line, not angles, coordinates of unit vectors or codes."""
-        return (self.period == 0) & (self.sphere == 0) & (self.classes == 0)
+        """Tells which entries are numbers of the line, not angles, coordinates of unit vectors, codes or whole numbers."""
+        return (self.period == 0) & (self.sphere == 0) & ~self.discrete
+
+    @property
+    def discrete(self) -> Any:
+        """Tells which entries have masses, not densities: codes and whole numbers."""
+        return (np.asarray(self.classes) > 0) | np.asarray(self.whole, bool)
 
     @property
     def kind(self) -> "Region":
-        """The region without ends: which entries are angles of which periods, coordinates of which unit vectors, and codes."""
+        """The region without ends: which entries are angles, of which periods, coordinates of which unit vectors, and so on."""
         return replace(self, low=-np.inf, high=np.inf)
 
     def of(self, features: Any) -> "Region":
@@ -76,10 +83,10 @@ class Region:
         return Region(*(field[features] for field in self.values()))
 
     def same_kind(self, other: "Region | None") -> bool:
-        """Tell whether regions have the same angles and periods, unit vectors, and codes with their numbers of categories."""
+        """Tell whether regions have the same angles and periods, unit vectors, codes of as many categories, whole numbers."""
         if other is None:
             return self.flat
-        alike = np.array_equal(self.sphere, other.sphere) and np.array_equal(self.classes, other.classes)
+        alike = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in ("sphere", "classes", "whole"))
         return alike and np.allclose(self.period, other.period)
 
     @property
@@ -103,12 +110,14 @@ WORDS = {
     "classes": Words(
         "codes of categories", "Categorical(...)", "Standardize(as_is=...), which leaves them as they are, and Categorical"
     ),
+    "whole": Words("whole numbers", "DiscretizedLogistic()", "Coupling(transformer=Integer()) and DiscretizedLogistic"),
 }
 REAL = Region()
 POSITIVE = Region(0.0, np.inf)
 UNIT = Region(0.0, 1.0)
 CIRCLE = Region(period=2 * np.pi)
 SPHERE = Region(-1.0, 1.0, sphere=1)  # the event is one unit vector
+INTEGERS = Region(whole=True)
 
 
 class Rounding(NamedTuple):
@@ -210,13 +219,14 @@ def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
     try:
         low, high, period = (np.broadcast_to(np.asarray(number, float), event) for number in (*declared, declared.period))
         sphere, classes = (np.broadcast_to(np.asarray(number, int), event) for number in (declared.sphere, declared.classes))
+        whole = np.broadcast_to(np.asarray(declared.whole, bool), event)
     except ValueError:
         raise FlowsError(f"{whose}: its support does not fit the event {event}") from None
     if not ((low < high) | (classes > 0)).all():
         raise FlowsError(f"{whose}: its support is ({declared.low}, {declared.high}); expected low < high, and no NaN")
     if sphere.any() and len(event) != 1:
         raise FlowsError(f"{whose}: a point of a sphere is a unit vector, and the event is {event}; expected one axis")
-    return Region(low, high, period, sphere, classes)
+    return Region(low, high, period, sphere, classes, whole)
 
 
 def everywhere(event: Shape) -> Region:
@@ -235,8 +245,8 @@ def num_seen(region: Region) -> int:
 
 
 def seen(region: Region, x: Any, xp: Any = jnp) -> Any:
-    """Rows x (n, d) in a region as networks see them: numbers and coordinates of unit vectors as they are, then cos and sin of
-    angles, which have no seam, then codes as one-hot vectors."""
+    """Rows x (n, d) in a region as networks see them: numbers, whole or not, and coordinates of unit vectors as they are, then
+    cos and sin of angles, which have no seam, then codes as one-hot vectors."""
     angles, codes = np.flatnonzero(region.period), np.flatnonzero(region.classes)
     if not len(angles) and not len(codes):
         return x
@@ -258,9 +268,8 @@ def inside(region: Region, x: Array) -> Array:
     between = low + (high - low) * jax.nn.sigmoid(x)
     one_sided = jnp.where(from_low, low + jnp.exp(x), jnp.where(to_high, high - jnp.exp(-x), x))
     x = jnp.where(from_low & to_high, between, one_sided)
-    if np.any(classes := region.classes):
-        classes = np.broadcast_to(classes, sphere.shape)
-        x = jnp.where((classes > 0).reshape(shape), jnp.round(x), x)
+    if np.any(region.discrete):
+        x = jnp.where(np.broadcast_to(region.discrete, sphere.shape).reshape(shape), jnp.round(x), x)
     for block in blocks_of(sphere):
         v = x[..., block]
         squared = jnp.square(v).sum(-1, keepdims=True)
@@ -275,8 +284,8 @@ def beyond(region: Region, x: Array) -> Array:
     sphere = np.broadcast_to(region.sphere, low.shape)
     low, high = (jnp.asarray(np.where(sphere > 0, far, end), x.dtype)[None] for end, far in ((low, -np.inf), (high, np.inf)))
     outside = (x < low) | (x > high)
-    if np.any(region.classes):
-        outside |= (np.broadcast_to(region.classes, sphere.shape) > 0)[None] & jnp.isfinite(x) & (x != jnp.floor(x))
+    if np.any(region.discrete):
+        outside |= np.broadcast_to(region.discrete, sphere.shape)[None] & jnp.isfinite(x) & (x != jnp.floor(x))
     for block in blocks_of(sphere):
         outside = outside.at[:, block].set(off_sphere(x[:, block])[:, None])
     return outside
@@ -325,7 +334,7 @@ def one_hot_codes(x: Any, classes: Sequence[int], xp: Any = jnp) -> Any:
 def tangents(region: Region, x: Array) -> Array:
     """An orthonormal basis of the directions in which rows x (batch, d) can move within a region: (batch, d, dimensions)."""
     batch, d = x.shape
-    free = np.flatnonzero((region.sphere == 0) & (np.broadcast_to(region.classes, region.sphere.shape) == 0))
+    free = np.flatnonzero((region.sphere == 0) & ~np.broadcast_to(region.discrete, region.sphere.shape))
     columns = [jnp.broadcast_to(jnp.eye(d, dtype=x.dtype)[:, free], (batch, d, len(free)))]
     for block in blocks_of(region.sphere):
         columns.append(jnp.zeros((batch, d, len(block) - 1), x.dtype).at[:, block].set(_orthogonal(x[:, block])))

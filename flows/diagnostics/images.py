@@ -12,9 +12,11 @@ from flows.core import (
     DistributionInit,
     FlowsError,
     Rounding,
+    Shape,
     as_context,
     as_key,
     as_rows_of_context,
+    distribution_part,
     on_device,
     pieces_of,
     positive_int,
@@ -51,7 +53,8 @@ def bits_per_dim(
     estimated by the mean density over `samples` draws of the noise: on average its -log2 is too large, less with more samples.
 
     Args:
-        fit: a result of `flows.fit` for a model that dequantises: `Dequantize(1.0)` in it, or `dequantize=1.0`.
+        fit: a result of `flows.fit` for a model that dequantises: `Dequantize(1.0)` in it, or `dequantize=1.0`; or for a
+            model of codes or whole numbers, whose masses are exact.
         images: whole numbers 0, 1, ..., (images, *event).
         context: (images, *context), or (*context,) for all; for a conditional model.
         rng: key or seed of the noise.
@@ -78,8 +81,9 @@ def bits_per_dim(
     x, init_fun = np.asarray(images), getattr(fit, "init_fun", None)
     x = x.astype(np.uint8) if x.dtype == bool else x
     samples, batch_size = positive_int(samples, "bits_per_dim: samples"), positive_int(batch_size, "bits_per_dim: batch_size")
-    check_pixels(x, levels_of(init_fun))
-    check_inside(x, init_fun, fit)
+    event, context_shape = x.shape[1:], as_context(getattr(fit, "context_dim", None))
+    check_pixels(x, levels_of(init_fun, event, context_shape))
+    check_inside(x, init_fun, event, context_shape)
     rows, key = len(x), as_key(rng)
     context_of = contexts(fit, context, rows, "bits_per_dim")
     log_ps, together = list[np.ndarray](), min(batch_size, rows)
@@ -109,10 +113,14 @@ def contexts(fit: Any, context: Any, rows: int, name: str) -> Callable[[Any], di
     return lambda index: {"context": contexts_[index]}
 
 
-def levels_of(init_fun: Any) -> int | None:
-    """Return the number of levels of the layer that dequantises images in steps of 1; None where they have no end."""
+def levels_of(init_fun: Any, event: Shape, context: Shape | None) -> int | None:
+    """Return the number of levels of the layer that dequantises images in steps of 1, or of codes; None where they have no
+    end."""
     if not isinstance(init_fun, DistributionInit):
         raise TypeError(f"bits_per_dim: fit has the init_fun {init_fun!r:.60}; expected a result of flows.fit")
+    region = distribution_part(init_fun, event, context).region
+    if region is not None and region.discrete.all():  # masses already
+        return int(region.classes.max()) or None
     roundings = _dequantized(init_fun)
     if roundings is None or any(not np.all(np.asarray(rounding.step) == 1) for rounding in roundings):
         raise FlowsError(
@@ -150,10 +158,9 @@ def check_pixels(x: np.ndarray, levels: int | None) -> None:
         raise FlowsError(f"bits_per_dim: images reach from {x.min()!s} to {x.max()!s}; expected whole numbers {expected}")
 
 
-def check_inside(x: np.ndarray, init_fun: Any, fit: Any) -> None:
+def check_inside(x: np.ndarray, init_fun: Any, event: Shape, context: Shape | None) -> None:
     """Refuse images without a density, which lie where the layers of a model are not defined; outside the box of a base they
     have infinitely many bits."""
-    event, context = x.shape[1:], as_context(getattr(fit, "context_dim", None))
     try:
         layers = chain_of(init_fun)[0]
         low, high = support_of(layers, event, context)[0] if layers else support(init_fun, event, context or 0).inputs

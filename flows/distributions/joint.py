@@ -4,6 +4,7 @@ Then the context of a block is the features of the blocks before it as networks 
 the whole. Family: Codes, and blocks of columns."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -151,10 +152,8 @@ def _joined(blocks: Sequence[Block]) -> Region:
     regions = [block.region for block in blocks]
     before = np.cumsum([0, *[region.sphere.max(initial=0) for region in regions]])
     spheres = [np.where(region.sphere > 0, region.sphere + n, 0) for region, n in zip(regions, before, strict=False)]
-    low, high, period, classes = (
-        np.concatenate([getattr(region, name) for region in regions]) for name in ("low", "high", "period", "classes")
-    )
-    return Region(low, high, period, np.concatenate(spheres), classes)
+    joined = Region(*(np.concatenate(fields) for fields in zip(*(region.values() for region in regions), strict=True)))
+    return replace(joined, sphere=np.concatenate(spheres))
 
 
 @combinator(DistributionInit)

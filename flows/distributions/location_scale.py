@@ -58,6 +58,13 @@ def conditional(
         def sample(rng, params, num_samples, context):
             return draw(theta_of(params, context), rng, num_samples, shape)
 
+        def joint_draw(rng, params, num_samples, dtype, context):
+            """The network runs once, and its gradient is one pass."""
+            theta = theta_of(params, context)
+            x = draw(theta, rng, num_samples, shape).astype(dtype)
+            return x, log_density(theta, x)
+
+        sample.joint_draw = joint_draw  # type: ignore[attr-defined]
         return start, naming(log_pdf, {"context", *network.keywords}), sample
 
     return conditioned(net, make)

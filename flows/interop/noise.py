@@ -38,9 +38,9 @@ def context_of(caller: str, fitted: Any, context: Any) -> dict[str, Any]:
     """Return the context of a chain as a keyword; refuse a result whose draws cannot be positions."""
     model = model_of_result(fitted, caller)
     region, shape = model.known.part.region, model.context
-    if region is not None and np.any(region.classes):
+    if region is not None and np.any(region.discrete):
         raise FlowsError(
-            f"{caller}: {model.init_fun!r:.80} draws codes of categories, and positions are numbers; fit a flow to the numbers "
+            f"{caller}: {model.init_fun!r:.80} draws {region.words.noun}, and positions are numbers; fit a flow to the numbers "
             "alone, with the codes as its context: flows.one_hot"
         )
     keywords = Inputs(fitted).context(context)

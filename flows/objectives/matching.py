@@ -70,9 +70,9 @@ def flow_matching(
     """
     log_pdf, sample = functions("flow_matching", distribution)
     path = path_of_log_pdf(log_pdf)
-    if (known := joint_draw_of(sample)) is not None and known.region is not None and np.any(known.region.classes):
+    if (known := joint_draw_of(sample)) is not None and known.region is not None and np.any(known.region.discrete):
         raise FlowsError(
-            "flow_matching: the distribution has codes of categories, and there is no way from noise to a code; fit it by "
+            f"flow_matching: the distribution has {known.region.words.noun}, to which there is no way from noise; fit it by "
             "likelihood, or give a flow of the numbers, with the codes as its context"
         )
     if path is None:

@@ -173,6 +173,8 @@ class DensityFitResult(FitResult):
         modes = f", {diagnostics.modes} mode{'s' * (diagnostics.modes > 1)} found" if diagnostics.modes else ""
         if diagnostics.starts:
             modes += f" from {diagnostics.starts} start{'s' * (diagnostics.starts > 1)}, at most {REACH:.0f} sd away"
+        if getattr(self.init_fun, "likelihood", "exact") == "lower bound":
+            modes = ", by paths of draws: modes that it misses are not known"
         return [*super()._summary(), ("  diagnostics", f"{figures}, Pareto k {diagnostics.pareto_k:.2f}{modes}")]
 
 

@@ -18,7 +18,7 @@ ROW_COUNTS = "rows", "held_out", "groups", "order", "unscored"  # numbers of a f
 # summary
 OF_LABELS = {
     "unbiased": "exact without rng, an unbiased estimate with rng",
-    "lower bound": "a lower bound with rng, the density at the recorded value without rng",
+    "lower bound": "a lower bound with rng; without, by one draw for all rows, or at the recorded value",
 }
 REGRESSED = "a linear regression on earlier columns is subtracted from"
 SHOWN = 6  # columns that are named

@@ -118,13 +118,13 @@ class ModelView:
 
     @cached_property
     def curved(self) -> np.ndarray:
-        """Mark columns, or channels, that are angles, coordinates of unit vectors, or codes."""
+        """Mark columns, or channels, that are not numbers of the line: angles, coordinates of unit vectors, codes, counts."""
         return self._columns_where(None if self.region is None else ~self.region.of_line)
 
     @cached_property
     def coded(self) -> np.ndarray:
-        """Mark columns, or channels, that hold codes."""
-        return self._columns_where(None if self.region is None else self.region.classes > 0)
+        """Mark columns, or channels, that hold codes or whole numbers."""
+        return self._columns_where(None if self.region is None else self.region.discrete)
 
     def _columns_where(self, entries: Any) -> np.ndarray:
         return np.zeros(self.columns, bool) if entries is None else entries.reshape(-1, self.columns).any(0)

@@ -12,6 +12,7 @@ from flows.transformers.affine import Inverse as Inverse
 from flows.transformers.base import transformer as transformer
 from flows.transformers.circles import CircularRationalQuadratic as CircularRationalQuadratic
 from flows.transformers.circles import Moebius as Moebius
+from flows.transformers.integer import Integer as Integer
 from flows.transformers.mixture import DeepSigmoidal as DeepSigmoidal
 from flows.transformers.mixture import Gaussianization as Gaussianization
 from flows.transformers.mixture import MixtureCDF as MixtureCDF

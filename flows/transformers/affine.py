@@ -135,7 +135,13 @@ def Gated(bias: float = 2.0):
     return 2, direct, inverse
 
 
-@transformer(period=lambda of: of.period, bound=lambda of: of.bound, shared=lambda of: of.shared)
+@transformer(
+    period=lambda of: of.period,
+    bound=lambda of: of.bound,
+    shared=lambda of: of.shared,
+    classes=lambda of: of.classes,
+    unit=lambda of: of.unit,
+)
 def Inverse(of: Transformer):
     """The inverse of a transformer as a transformer: its direct is the other's inverse, y = f^-1(x).
 

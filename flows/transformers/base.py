@@ -1,12 +1,13 @@
 """Transformers: scalar monotone maps with parameters, as values of constructors. Family: Write one."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, overload
 
 import jax.numpy as jnp
 
-from flows.core import Array, FlowsError, Value, as_array, as_key, decorated, refuse_argument, said_of
+from flows.core import INTEGERS, REAL, Array, FlowsError, Region, Value, as_array, as_key, decorated, refuse_argument, said_of
 
 P = ParamSpec("P")
 
@@ -20,11 +21,15 @@ class Transformer(Value):
         period: p if it maps the circle of length p, y(x + p) = y(x) + p; else None.
         bound: b if it maps [-b, b] onto itself; else None.
         shared: whether its functions also take a `theta` with axes of length 1, along which entries share it.
+        classes: K if it maps the codes 0 to K - 1 onto themselves, inf if it maps whole numbers; else None.
+        unit: the number over which networks see its values, unless these are angles or codes.
     """
 
     period: float | None
     bound: float | None
     shared: bool
+    classes: float | None
+    unit: float
 
     def __init__(self, construct: Callable, arguments: dict, inner: Any, **claims: Any):
         super().__init__(construct, arguments, inner)
@@ -35,6 +40,13 @@ class Transformer(Value):
     def num_params(self) -> int:
         """How many numbers `theta` holds for each entry of x."""
         return self.inner[0]
+
+    @property
+    def region(self) -> Region:
+        """Where its values live: angles, codes, whole numbers or the line."""
+        if self.classes is not None:
+            return INTEGERS if math.isinf(self.classes) else Region(0.0, self.classes - 1.0, classes=int(self.classes))
+        return REAL if self.period is None else Region(period=float(self.period))
 
     @property
     def has_weights(self) -> bool:
@@ -82,9 +94,18 @@ def transformer(
     period: float | Callable[..., Any] | None = None,
     bound: float | Callable[..., Any] | None = None,
     shared: bool | Callable[..., Any] = False,
+    classes: float | Callable[..., Any] | None = None,
+    unit: float | Callable[..., Any] = 1.0,
 ) -> Callable[[Callable[P, Any]], Callable[P, Transformer]]: ...
 def transformer(
-    function: Callable | None = None, /, *, period: Any = None, bound: Any = None, shared: bool | Callable[..., Any] = False
+    function: Callable | None = None,
+    /,
+    *,
+    period: Any = None,
+    bound: Any = None,
+    shared: bool | Callable[..., Any] = False,
+    classes: Any = None,
+    unit: Any = 1.0,
 ) -> Any:
     """Turn a function that returns `(num_params, direct, inverse)` into a constructor of transformers.
 
@@ -100,6 +121,9 @@ def transformer(
         shared: whether both functions also take a `theta` with axes of length 1 where x has longer ones, (num_params, features,
             1) for x (features, batch). Engines then pass a theta that all rows share without repeating it, and the softmax of
             a spline is computed once. By default such a theta is repeated for each entry first.
+        classes: K for a map of the codes 0 to K - 1, which networks then see one-hot, or inf for a map of whole numbers; or
+            such a function. Such a map has no slope: log dy/dx is 0.
+        unit: networks see values over this number, as the values of counts may be large; or such a function.
 
     Returns:
         The constructor, with the signature of the function.
@@ -117,12 +141,12 @@ def transformer(
         True
     """
 
-    for name, claim in (("period", period), ("bound", bound)):
+    for name, claim in (("period", period), ("bound", bound), ("classes", classes), ("unit", unit)):
         number = isinstance(claim, int | float) and not isinstance(claim, bool) and claim > 0
         if not (claim is None or number or callable(claim)):
             raise FlowsError(f"transformer: {name} is {claim!r:.60}; expected a positive number, or a function that returns it")
 
-    make = partial(Transformer, period=period, bound=bound, shared=shared)
+    make = partial(Transformer, period=period, bound=bound, shared=shared, classes=classes, unit=unit)
     return decorated(function, make, "flows.transformers.transformer", "(num_params, direct, inverse)")
 
 

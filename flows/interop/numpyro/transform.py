@@ -2,6 +2,7 @@
 Family: A flow in a NumPyro program."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -220,10 +221,10 @@ def constraint_of(region: Region, event: Shape, whose: str) -> constraints.Const
     the event, its entries are equal."""
     if region.low.shape != event:
         region = Region(*(np.full(event, field.flat[0]) for field in region.values()))
-    if region.classes.any():
+    if region.discrete.any():
         raise FlowsError(
-            f"{whose} has codes of categories (entries {np.flatnonzero(region.classes).tolist()} of the event), which are not "
-            "numbers: draw them at a separate site, numpyro.sample(name, dist.Categorical(...)), whose one-hot value is the "
+            f"{whose} has codes or whole numbers (entries {np.flatnonzero(region.discrete).tolist()} of the event), which have "
+            "no density: draw them at a separate site, numpyro.sample(name, dist.Categorical(...)), whose one-hot value is the "
             "context of a model of the numbers: flows.fit(rng, model, numbers, context=one_hot)"
         )
     axes, angles, half = len(event), region.period > 0, region.period / 2
@@ -235,7 +236,7 @@ def constraint_of(region: Region, event: Shape, whose: str) -> constraints.Const
     if not region.sphere.any() and np.isneginf(low).all() and np.isposinf(high).all():
         named = {0: constraints.real, 1: constraints.real_vector, 2: constraints.real_matrix}
         return named.get(axes) or constraints.independent(constraints.real, axes)
-    return Within(Region(low, high, np.zeros_like(low), region.sphere, region.classes))
+    return Within(replace(region, low=low, high=high, period=np.zeros_like(low)))
 
 
 def region_of(constraint: Any, whose: str) -> Region:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.special import i0e
+from scipy.special import i0e, log_ndtr
 
 from flows.bijections.quantile_maps import QUARTILES
 from flows.bijections.whiten import LEAST, correlation_factor
@@ -23,6 +23,7 @@ PLENTY = 100  # rows for each column; with more, shrinking correlations gains no
 LOST = LEAST * float(np.finfo(float).eps)  # the diagonal of a correlation that is singular
 NO_ROWS = np.zeros(0, int)
 MOST_NUMBERS = 2**25  # in a regression; of more rows a part is used
+NARROW = 0.1  # a standard deviation of whole numbers, which may all be equal
 FEWEST = 1.5  # rows for each column; with fewer, a correlation is singular or nearly so
 
 Weights = np.ndarray | None
@@ -135,8 +136,9 @@ def by_chance(rows: int, weights: Weights = None) -> float:
 
 def closed_form_loss(train: Rows, held_out: Rows, region: Region | None) -> float | None:
     """Return minus the mean log-density of held-out rows under a model of the training rows without a network: frequencies of
-    codes, the von Mises of each angle, and the Gaussian of numbers, with a mean linear in the context and in the features of
-    codes and angles. `region` is the region of the rows. None where rows are too few, or on spheres.
+    codes, the von Mises of each angle, a normal in cells for whole numbers, and the Gaussian of other numbers, with a mean
+    linear in the context and in the features of the columns before. `region` is the region of the rows. None where rows are
+    too few, or on spheres.
     """
     if region is None or region.flat:
         return regression_loss(train, held_out)
@@ -152,6 +154,8 @@ def closed_form_loss(train: Rows, held_out: Rows, region: Region | None) -> floa
         w = None if train.weights is None else train.weights / train.weights.mean()
         counts = np.bincount(codes, w, region.classes[j]) + 1
         loss -= float(np.average(np.log(counts / counts.sum())[held_out_codes], weights=held_out.weights))
+    for j in np.flatnonzero(region.whole):
+        loss += _cell_loss(*(rows._replace(x=rows.x[:, j].astype(float)) for rows in (train, held_out)))
     if not len(numbers):
         return loss
     parts = []
@@ -163,6 +167,15 @@ def closed_form_loss(train: Rows, held_out: Rows, region: Region | None) -> floa
         parts.append(Rows(few.x[:, numbers], np.concatenate(features, 1), few.weights))
     numbers_loss = regression_loss(*parts)
     return None if numbers_loss is None else loss + numbers_loss
+
+
+def _cell_loss(train: Rows, held_out: Rows) -> float:
+    """Return minus the mean log-mass that the normal of training rows gives to the cells around held-out whole numbers."""
+    mean, std = moments(train.x[:, None], train.weights)
+    near, far = ((np.abs(held_out.x - mean) + side) / np.maximum(std, NARROW) for side in (-0.5, 0.5))
+    log_above = log_ndtr(-near)
+    log_mass = log_above + np.log(-np.expm1(log_ndtr(-far) - log_above))
+    return -float(np.average(log_mass, weights=held_out.weights))
 
 
 def _von_mises_loss(train: Rows, held_out: Rows) -> float:

@@ -54,18 +54,21 @@ def check_points(view: ModelView, split: Split) -> None:
 
 
 def _check_codes(region: Region, split: Split) -> None:
-    """Refuse values that are not codes where the model has codes."""
-    for entry in map(tuple, np.argwhere(region.classes)):
-        classes = int(region.classes[entry])
+    """Refuse values that are not codes, or not whole numbers, where the model has them."""
+    for entry in map(tuple, np.argwhere(region.discrete)):
+        classes, (low, high) = int(region.classes[entry]), (float(end[entry]) for end in region)
+        expected, remedy = "whole numbers", "Round them, or give a model of the line"
+        if classes:
+            expected, remedy = f"whole numbers 0 to {classes - 1}, one for each category", "Give them a code, or drop them"
         for table in split.tables:
             column = np.asarray(table.x[(slice(None), *entry)])
-            wrong = (column < 0) | (column >= classes) | (column != np.floor(column))
+            wrong = (column < low) | (column > high) | (column != np.floor(column))
             if wrong.any():
                 row = int(np.argmax(wrong))
                 raise FlowsError(
                     f"fit: {table.labels[entry[-1]]} of {table.source} is {column[row]:.6g} in row {table.numbers[row]}, "
-                    f"which is not a code; expected whole numbers 0 to {classes - 1}, one for each category. "
-                    f"{int(wrong.sum())} of {len(wrong)} rows have no code: give them one, or drop them"
+                    f"which is not a {'code' if classes else 'whole number'} of the model; expected {expected}. "
+                    f"{int(wrong.sum())} of {len(wrong)} rows have none. {remedy}"
                 )
 
 

@@ -60,7 +60,7 @@ class Drawing:
     """Draws of a model and scores of points, in pieces of `together` points, so that each program is compiled once.
 
     A wider base is a wider noise: a mixture of normals widens around each mean, any other base around its location. A model on
-    a circle or a sphere, or with a bounded base, stays as it is.
+    a circle or a sphere, or with a bounded base, stays as it is, and so does one whose draws are weighed by their paths.
     """
 
     def __init__(self, init_fun: Any, event: Shape, together: int):
@@ -73,7 +73,8 @@ class Drawing:
             np.isinf(self.base.region.low).all() and np.isinf(self.base.region.high).all()
         )
         flat = endless and (region is None or region.flat)
-        self.widths: tuple[float, ...] = WIDTHS if flat else WIDTHS[:1]
+        of_paths = getattr(init_fun, "likelihood", "exact") == "lower bound"
+        self.widths: tuple[float, ...] = WIDTHS if flat and not of_paths else WIDTHS[:1]
 
     def of(self, triple: Distribution, key: Array, n: int, widths: int = len(WIDTHS)) -> Points:
         """n draws, with the first `widths` widths of the base."""

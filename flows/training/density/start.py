@@ -80,7 +80,8 @@ def begin(
         nearest = nearest_gaussian(rng, target) if standardize else None
         if nearest is not None:
             _refuse_improper(nearest, box, target)
-        modes = modes_of(rng, target, starts, nearest)
+        # Of paths alone the density at a mode's own draws is not known.
+        modes = None if getattr(init_fun, "likelihood", "") == "lower bound" else modes_of(rng, target, starts, nearest)
     if again:
         return Beginning(init_fun, (), None, modes, False)
     if standardize and modes is not None and len(modes.shares) > 1 and is_flow(init_fun):

@@ -173,9 +173,9 @@ def check_density(init_fun: Any, log_density: Callable, key: Array, box: Box) ->
     event, named = box.event, box.named
     init_fun = init_fun if box.layer is None else Flow(box.layer, init_fun)
     params, part = initialize(init_fun, key, event, None)
-    if part.region is not None and np.any(part.region.classes):
+    if part.region is not None and np.any(part.region.discrete):
         raise FlowsError(
-            f"fit_to_density: {init_fun!r:.80} draws codes of categories, through which there is no gradient; expected a "
+            f"fit_to_density: {init_fun!r:.80} draws {part.region.words.noun}, through which there is no gradient; expected a "
             "distribution of numbers or angles"
         )
     n = max(event) + 2  # unlike any axis of a point

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from flows.core import (
     initialize,
     positive,
     positive_int,
+    traits_by,
     warn_user,
 )
 from flows.distributions.flow import Flow
@@ -48,7 +49,7 @@ from flows.training.devices import devices, devices_of
 from flows.training.fingerprint import digest_of, fingerprint, settings_of
 from flows.training.loop.driver import drive
 from flows.training.loop.losses import key_of
-from flows.training.model_view import ModelView, warn_of_one_column
+from flows.training.model_view import ModelView, values_of, warn_of_one_column
 from flows.training.options import (
     MAY_CHANGE,
     Options,
@@ -236,11 +237,14 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
         raise TypeError("fit_to_density: input_dim is missing; expected the number of columns of a point, such as 2, or names")
     event = as_event(input_dim if named is None else named.size)
     init_fun = default_model(event) if init_fun is None else init_fun
-    if getattr(init_fun, "likelihood", "exact") == "lower bound":
+    if any(traits_by(value).rounding for value in values_of(init_fun)):
         raise FlowsError(
-            f"fit_to_density: the log-density of {init_fun!r:.80} is a 'lower bound', as it adds noise to its points or rounds "
-            "them (Dequantize), so its divergence to a density is unknown. Leave that layer out, and round draws afterwards"
+            f"fit_to_density: {init_fun!r:.80} rounds its draws (Dequantize), through which there is no gradient. Leave that "
+            "layer out, and round draws afterwards"
         )
+    of_paths = getattr(init_fun, "likelihood", "exact") == "lower bound"
+    if of_paths and options.estimator == DensityOptions.estimator:
+        options = replace(options, estimator="total")
     user_density = log_density
     if named is not None:
         log_density = _vector_density(log_density, named)
