@@ -21,6 +21,7 @@ from flows import models as models
 from flows import objectives as objectives
 from flows import training as training
 from flows import transformers as transformers
+from flows.bijections.argmax import Argmax as Argmax
 from flows.bijections.autoregressive import Autoregressive as Autoregressive
 from flows.bijections.autoregressive import InverseAutoregressive as InverseAutoregressive
 from flows.bijections.block_autoregressive import BlockAutoregressive as BlockAutoregressive
@@ -82,6 +83,7 @@ from flows.bijections.surjections import Abs as Abs
 from flows.bijections.surjections import Augment as Augment
 from flows.bijections.surjections import Slice as Slice
 from flows.bijections.surjections import Sort as Sort
+from flows.bijections.transition import Transition as Transition
 from flows.bijections.whiten import Whiten as Whiten
 from flows.checks import Check as Check
 from flows.checks import Checks as Checks
@@ -97,6 +99,7 @@ from flows.conditioners import MLP as MLP
 from flows.conditioners.base import conditioner as conditioner
 from flows.conditioners.one_hot import one_hot as one_hot
 from flows.core import CIRCLE as CIRCLE
+from flows.core import INTEGERS as INTEGERS
 from flows.core import SPHERE as SPHERE
 from flows.core import Bijection as Bijection
 from flows.core import Distribution as Distribution
@@ -125,6 +128,7 @@ from flows.distributions.directional import CircularUniform as CircularUniform
 from flows.distributions.directional import SphereUniform as SphereUniform
 from flows.distributions.directional import VonMises as VonMises
 from flows.distributions.directional import VonMisesFisher as VonMisesFisher
+from flows.distributions.discretized_logistic import DiscretizedLogistic as DiscretizedLogistic
 from flows.distributions.draws import sample_with_log_pdf as sample_with_log_pdf
 from flows.distributions.embedded_context import EmbeddedContext as EmbeddedContext
 from flows.distributions.flow import Flow as Flow

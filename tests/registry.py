@@ -152,6 +152,7 @@ BIJECTIONS: dict[str, Case] = {
     "Invert of MADE": Case(flows.Invert(flows.MADE(masked)), (1, 3), conditional=True),
     "InvertibleLinear": Case(flows.InvertibleLinear(), (1, 2, 3, (2, 2, 5))),  # 5: of 3, most permutations undo themselves
     "LeakyReLU": Case(flows.LeakyReLU(0.1), (2,)),
+    "ConditionalCoupling": Case(flows.ConditionalCoupling(flows.RealNVP(2, hidden=(4,)), 1), (2, 3), conditional=True),
     "InvertibleLinear from the identity": Case(flows.InvertibleLinear(init="identity"), (3,)),
     "LinearExponential": Case(flows.LinearExponential(), (1, 3, (2, 2, 3))),
     "LinearLowRank": Case(flows.LinearLowRank(2), (3, (2, 2, 5))),
@@ -372,6 +373,7 @@ class CodesCase(NamedTuple):
         return (len(self.classes),)
 
 
+shifted = flows.Coupling(flows.MLP(4, last_scale=0.5), flows.transformers.Integer(3))
 # The columns of more classes come first, last and in between, so that none is where the computation has it.
 CODES: dict[str, CodesCase] = {
     "Categorical": CodesCase(flows.Categorical(3, 2, 4, 2, hidden=(8, 6)), (3, 2, 4, 2), conditional=True),
@@ -388,5 +390,7 @@ CODES: dict[str, CodesCase] = {
         (0, 2, 3),
         conditional=True,
     ),
+    "DiscretizedLogistic": CodesCase(flows.DiscretizedLogistic(True, low=0, high=3), (4, 4)),
+    "Integer": CodesCase(flows.Flow(shifted, flows.DiscretizedLogistic(True, low=0, high=2)), (3, 3, 3), conditional=True),
     "Flow of codes": CodesCase(flows.Flow(flows.Reverse(), flows.Categorical(3, 3, hidden=(4,), dropout=0.5)), (3, 3)),
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flows.conditioners import MLP
 from flows.conditioners.base import as_network, check_conditioner
@@ -23,6 +24,7 @@ from flows.core import (
     FlowsError,
     Given,
     Place,
+    Region,
     Shape,
     Support,
     as_dim,
@@ -30,10 +32,13 @@ from flows.core import (
     check_layers,
     combinator,
     distribution_part,
+    everywhere,
     joined_context,
     positive_int,
     shared,
     split_key,
+    structure_of,
+    support_by,
     surjection,
 )
 from flows.distributions.normal import Normal
@@ -77,7 +82,7 @@ def Augment(size: int, noise: DistributionLike = BY_NETWORK):
     check_layers("Augment: noise", (noise,), DistributionInit, "a distribution")
 
     def part(event: Shape, context: Shape | None) -> BijectionPart:
-        q, place, init = _conditional("Augment", "noise", noise, count, event, event[-1], context, lambda x: (None, x))
+        q, place, init = conditional_part("Augment", "noise", noise, count, event, event[-1], context, lambda x: (None, x))
 
         def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             with place:
@@ -92,12 +97,26 @@ def Augment(size: int, noise: DistributionLike = BY_NETWORK):
             with place:
                 return x, q.log_pdf(params["noise"], z[:, :count], joined_context([x], context), None, train)
 
-        return _drawing("Augment", q, init, event, context, {"direct"}, direct, inverse, (event[0] + count,), pair)
+        return drawing("Augment", q, init, event, context, {"direct"}, direct, inverse, (event[0] + count,), pair)
 
     return Composite(part, (noise,))
 
 
-@combinator(BijectionInit, ways=frozenset({"inverse"}))
+def _places(keep: int, rest: Any, first: bool) -> Support:
+    """Where numbers that leave have to live: in the region of their distribution."""
+    if not isinstance(rest, DistributionInit) or (support_by(rest) == Support() and not structure_of(rest).pieces):
+        return Support()
+
+    def region(event: Shape) -> Region:
+        leaves, stays = (event[-1] - keep,), everywhere((keep,))
+        there = distribution_part(rest, leaves, (keep,)).region or everywhere(leaves)
+        pair = (stays, there) if first else (there, stays)
+        return Region(*(np.concatenate(fields) for fields in zip(*(part.values() for part in pair), strict=True)))
+
+    return Support(region)
+
+
+@combinator(BijectionInit, ways=frozenset({"inverse"}), support=_places)
 def Slice(keep: int, rest: DistributionLike = BY_NETWORK, first: bool = True):
     """Numbers that leave: z = x[:keep]; log_weight = log r(x[keep:] | z), in nats, exact.
 
@@ -139,7 +158,7 @@ def Slice(keep: int, rest: DistributionLike = BY_NETWORK, first: bool = True):
         if len(event) == 1 and event[0] <= count:
             raise FlowsError(f"Slice: keep is {count}, of an event of {event[0]}; expected fewer, so that numbers leave")
         left = event[-1] - count
-        r, place, init = _conditional("Slice", "rest", rest, left, event, count, context, divided)
+        r, place, init = conditional_part("Slice", "rest", rest, left, event, count, context, divided)
 
         def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             leaves, z = divided(x)
@@ -158,12 +177,12 @@ def Slice(keep: int, rest: DistributionLike = BY_NETWORK, first: bool = True):
                 leaves, log_r = r.draw(rng, params["rest"], z.shape[0], z.dtype, joined_context([z], context))
             return whole(z, leaves), -log_r
 
-        return _drawing("Slice", r, init, event, context, {"inverse"}, direct, inverse, (count,), pair)
+        return drawing("Slice", r, init, event, context, {"inverse"}, direct, inverse, (count,), pair)
 
     return Composite(part, (rest,))
 
 
-def _conditional(
+def conditional_part(
     name: str, at: str, value: Any, count: int, event: Shape, known: int, context: Shape | None, divided: Callable
 ) -> tuple[DistributionPart, Place, Callable]:
     """The part of a distribution of `count` numbers given `known` others, its place, and the init of the layer."""
@@ -189,7 +208,7 @@ def _conditional(
     return q, place, init
 
 
-def _drawing(
+def drawing(
     name: str, q: DistributionPart, init: Callable, event: Shape, context: Shape | None, ways: set[str], *functions: Any
 ) -> BijectionPart:
     facts = shared((q,))

@@ -80,11 +80,15 @@ def _means(layer: BijectionInit, params: Any, event: Shape, key: Array, context:
     centre, width = np.median(flat, 0), np.subtract(*np.quantile(flat, (0.84, 0.16), axis=0)) / 2
     centre, width = jnp.asarray(centre.reshape(1, *event)), jnp.asarray(width.reshape(1, *event))
 
+    codes = jnp.asarray((np.zeros(event) if region is None else region.classes)[None], draws.dtype)
+
     def log_g(x: Array) -> Array:
-        return (t.logpdf((x - centre) / width, FREEDOM) - jnp.log(width)).sum(axes)
+        numbers = t.logpdf((x - centre) / width, FREEDOM) - jnp.log(width)
+        return jnp.where(codes > 0, -jnp.log(jnp.maximum(codes, 1)), numbers).sum(axes)
 
     x = centre + width * jax.random.t(keys[2], FREEDOM, draws.shape)
     x = x if region is None else inside(region, x)
+    x = jnp.where(codes > 0, jnp.floor(jax.random.uniform(keys[2], x.shape) * codes), x)
     log_w = triple.log_pdf(start, x, rng=keys[3], **keywords) - log_g(x)
     ahead, behind = jax.nn.sigmoid(log_w), jax.nn.sigmoid(log_g(draws) - log_path)
     functions = (lambda x: jnp.ones(len(x)), lambda x: jnp.tanh(x).mean(axes), lambda x: jnp.cos(x).mean(axes))

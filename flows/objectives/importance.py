@@ -9,7 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from flows.core import Array, FlowsError, as_array, as_key, check_function, holds_tracer, named_by, positive_int, select
+from flows.core import (
+    Array,
+    FlowsError,
+    as_array,
+    as_key,
+    check_function,
+    holds_tracer,
+    joint_draw_of,
+    named_by,
+    positive_int,
+    select,
+)
 from flows.distributions.draws import functions, sample_with_log_pdf
 from flows.distributions.mixture import logsumexp
 
@@ -71,6 +82,15 @@ class Problem:
         """Draws and log w, both as functions of params."""
         x, log_q = sample_with_log_pdf(key, params, self.distribution, n, context=self.context)
         return x, self.log_p(x) - log_q
+
+    def check_scores(self, estimator: str) -> None:
+        """Refuse an estimator that scores a draw again where the distribution bounds its log-density by other draws."""
+        joint = joint_draw_of(self.sample)
+        if joint is not None and joint.likelihood == "lower bound":
+            raise FlowsError(
+                f"{self.name}: {estimator} scores each draw again, and the log-density of the distribution is a 'lower bound', "
+                'by other draws of its layers; expected reverse_kl with estimator="total", which weighs the path of each draw'
+            )
 
     def paths(self, params: Any, key: Array, n: int) -> tuple[Array, Array, Array]:
         """Draws as functions of params; log w, with a gradient to what the target alone depends on; and d log w / dx."""

@@ -102,6 +102,7 @@ def reverse_kl(
     n, key = positive_int(num_samples, "reverse_kl: num_samples"), as_key(rng)
     if estimator == "total":
         return -problem.weighted_draws(params, key, n)[1].mean()
+    problem.check_scores(f'estimator="{estimator}"')
     if estimator != "score":
         x, log_w, slope = problem.paths(params, key, n)
         return -log_w.mean() - along(x, slope, jnp.full_like(log_w, 1 / n))
@@ -170,6 +171,7 @@ def forward_kl(
     problem = Problem("forward_kl", distribution, log_density, context)
     n, key = positive_int(num_samples, "forward_kl: num_samples"), as_key(rng)
     problem.check_shared(n)
+    problem.check_scores(f'estimator="{estimator}"')
     if estimator == "path":
         x, log_w, slope = problem.paths(params, key, n)
         v = jax.nn.softmax(log_w)
@@ -237,6 +239,7 @@ def importance_weighted_bound(
     keys = jax.random.split(as_key(rng), positive_int(num_inner, f"{name}: num_inner"))
     if estimator == "total":
         return -log_mean(jax.vmap(lambda key: problem.weighted_draws(params, key, n)[1])(keys)).mean()
+    problem.check_scores(f'estimator="{estimator}"')
     x, log_w, slope = jax.vmap(lambda key: problem.paths(params, key, n))(keys)
     return -log_mean(log_w).mean() - along(x, slope, jnp.square(jax.nn.softmax(log_w, axis=0)) / n)
 

@@ -12,6 +12,7 @@ import pytest
 import registry
 import waves
 from common import close, facts, points, stirred
+from drawing import DRAWING
 from registry import BIJECTIONS, CODES, DIRECTIONAL, DISTRIBUTIONS, MODELS
 
 import flows
@@ -73,14 +74,14 @@ def of_case(name, event, with_context):
 
 def test_every_public_constructor_is_registered():
     # A network; what draws without train, too, and what sees images, has tests of its own.
-    others = {"MLP", "Dequantize", "FlowPlusPlusNoise", "ConditionalCoupling"}
-    others |= {"Abs", "Augment", "ContinuouslyIndexed", "Slice", "Sort", "VAE"}  # in test_surjections.py
+    others = {"MLP", "Dequantize", "FlowPlusPlusNoise"}
     public = {name for name in flows.__all__ if is_constructor(getattr(flows, name))} - others
     distributions = [*DISTRIBUTIONS.values(), *DIRECTIONAL.values(), *CODES.values()]
-    values = [each.init_fun for each in [*BIJECTIONS.values(), *distributions]] + list(MODELS.values())
+    layers = [*BIJECTIONS.values(), *DRAWING.values()]
+    values = [each.init_fun for each in [*layers, *distributions]] + list(MODELS.values())
     registered = {value.constructor.__name__ for value in values}
     assert public <= registered, f"add {sorted(public - registered)} to tests/registry.py"
-    assert all(isinstance(each.init_fun, BijectionInit) for each in BIJECTIONS.values())
+    assert all(isinstance(each.init_fun, BijectionInit) for each in layers)
     assert all(isinstance(each.init_fun, DistributionInit) for each in distributions)
 
 
@@ -279,9 +280,9 @@ def test_a_context_that_nothing_takes_is_an_error(name):
             of.bijection.direct_fun(of.bijection.params, of.x, context=np.ones(2))
 
 
-@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS, *CODES, *MODELS])
+@pytest.mark.parametrize("name", [*BIJECTIONS, *DRAWING, *DISTRIBUTIONS, *CODES, *MODELS])
 def test_values_go_to_json_and_back(name):
-    init_fun = MODELS[name] if name in MODELS else {**BIJECTIONS, **DISTRIBUTIONS, **CODES}[name].init_fun
+    init_fun = MODELS[name] if name in MODELS else {**BIJECTIONS, **DRAWING, **DISTRIBUTIONS, **CODES}[name].init_fun
     if "FromFunction" in repr(init_fun):
         with pytest.raises(flows.FlowsError, match=r"FromFunction\.fun is the function"):
             to_json(init_fun)

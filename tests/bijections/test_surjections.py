@@ -1,38 +1,31 @@
 """Layers that draw: the contract of `flows.surjection`, and layers by which numbers join, leave, or lose signs and order."""
 
+from itertools import product
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import close, error_of
+from drawing import DRAWING, NORMAL
+from registry import Case
 
 import flows
 from flows.core import POSITIVE, REAL, Support
 from flows.interop.numpyro import transform
 
-NORMAL = flows.Normal(conditioner=flows.MLP(4, last_scale=1.0))
-LAYERS = {
-    "Slice": (flows.Slice(1, NORMAL), 3),
-    "Slice, the last": (flows.Slice(1, NORMAL, first=False), 2),
-    "Abs": (flows.Abs(), 2),
-    "Abs, a network": (flows.Abs(flows.MLP(4, last_scale=1.0)), 2),
-    "Sort": (flows.Sort(), 3),
-    "Augment": (flows.Augment(2, NORMAL), 2),
-    "VAE": (flows.VAE(NORMAL, NORMAL, 1), 2),
-    "ContinuouslyIndexed": (flows.ContinuouslyIndexed(flows.RealNVP(2, hidden=(4,)), 1, NORMAL, NORMAL), 2),
-    "Dequantize": (flows.Dequantize(levels=4), 2),
-}
+LAYERS = {**DRAWING, "Dequantize": Case(flows.Dequantize(levels=4), (2,))}
+BOUNDS = "Augment", "VAE", "ContinuouslyIndexed", "Dequantize", "Argmax", "Argmax, binary", "Transition"
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_keep_the_contract_and_are_no_bijections(name):
-    layer, event = LAYERS[name]
+    layer, event = LAYERS[name].init_fun, LAYERS[name].events[-1]
     report = flows.verify(layer, event)
     assert report.passed, report
     assert report.kind == "surjection" and not layer.bijective and not flows.Flow(layer).bijective
     assert name == "Dequantize" or any(line.name == "weights fit samples" for line in report.properties)
-    bound = name in ("Augment", "VAE", "ContinuouslyIndexed", "Dequantize")
-    assert layer.likelihood == ("lower bound" if bound else "exact")
+    assert layer.likelihood == ("lower bound" if name in BOUNDS else "exact")
 
 
 def test_a_conditional_coupling_is_a_bijection():
@@ -128,6 +121,42 @@ def test_weighted_bounds_integrate_to_1_and_more_draws_close_the_gap():
     )
 
 
+NEAR = flows.Logistic(conditioner=flows.MLP(4, last_scale=0.3))
+ENUMERATED = {
+    "Argmax": flows.Serial(flows.Argmax(3, NEAR), flows.FixedAffine(1.0, (0.5, 0.0, -0.3, 0.0, 0.4, -0.4))),
+    "binary": flows.Serial(flows.Argmax(3, NEAR, binary=True), flows.FixedAffine(1.0, (0.4, -0.2, 0.3, 0.0))),
+}
+
+
+@pytest.mark.parametrize("name", ENUMERATED)
+def test_masses_of_codes_sum_to_1_and_are_the_shares_of_draws(name):
+    params, log_pdf, sample = distribution = flows.Flow(ENUMERATED[name])(0, 2)
+    grid = np.array(list(product(range(3), repeat=2)), float)
+    rows = np.repeat(grid, 4000, 0)
+    masses = np.exp(np.asarray(log_pdf(params, rows, rng=1), float)).reshape(9, -1)
+    mean, error = masses.mean(1), masses.std(1) / masses.shape[1] ** 0.5
+    assert abs(mean.sum() - 1) < 0.02 and np.median(masses, 1).mean() < 0.95 * mean.mean(), "most single draws lie below"
+    shares = np.bincount((np.asarray(sample(2, params, 20_000)) @ [3, 1]).astype(int), minlength=9) / 20_000
+    assert (np.abs(shares - mean) < 5 * np.hypot(error, np.sqrt(shares / 20_000))).all() and mean.max() > 1.5 * mean.min()
+    assert (log_pdf(params, np.array([[3.0, 0.0], [0.5, 1.0]]), rng=1) == -np.inf).all()
+    assert np.isnan(log_pdf(params, np.array([[np.nan, 0.0]]), rng=1)).all()
+    assert distribution.log_pdf is log_pdf
+
+
+def test_a_chain_between_layers_moves_mass_to_a_mode_that_a_bijection_misses():
+    """Two modes, and a base at one of them: weights of paths give log Z, and half of the draws end in each mode."""
+
+    def log_density(x):
+        return jnp.logaddexp(-0.5 * jnp.square(x - 2).sum(1), -0.5 * jnp.square(x + 2).sum(1))
+
+    chain = flows.Repeat(flows.Transition(log_density, flows.mcmc.metropolis(3.0)), 20)
+    params, _, _ = distribution = flows.Flow(chain, flows.Normal())(0, 1)
+    x, log_w = flows.objectives.importance_samples(params, distribution, log_density, 1, 8000)
+    estimate = flows.objectives.log_normalizer(log_w)
+    assert abs(estimate.value - np.log(2 * np.sqrt(2 * np.pi))) < 4 * estimate.standard_error < 0.25
+    assert abs(float((x > 0).mean()) - 0.5) < 0.05 and float(jnp.square(x).mean()) > 3
+
+
 def test_without_rng_a_draw_is_the_same_for_all_rows_and_an_inverse_asks_for_one():
     params, direct_fun, _ = flows.Augment(2, flows.Normal())(0, 1)
     z, _ = direct_fun(params, np.arange(3.0)[:, None])
@@ -157,6 +186,7 @@ def test_a_model_is_fitted_saved_and_loaded(tmp_path):
 
 
 two = flows.Normal()(0, 2)
+bound = flows.Flow(flows.Augment(1, flows.Normal()))(0, 2)
 REFUSED = {
     "invert": (lambda: flows.Invert(flows.Slice(1)), "Invert: Slice(1) cannot be undone: a layer of it draws"),
     "invert a chain": (lambda: flows.Invert(flows.Serial(flows.ActNorm(), flows.Dequantize())), "cannot be undone"),
@@ -174,6 +204,15 @@ REFUSED = {
     "ignored": (lambda: flows.ConditionalCoupling(flows.ActNorm(), 1)(0, 2), "ActNorm() takes no context"),
     "index": (lambda: flows.ContinuouslyIndexed(flows.ActNorm())(0, 2), "ActNorm() takes no context"),
     "all stay": (lambda: flows.ConditionalCoupling(flows.MAF(1), 2)(0, 2), "expected a vector of more than 2 numbers"),
+    "codes": (lambda: flows.Argmax(1), "Argmax: num_classes is 1; expected 2 or more"),
+    "noise": (lambda: flows.Argmax(3, flows.Uniform(low=(0.0, 0.0)))(0, 2), "expected a number, or the shape (6,)"),
+    "rows": (lambda: flows.Transition(lambda x: x.sum())(0, 2).direct_fun({}, np.ones((4, 2)), rng=0), "one for each point"),
+    "estimator": (
+        lambda: flows.objectives.reverse_kl(
+            bound.params, bound, lambda x: -jnp.square(x).sum(1), 0, 4, estimator="sticking_the_landing"
+        ),
+        'sticking_the_landing" scores each draw again',
+    ),
     "inner": (
         lambda: flows.objectives.importance_weighted_log_pdf(two.params, two, np.ones((1, 2)), rng=0, num_inner=0),
         "num_inner is 0",
@@ -185,6 +224,22 @@ REFUSED = {
 def test_what_cannot_be_is_refused(name):
     call, expected = REFUSED[name]
     assert expected in error_of(call)
+
+
+def test_arguments_of_another_kind_are_refused():
+    for call, expected in ((lambda: flows.Transition(3), "log_density is 3"), (lambda: flows.Transition(two, 3), "expected")):
+        with pytest.raises(TypeError, match=expected):
+            call()
+
+
+def test_a_chain_on_a_function_is_not_saved(tmp_path):
+    model = flows.Flow(flows.Transition(gaussian))
+    with pytest.raises(flows.FlowsError, match="log_density is the function 'gaussian', which"):
+        flows.save(tmp_path / "a.flows", model, model(0, 2).params, 2)
+
+
+def gaussian(x):
+    return -0.5 * jnp.square(x).sum(1)
 
 
 def test_a_direct_function_that_draws_needs_the_weight_of_its_pair():

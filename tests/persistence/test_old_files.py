@@ -31,8 +31,11 @@ WRITTEN = {
     "format_7_attention": (4, "2f04e4575820af2e25f7e890beb5d744efe3a940677a0c614bab483468e131b6"),
     "format_7_chain_rule": (1, "1fad7bf32d971e393ad99f6b7afc85fff75cde4b69ceb60472cd160adbcc393e"),
     "format_7_codes": (1, "7a7a9f561c9d2b2d34b6f1891fa29955daa9dc289133ce9a10aa1536fae03bfc"),
+    "format_7_draws": (11, "87776583af6c85c22942f56e18f91f4a0f2c4bcf15e94818bf0e31ce45f4174e"),
     "format_7_networks": (3, "d57ed4b85817e086c5278ac4f4c74c0093857e850602653a02a3b4526053b860"),
 }
+
+DRAWN = 2e-5  # of layers that draw, whose numbers were computed in float32
 
 # Their arguments are functions or modules of other libraries, which no file can hold.
 NEVER_WRITTEN = {"FromFunction", "FromEquinox", "FromLinen", "FromNNX", "FromStax"}
@@ -63,7 +66,8 @@ def test_an_old_file_says_what_it_said(path):
     for of, value in got.items():
         assert value.dtype == np.float32 and value.shape == expected[of].shape
         off = distance(value, expected[of])
-        assert off <= TOLERANCE, f"{of} is {value}, expected {expected[of]}: off by {off:.1e}"
+        most = DRAWN if path.parent.name == "format_7_draws" else TOLERANCE
+        assert off <= most, f"{of} is {value}, expected {expected[of]}: off by {off:.1e}"
 
 
 # Of these all rows are alike: densities that are constant.
@@ -91,13 +95,9 @@ def test_the_files_are_those_that_were_written():
         assert {each.stem for each in files if each.suffix == ".flows"} == set(rows_of(folder))
 
 
-# Layers that draw get their files when the issue that brings them is done.
-NOT_YET = {"Abs", "Augment", "ConditionalCoupling", "ContinuouslyIndexed", "Slice", "Sort", "VAE"}
-
-
 def test_every_public_constructor_is_in_a_file():
     rooms = (flows, flows.transformers, flows.conditioners, flows.datasets)
     public = {name for room in rooms for name in dir(room) if is_constructor(getattr(room, name))}
     held = {name for folder in FOLDERS for name in names_in(folder)}
     assert len(held & public) > 90
-    assert public - held - NOT_YET <= NEVER_WRITTEN, sorted(public - held - NEVER_WRITTEN)
+    assert public - held <= NEVER_WRITTEN, sorted(public - held - NEVER_WRITTEN)

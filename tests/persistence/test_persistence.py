@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from drawing import DRAWING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from registry import BIJECTIONS, CODES, DIRECTIONAL, DISTRIBUTIONS
@@ -29,9 +30,9 @@ TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # What is read back is what was written
 
 
-@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS, *DIRECTIONAL, *CODES])
+@pytest.mark.parametrize("name", [*BIJECTIONS, *DRAWING, *DISTRIBUTIONS, *DIRECTIONAL, *CODES])
 def test_every_registered_model_reads_back(name, path):
-    case = {**BIJECTIONS, **DISTRIBUTIONS, **DIRECTIONAL, **CODES}[name]
+    case = {**BIJECTIONS, **DRAWING, **DISTRIBUTIONS, **DIRECTIONAL, **CODES}[name]
     event = case.events[-1]
     if "FromFunction" in repr(case.init_fun):
         with pytest.raises(flows.FlowsError, match=r"FromFunction\.fun is the function '(shifted_)?wave'"):
@@ -42,7 +43,7 @@ def test_every_registered_model_reads_back(name, path):
         save(path, case.init_fun, params, event, context_dim)
         triple = load(path, constructors=OWN)
         same(triple.params, params)
-        kind = flows.Bijection if name in BIJECTIONS else flows.Distribution
+        kind = flows.Bijection if name in {**BIJECTIONS, **DRAWING} else flows.Distribution
         assert isinstance(triple, kind)
         original = functions_of(*_abstract(case.init_fun, as_event(event), as_context(context_dim)))
         assert triple[1] is original[0] and triple[2] is original[1]
