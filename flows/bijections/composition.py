@@ -137,6 +137,8 @@ class PlacedStep(Piece):
         alike = all((fact == fact.flat[0]).all() for fact in facts)
         if declared.moves_entries and not kind.sphere.any() and alike:
             return Region(-np.inf, np.inf, *(np.full(event, fact.flat[0]) for fact in facts))
+        if declared.places is not None:
+            return _moved(kind, np.asarray(declared.places((event if backwards else kind.period.shape)[0])), event, backwards)
         if kind.period.shape != event:
             return None
         if (kind.sphere == 1).all() and (declared.rotates or declared.moves_entries):
@@ -149,6 +151,21 @@ class PlacedStep(Piece):
         at = self.mapped(np.stack([0 * kind.period, kind.period, 2 * kind.period]), event, backwards)
         steps = np.abs(np.diff(at, axis=0))
         return replace(kind, period=steps[0]) if np.allclose(steps[0], steps[1]) else None
+
+
+def _moved(kind: Region, places: np.ndarray, event: Shape, backwards: bool) -> Region | None:
+    """The kinds of inputs from the kinds of outputs at their `places` among the inputs, or of outputs from inputs; None where a
+    number that joins, or is dropped, is not of the line."""
+    source, joins = places, np.flatnonzero(places < 0)
+    lost = joins if backwards else np.setdiff1d(np.arange(kind.period.size), places)
+    if not np.all(kind.of_line[lost]):
+        return None
+    if backwards:
+        source = np.full(event, -1)
+        source[np.delete(places, joins)] = np.delete(np.arange(len(places)), joins)
+    line = everywhere(event).kind.values()[2:]
+    facts = zip(kind.values()[2:], line, strict=True)
+    return Region(-np.inf, np.inf, *(np.where(source < 0, new, fact[source]) for fact, new in facts))
 
 
 def layers_of(bijection: Any) -> list[PlacedStep]:

@@ -46,7 +46,12 @@ from flows.distributions.normal import Normal
 BY_NETWORK = Normal(conditioner=MLP(64, 64))  # of the numbers that join or leave, by default
 
 
-@combinator(BijectionInit, likelihood="lower bound", ways=frozenset({"direct"}))
+@combinator(
+    BijectionInit,
+    likelihood="lower bound",
+    ways=frozenset({"direct"}),
+    support=lambda size, noise: Support(places=lambda d: [-1] * size + [*range(d)]),
+)
 def Augment(size: int, noise: DistributionLike = BY_NETWORK):
     """Numbers that join in front: z = (u, x), u drawn from q(u | x); log_weight = -log q(u | x), in nats.
 
@@ -105,7 +110,7 @@ def Augment(size: int, noise: DistributionLike = BY_NETWORK):
 def _places(keep: int, rest: Any, first: bool) -> Support:
     """Where numbers that leave have to live: in the region of their distribution."""
     if not isinstance(rest, DistributionInit) or (support_by(rest) == Support() and not structure_of(rest).pieces):
-        return Support()
+        return Support(places=lambda d: range(keep) if first else range(d - keep, d))
 
     def region(event: Shape) -> Region:
         leaves, stays = (event[-1] - keep,), everywhere((keep,))

@@ -168,6 +168,8 @@ class Support:
         rotates: a rotation, which maps the sphere onto itself.
         touches: the only features that it changes; None for all.
         leaves: features that it does not change.
+        places: of a layer of vectors that adds or drops numbers, a function of the number of its inputs: for each output the
+            place of the input that it is, or -1 for a number that joins.
     """
 
     inputs: Any = REAL
@@ -177,6 +179,7 @@ class Support:
     rotates: bool = False
     touches: tuple[int, ...] | None = None
     leaves: tuple[int, ...] = ()
+    places: Callable[[int], Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs"):

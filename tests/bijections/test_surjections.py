@@ -157,6 +157,20 @@ def test_a_chain_between_layers_moves_mass_to_a_mode_that_a_bijection_misses():
     assert abs(float((x > 0).mean()) - 0.5) < 0.05 and float(jnp.square(x).mean()) > 3
 
 
+def test_codes_pass_where_other_numbers_join_or_leave():
+    pixel = flows.DiscretizedLogistic(conditioner=flows.MLP(4), low=0, high=9)
+    region = flows.support(flows.Flow(flows.VAE(NORMAL, pixel, 2)), 3).inputs
+    assert region.classes.tolist() == [10, 10, 10] and region.high.tolist() == [9, 9, 9]
+    shift = flows.Coupling(transformer=flows.transformers.Integer(3))
+    for first, classes in ((True, [3, 0]), (False, [0, 3])):
+        kept = flows.Serial(flows.Slice(1, first=first), shift)
+        assert flows.support(flows.Flow(kept, flows.Categorical(3)), 2).inputs.classes.tolist() == classes
+    dropped = flows.Flow(flows.Serial(shift, flows.Slice(1)))
+    assert "Slice(1) is handed codes of categories" in error_of(lambda: dropped(0, 2))
+    joined = flows.Flow(flows.Augment(2), flows.Categorical(3, 3, 3))
+    assert "Augment(2) before it does not make" in error_of(lambda: joined(0, 1))
+
+
 def test_without_rng_a_draw_is_the_same_for_all_rows_and_an_inverse_asks_for_one():
     params, direct_fun, _ = flows.Augment(2, flows.Normal())(0, 1)
     z, _ = direct_fun(params, np.arange(3.0)[:, None])
