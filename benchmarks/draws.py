@@ -186,17 +186,25 @@ def digits() -> None:
     data = load_digits().images.reshape(-1, 64).astype(np.float32)
     order = np.random.default_rng(0).permutation(len(data))
     train, test = data[order[360:]], data[order[:360]]
-    shifts = [flows.Serial(flows.Shuffle(), flows.Coupling(flows.MLP(128, 128), Integer(scale=4.0))) for _ in range(4)]
-    logistics = flows.Mixture(flows.DiscretizedLogistic(True, low=0, high=16), num_components=5)
-    pixel = flows.DiscretizedLogistic(conditioner=flows.MLP(256), low=0, high=16)
+
+    def pixel(width: int, **ends: int) -> Any:
+        return flows.DiscretizedLogistic(conditioner=flows.MLP(width), **ends)
+
+    def halves(rest: Any) -> list[Any]:
+        return [flows.Slice(size, rest) for size in (32, 16, 8, 4)]
+
+    ends = {"low": 0, "high": 16}
+    base = flows.Mixture(flows.DiscretizedLogistic(True, **ends), num_components=5)
     counts = flows.Mixture(flows.DiscretizedLogistic(True), num_components=5)
+    shifts = [flows.Shuffle(), flows.Coupling(flows.MLP(64), Integer())] * 2
+    mixtures = halves(flows.Mixture(pixel(64, **ends), num_components=4))
+    decoded = flows.VAE(flows.Normal(conditioner=flows.MLP(256)), pixel(256, **ends), 16)
     models = {
-        "4 couplings by `Integer`, 5 `DiscretizedLogistic`": (flows.Flow(flows.Serial(*shifts), counts), 1),
-        "5 `DiscretizedLogistic` alone": (logistics, 1),
-        "`VAE` with a `DiscretizedLogistic` decoder": (
-            flows.Flow(flows.VAE(flows.Normal(conditioner=flows.MLP(256)), pixel, 16)),
-            64,
-        ),
+        "5 `DiscretizedLogistic`": (base, 1),
+        "2 couplings by `Integer`, 4 `Slice`": (flows.Flow(flows.Serial(*shifts, *halves(pixel(128))), counts), 1),
+        "4 `Slice` with mixtures": (flows.Flow(flows.Serial(flows.Shuffle(), *mixtures), base), 1),
+        "`Categorical`": (flows.Categorical(*[17] * 64), 1),
+        "`VAE` with a `DiscretizedLogistic` decoder": (flows.Flow(decoded), 64),
     }
     print("\n| digits | bits per pixel | seconds |\n|---|---|---|")
     for name, (model, draws) in models.items():
@@ -241,19 +249,29 @@ def with_and_without() -> None:
     of_index = flows.Normal(conditioner=flows.MLP(32, 32))
     line = flows.Invert(flows.Softplus())
     pairs = {
-        "`Abs`, moons": (mirrored, 2, flows.Serial(flows.Abs(), line, spline(32)), spline, 1),
-        "`Sort`, particles": (particles, 5, flows.Serial(flows.Sort(), spline(32)), spline, 1),
-        "`ContinuouslyIndexed`, rings": (rings, 2, ContinuouslyIndexed(real_nvp(32), 2, of_index, of_index), real_nvp, 200),
+        "`Abs`, moons": (mirrored, 1_000, 2, flows.Serial(flows.Abs(), line, spline(32)), spline, 1),
+        "`Sort`, particles": (particles, 1_000, 5, flows.Serial(flows.Sort(), spline(32)), spline, 1),
+        "`ContinuouslyIndexed`, rings": (
+            rings,
+            5_000,
+            2,
+            ContinuouslyIndexed(real_nvp(32), 1, of_index, of_index),
+            real_nvp,
+            200,
+        ),
     }
-    print("\n| layer, data | params | with it | params | without | ahead by |\n|---|---|---|---|---|---|")
-    for name, (data, d, model, make, draws) in pairs.items():
-        train, test = data(np.random.default_rng(1), 5_000), data(np.random.default_rng(2), 5_000)
+    print("\n| layer, data | rows | params | with it | params | without | ahead by |\n|---|---|---|---|---|---|---|")
+    for name, (data, rows, d, model, make, draws) in pairs.items():
+        train, test = data(np.random.default_rng(1), rows), data(np.random.default_rng(2), 5_000)
         first, second = flows.Flow(model), flows.Flow(at_least(make, numbers_of(model, d), d))
         results = [fitted(each, train) for each in (first, second)]
         values = [nats(result, test, k) for result, k in zip(results, (draws, 1), strict=True)]
         means = [f"{numbers_of(each, d):,} | {value.mean():.3f}" for each, value in zip((first, second), values, strict=True)]
         ahead = values[0] - values[1]
-        print(f"| {name} | {means[0]} | {means[1]} | {ahead.mean():.3f} +- {ahead.std() / len(ahead) ** 0.5:.3f} |", flush=True)
+        print(
+            f"| {name} | {rows:,} | {means[0]} | {means[1]} | {ahead.mean():.3f} +- {ahead.std() / len(ahead) ** 0.5:.3f} |",
+            flush=True,
+        )
         if draws > 1:
             truth = flows.datasets.Rings(num_rings=2)(0, 2)
             least = float(truth.log_pdf({}, test).max()) + np.log(1e-4)
