@@ -296,11 +296,17 @@ def _kinds(
 
     for i, layer in enumerate(layers):
         here = events[-1]
-        wanted = layer.region(here).kind
+        wanted, after = layer.region(here).kind, layer.output(here, context)
+        made = layer.region(after, outputs=True).kind
+        if layer.declared.places is not None and not wanted.flat:  # some numbers leave, and the layers behind have the others
+            made = _kinds(layers[i + 1 :], after, context, base)[0] or made
+            stays = np.asarray(layer.declared.places(here[0]))
+            at_place = [(np.array(there), kept) for there, kept in zip(wanted.values()[2:], made.values()[2:], strict=True)]
+            for there, kept in at_place:
+                there[stays] = kept
+            wanted = Region(-np.inf, np.inf, *(there for there, _ in at_place))
         if not wanted.flat:
             ask(wanted, f"{layer.bijection!r:.60}", layers[:i])
-        after = layer.output(here, context)
-        made = layer.region(after, outputs=True).kind
         if wanted.flat and made.flat and (after == here or not kinds[-1].flat):
             carried = layer.carries(kinds[-1], after, backwards=False)
             if carried is None:

@@ -109,8 +109,12 @@ def Augment(size: int, noise: DistributionLike = BY_NETWORK):
 
 def _places(keep: int, rest: Any, first: bool) -> Support:
     """Where numbers that leave have to live: in the region of their distribution."""
+
+    def stays(count: int) -> range:
+        return range(keep) if first else range(count - keep, count)
+
     if not isinstance(rest, DistributionInit) or (support_by(rest) == Support() and not structure_of(rest).pieces):
-        return Support(places=lambda d: range(keep) if first else range(d - keep, d))
+        return Support(places=stays)
 
     def region(event: Shape) -> Region:
         leaves, stays = (event[-1] - keep,), everywhere((keep,))
@@ -118,7 +122,7 @@ def _places(keep: int, rest: Any, first: bool) -> Support:
         pair = (stays, there) if first else (there, stays)
         return Region(*(np.concatenate(fields) for fields in zip(*(part.values() for part in pair), strict=True)))
 
-    return Support(region)
+    return Support(region, places=stays)
 
 
 @combinator(BijectionInit, ways=frozenset({"inverse"}), support=_places)

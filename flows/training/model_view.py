@@ -31,6 +31,7 @@ from flows.core import (
     chain,
     declares,
     distribution_part,
+    everywhere,
     is_flow,
     leading,
     opened,
@@ -237,10 +238,14 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[Layer
     if pieces and pieces[-1].features and (noise := split_off(base, (pieces[-1].features[1],), context)[0]):
         raise FlowsError(f"fit: {noise[0]!r:.80}, of blocks of features, comes after {layers[-1].bijection!r:.60}, {BEHIND}")
     deciding = max((i + 1 for i, layer in enumerate(layers) if traits_by(layer.value).rounding is not None), default=0)
+
+    def lives(event: Shape) -> Region:
+        return distribution_part(base, event, context).region or everywhere(event)
+
     try:
-        deciding = max(deciding, support_of(layers, event, context)[2])
+        deciding = max(deciding, support_of(layers, event, context, lives)[2])
         # Standardised values may lie anywhere, also where what bounded them before was enough for a later layer.
-        while deciding and (more := support_of(layers[deciding:], event, context)[2]):
+        while deciding and (more := support_of(layers[deciding:], event, context, lives)[2]):
             deciding += more
     except FlowsError as error:
         raise FlowsError(f"fit: {error}, {BEHIND}") from None

@@ -167,8 +167,8 @@ def half(x):
 
 
 REFUSED = {
-    "fraction": (lambda: fit(shifts(), half(counts())), "is not a whole number of the model"),
-    "code": (lambda: fit(shifts(4), counts(), high=3), "is not a code of the model; expected whole numbers 0 to 3"),
+    "fraction": (lambda: fit(shifts(), half(counts())), "is not a whole number; expected whole numbers"),
+    "code": (lambda: fit(shifts(4), counts(), high=3), "is not a code; expected whole numbers 0 to 3"),
     "base": (lambda: flows.Flow(shifts(), flows.Normal())(0, 2), "makes whole numbers, and the base is of the line"),
     "base of codes": (lambda: flows.Flow(shifts(4), flows.DiscretizedLogistic())(0, 2), "whole numbers"),
     "scale": (lambda: flows.Flow(flows.ActNorm(), flows.DiscretizedLogistic())(0, 2), "the base takes whole numbers"),

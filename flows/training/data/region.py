@@ -57,9 +57,10 @@ def _check_codes(region: Region, split: Split) -> None:
     """Refuse values that are not codes, or not whole numbers, where the model has them."""
     for entry in map(tuple, np.argwhere(region.discrete)):
         classes, (low, high) = int(region.classes[entry]), (float(end[entry]) for end in region)
-        expected, remedy = "whole numbers", "Round them, or give a model of the line"
+        what, expected, remedy = "whole number", "whole numbers", "round them, or give a model of the line"
         if classes:
-            expected, remedy = f"whole numbers 0 to {classes - 1}, one for each category", "Give them a code, or drop them"
+            what, expected = "code", f"whole numbers 0 to {classes - 1}, one for each category"
+            remedy = "give them one, or drop them"
         for table in split.tables:
             column = np.asarray(table.x[(slice(None), *entry)])
             wrong = (column < low) | (column > high) | (column != np.floor(column))
@@ -67,8 +68,8 @@ def _check_codes(region: Region, split: Split) -> None:
                 row = int(np.argmax(wrong))
                 raise FlowsError(
                     f"fit: {table.labels[entry[-1]]} of {table.source} is {column[row]:.6g} in row {table.numbers[row]}, "
-                    f"which is not a {'code' if classes else 'whole number'} of the model; expected {expected}. "
-                    f"{int(wrong.sum())} of {len(wrong)} rows have none. {remedy}"
+                    f"which is not a {what}; expected {expected}. "
+                    f"{int(wrong.sum())} of {len(wrong)} rows have no {what}: {remedy}"
                 )
 
 
