@@ -168,6 +168,14 @@ def _moved(kind: Region, places: np.ndarray, event: Shape, backwards: bool) -> R
     return Region(-np.inf, np.inf, *(np.where(source < 0, new, fact[source]) for fact, new in facts))
 
 
+def _placed(kind: Region, into: Region, places: np.ndarray) -> Region:
+    """Kinds `into` which others are put, at these places."""
+    facts = [np.array(fact) for fact in into.values()[2:]]
+    for fact, new in zip(facts, kind.values()[2:], strict=True):
+        fact[places] = new
+    return Region(-np.inf, np.inf, *facts)
+
+
 def layers_of(bijection: Any) -> list[PlacedStep]:
     """Layers of a bijection, one after the other; a loop counts as one, as do layers in another layout."""
     return [PlacedStep(*step) for step in chain(bijection)]
@@ -300,21 +308,11 @@ def _kinds(
         made = layer.region(after, outputs=True).kind
         if layer.declared.places is not None and not wanted.flat:  # some numbers leave, and the layers behind have the others
             made = _kinds(layers[i + 1 :], after, context, base)[0] or made
-            stays = np.asarray(layer.declared.places(here[0]))
-            at_place = [(np.array(there), kept) for there, kept in zip(wanted.values()[2:], made.values()[2:], strict=True)]
-            for there, kept in at_place:
-                there[stays] = kept
-            wanted = Region(-np.inf, np.inf, *(there for there, _ in at_place))
+            wanted = _placed(made, wanted, np.asarray(layer.declared.places(here[0])))
         if not wanted.flat:
             ask(wanted, f"{layer.bijection!r:.60}", layers[:i])
         if wanted.flat and made.flat and (after == here or not kinds[-1].flat):
-            carried = layer.carries(kinds[-1], after, backwards=False)
-            if carried is None:
-                raise FlowsError(
-                    f"{layer.bijection!r:.60} is handed {kinds[-1].words.noun}, which it does not keep: it trains, scales or "
-                    "mixes entries. Put it elsewhere, or leave it out"
-                )
-            made = carried
+            made = _image(layer, kinds[-1], after)
         kinds.append(made)
         events.append(after)
     if base is not None:
@@ -326,6 +324,17 @@ def _kinds(
             )
         ask(wanted, "the base", layers)
     return kinds[0], kinds[-1]
+
+
+def _image(layer: PlacedStep, kind: Region, event: Shape) -> Region:
+    """The kind of the outputs, at their event."""
+    carried = layer.carries(kind, event, backwards=False)
+    if carried is None:
+        raise FlowsError(
+            f"{layer.bijection!r:.60} is handed {kind.words.noun}, which it does not keep: it trains, scales or mixes entries. "
+            "Put it elsewhere, or leave it out"
+        )
+    return carried
 
 
 def _whole(region: Any) -> bool:

@@ -165,10 +165,20 @@ def test_codes_pass_where_other_numbers_join_or_leave():
     for first, classes in ((True, [3, 0]), (False, [0, 3])):
         kept = flows.Serial(flows.Slice(1, first=first), shift)
         assert flows.support(flows.Flow(kept, flows.Categorical(3)), 2).inputs.classes.tolist() == classes
+    halves = flows.Serial(flows.Reverse(), flows.Slice(2, pixel), flows.Reverse(), flows.Slice(1, pixel))
+    several = flows.Flow(halves, flows.DiscretizedLogistic(low=0, high=9))
+    assert flows.support(several, 4).inputs.classes.tolist() == [10] * 4
+    flows.fit(
+        0, several, np.arange(200.0).reshape(50, 4) % 10, max_epochs=1, folds=1, validation=0.2, verbose=0, objective=loss
+    )
     dropped = flows.Flow(flows.Serial(shift, flows.Slice(1)))
     assert "Slice(1) is handed codes of categories" in error_of(lambda: dropped(0, 2))
     joined = flows.Flow(flows.Augment(2), flows.Categorical(3, 3, 3))
     assert "Augment(2) before it does not make" in error_of(lambda: joined(0, 1))
+
+
+def loss(params, distribution, x):
+    return -distribution.log_pdf(params, x).mean()
 
 
 def test_without_rng_a_draw_is_the_same_for_all_rows_and_an_inverse_asks_for_one():
