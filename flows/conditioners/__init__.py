@@ -21,5 +21,6 @@ from flows.conditioners.masked import MaskedMLP as MaskedMLP
 from flows.conditioners.pair import Pair as Pair
 from flows.conditioners.residual import MaskedResidual as MaskedResidual
 from flows.conditioners.residual import Residual as Residual
+from flows.conditioners.sets import DeepSet as DeepSet
 
 __all__ = [name for name in globals() if name[0] != "_" and not isinstance(globals()[name], _Module)]

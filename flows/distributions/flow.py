@@ -83,6 +83,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             base = distribution_part(prior, part.output, context)
         region, lives = flow_regions(bijection, event, context, base.region)
         both = shared((part, base))
+        one_context = base.one_context and "context" not in part.keywords
 
         def init(key: Array, args: Given) -> Any:
             old, keys = args.params, split_key(key)
@@ -99,7 +100,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
         def everywhere(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             keys = (None, None) if rng is None else jax.random.split(rng)
             with part_place:
-                y, log_det = part.direct(params["bijection"], x, context, keys[0], train)
+                y, log_det = part.direct(params["bijection"], x, None if one_context else context, keys[0], train)
             with base_place:
                 return base.log_pdf(params["prior"], y, context, keys[1], train) + log_det
 
@@ -118,11 +119,14 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             if train or rng is not None or not (both["compiled"] and both["independent"]):
                 return whole(params, x, context, rng, train)
+            if one_context and context is not None and len(context) == 1:  # for all rows, so for all pieces
+                return in_pieces(lambda params, x, _: whole(params, x, context, None, False), params, x, None)
             return in_pieces(lambda params, x, context: whole(params, x, context, None, False), params, x, context)
 
         def backwards(function: Callable, key: Array, params: Any, y: Array, context: Any) -> Any:
             """`part.inverse` or `part.invert` of noise, row by row unless the part draws. Densities of draws are exact: the key
             does not turn a log-det into an estimate."""
+            context = None if one_context else context
             if not (part.compiled and part.independent) or "inverse" in part.draws:
                 with exact_log_dets():
                     return function(params, y, context, key, False)
@@ -158,6 +162,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             return y, velocity, lambda key: base.sample(key, params["prior"], y.shape[0], y.dtype, context)
 
         functions: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": lives}
+        functions["one_context"] = one_context
         functions["path"] = path if part.path or base.path else None
         functions["cdf"] = partial(flow_cdf, bijection, part, base) if event == COLUMN else None
         return DistributionPart("Flow", init, event, context, **both, **functions)

@@ -9,7 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, Region, as_array, as_context, as_event, distribution_part, on_device, on_turn, wrapped
+from flows.core import (
+    Array,
+    Composite,
+    FlowsError,
+    ModelValue,
+    Region,
+    as_array,
+    as_context,
+    as_event,
+    as_key,
+    distribution_part,
+    on_device,
+    on_turn,
+    wrapped,
+)
 from flows.results.frames import in_order
 from flows.results.pieces import scored
 
@@ -166,6 +180,36 @@ class Inputs:
     def described(self) -> list[Column]:
         """Return the columns of a vector."""
         return columns_of(self.columns.entries(*as_event(self.result.input_dim)), self.region, self.result.turn)
+
+    @property
+    def embeds(self) -> bool:
+        """Return whether a network makes features of contexts, which are then not to be copied."""
+        model = self.result.init_fun
+        values = (model, *model.values_within()) if isinstance(model, ModelValue) else ()
+        return any(isinstance(value.inner, Composite) and value.inner.features is not None for value in values)
+
+    def draws(self, rng: Any, n: int, keywords: dict[str, Any]) -> Any:
+        """Return n draws as data were, for each context where there are several."""
+        self._check_finite(keywords)
+        if not self.batched(keywords):
+            return self.columns.natural(self.drawn(rng, n, keywords))
+        contexts, named = keywords["context"], self.result.named
+        if self.embeds:
+            keys = jax.random.split(as_key(rng), len(contexts))
+            drawn = jax.vmap(lambda key, one: self.drawn(key, n, {"context": one}))(keys, contexts)
+        else:
+            drawn = self.drawn(rng, n * len(contexts), {"context": jnp.repeat(contexts, n, 0)})
+            drawn = drawn.reshape(-1, n, *drawn.shape[1:])
+        return drawn if named is None else named.natural(drawn)
+
+    def _check_finite(self, keywords: dict[str, Any]) -> None:
+        """Refuse a context that is not finite, of which draws would be NaN."""
+        context = keywords.get("context")
+        if context is None or isinstance(context, jax.core.Tracer) or (finite := np.isfinite(np.asarray(context))).all():
+            return
+        place = np.argwhere(~finite)[0].tolist()
+        which = f"row {place[0]} of the context" if self.batched(keywords) else "the context"
+        raise FlowsError(f"draw: {which} is {np.asarray(context)[tuple(place)]:g} at {place}; expected finite numbers")
 
     def batched(self, keywords: dict[str, Any]) -> bool:
         """Return whether there is a context for each row."""

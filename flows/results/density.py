@@ -11,13 +11,11 @@ import numpy as np
 
 from flows.core import Array, FlowsError, Shape, as_array
 from flows.objectives.importance import Estimate
-from flows.persistence.models import TEXT
 from flows.results.frames import in_order
 from flows.results.pictures.axes import Colours, set_heights
 from flows.results.result import FitResult
 
 DIAGNOSTICS = "diagnostics"  # the name of their tensor in a file
-PARAMETERS = "parameters"  # the key of their names in the text of a file
 WEIGHT_BINS = 40
 LEAST_ROOM = 0.05  # nats on each side of the weights, which hides the shape of rounding
 TAIL = 0.002  # of the weights, beyond each end of the axis
@@ -131,8 +129,6 @@ class DensityFitResult(FitResult):
 
     Attributes:
         diagnostics: a `Diagnostics`.
-        parameters: a dict from the names of parameters to their shapes, if parameters have names: then `draw` returns a dict
-            of arrays (n, *shape), and `log_prob` takes one. Otherwise None.
         log_weights: log w, in nats, of the draws behind `diagnostics`; None for a result from a file, or with other params.
         history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and more as in `FitResult`.
             With `objective=` they are its values, and -2 log(int sqrt(p q)) - log Z in nats;
@@ -140,12 +136,7 @@ class DensityFitResult(FitResult):
     """
 
     diagnostics: Diagnostics
-    named: Parameters | None
     log_weights: np.ndarray | None
-
-    @property
-    def parameters(self) -> dict[str, Shape] | None:
-        return None if self.named is None else dict(zip(self.named.names, self.named.shapes, strict=True))
 
     def _weights(self) -> Any:
         if self.log_weights is None or not np.isfinite(self.diagnostics.log_normalizer.value):
@@ -159,10 +150,7 @@ class DensityFitResult(FitResult):
     def _stored(self) -> dict[str, Any]:
         log_z = self.diagnostics.log_normalizer
         size, _, *rest = self.diagnostics
-        stored = {**super()._stored(), DIAGNOSTICS: np.array([size, *log_z, *rest], np.float64)}
-        if self.named is not None:
-            stored[TEXT] = {**stored[TEXT], PARAMETERS: self.named.described()}
-        return stored
+        return {**super()._stored(), DIAGNOSTICS: np.array([size, *log_z, *rest], np.float64)}
 
     def _summary(self) -> list[tuple[str, str]]:
         diagnostics, log_z = self.diagnostics, self.diagnostics.log_normalizer

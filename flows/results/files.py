@@ -8,12 +8,12 @@ import numpy as np
 from flows.core import MOST_TURNS, Bijection, BijectionInit, FlowsError, Shape, as_context, as_event, functions_of
 from flows.objectives.importance import Estimate
 from flows.persistence.models import Loaded, PathLike, load_model
-from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics, Parameters
+from flows.results.density import DIAGNOSTICS, DensityFitResult, Diagnostics, Parameters
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import LIBRARIES, Header
 from flows.results.held_out import Scored
 from flows.results.history import ROW_COUNTS, History
-from flows.results.result import COLUMN_SCORES, GAP_SCORES, HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult
+from flows.results.result import COLUMN_SCORES, GAP_SCORES, HISTORY, PARAMETERS, SCORE_WEIGHTS, SCORES, TURN, FitResult
 
 WHOLE = {"best_epoch", *ROW_COUNTS, "batch_size", "max_epochs", "patience", "skipped", "stacked"}
 MORE = SCORES, SCORE_WEIGHTS, COLUMN_SCORES, GAP_SCORES, DIAGNOSTICS, TURN
@@ -65,12 +65,13 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
         raise FlowsError(f"its text has {sorted(unknown)[:3]}")
     stored = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
     scores, weights, by_columns, by_gaps, numbers, turn = (arrays.pop(name, None) for name in MORE)
-    if arrays or ("path" in text and numbers is not None) or (PARAMETERS in text and numbers is None):
+    if arrays or ("path" in text and numbers is not None):
         raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} do not belong to such a result")
     fields: dict[str, Any] = {
         "table": _columns(text.get("table"), as_event(model.input_dim)),
         "context_table": _columns(text.get("context_table"), as_context(model.context_dim)),
         "metadata": text.get("metadata"),
+        "named": _parameters(text, model),
         "turn": None if turn is None else _turn(turn, model.part),
     }
     objective, interrupted = text.get("objective"), text.get("interrupted") is True
@@ -86,7 +87,7 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
             raise FlowsError("the path of its members is not a list of names, as an ensemble has it")
         result = EnsembleResult(*triple, path=tuple(path), **fields)
     elif numbers is not None:
-        fields |= {"diagnostics": _diagnostics(numbers), "named": _parameters(text, model), "log_weights": None}
+        fields |= {"diagnostics": _diagnostics(numbers), "log_weights": None}
         result = DensityFitResult(*triple, **fields)
     else:
         result = FitResult(*triple, **fields)

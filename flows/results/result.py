@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
@@ -13,6 +12,7 @@ from flows.core import (
     Distribution,
     DistributionLike,
     FlowsError,
+    Shape,
     as_array,
     as_context,
     as_event,
@@ -33,6 +33,7 @@ from flows.results.history import History, page_of, summary
 from flows.results.plotting import Plot
 
 # Names of tensors next to a model.
+PARAMETERS = "parameters"  # the key of their names in the text of a file
 HISTORY = "history/"  # the prefix of arrays of the history
 SCORES = "scores"  # of rows held out
 SCORE_WEIGHTS = "score_weights"  # of the same rows
@@ -93,6 +94,8 @@ class FitResult(Hints, Plot, Distribution):
             period) where the data lay there, or in [-period / 2, period / 2), as the `sample` of the model has them.
         seconds: the time of the fit, None for a model from a file.
         metadata: a dict of the user, from a file or for a file.
+        parameters: a dict from the names of parameters to their shapes, if parameters have names: then `draw` returns a dict
+            of arrays (n, *shape), and `log_prob` takes one. Otherwise None.
     """
 
     init_fun: DistributionLike
@@ -105,32 +108,16 @@ class FitResult(Hints, Plot, Distribution):
     turn: np.ndarray | None
     seconds: float | None
     metadata: dict[str, Any]
+    named: Any
     scored: Scored | None
 
-    def __new__(
-        cls,
-        params,
-        log_pdf,
-        sample,
-        init_fun=None,
-        input_dim=None,
-        context_dim=0,
-        history=None,
-        *,
-        table=None,
-        context_table=None,
-        kept=None,
-        scored=None,
-        turn=None,
-        seconds=None,
-        metadata=None,
-        **more,
-    ):
+    def __new__(cls, params, log_pdf, sample, init_fun=None, input_dim=None, context_dim=0, history=None, **more):
         self = super().__new__(cls, params, log_pdf, sample)
         history = History() if history is None else history
         vars(self).update(init_fun=init_fun, input_dim=input_dim, context_dim=context_dim, history=history)
-        vars(self).update(table=table, context_table=context_table, kept=kept, scored=scored, turn=turn)
-        vars(self).update(seconds=seconds, metadata={} if metadata is None else metadata, **more)
+        vars(self).update(dict.fromkeys(("table", "context_table", "kept", "scored", "turn", "seconds", "named")))
+        vars(self).update(more)
+        self.metadata = {} if more.get("metadata") is None else more["metadata"]
         return self
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -140,6 +127,10 @@ class FitResult(Hints, Plot, Distribution):
     @property
     def columns(self) -> tuple[str, ...] | None:
         return None if self.table is None else self.table.names
+
+    @property
+    def parameters(self) -> dict[str, Shape] | None:
+        return None if self.named is None else dict(zip(self.named.names, self.named.shapes, strict=True))
 
     @property
     def context_columns(self) -> tuple[str, ...] | None:
@@ -167,20 +158,18 @@ class FitResult(Hints, Plot, Distribution):
         where parameters have names.
 
         Angles are on the turn of the data. A batch of contexts, (rows, *context) or a table of them, gives an array (rows, n,
-        *event): n draws for each.
+        *event), or a dict of arrays (rows, n, *shape): n draws for each. A network of `EmbeddedContext` sees each context once.
 
         Args:
             rng: key or seed.
             n: the number of draws, which has to be given.
             context: (*context,) for all, (rows, *context), or a table.
+
+        Errors:
+            FlowsError: a context that is not finite. TypeError: no n.
         """
-        inputs, n = Inputs(self), number_of_draws(rng, n)
-        keywords = inputs.context(context)
-        if not inputs.batched(keywords):
-            return inputs.columns.natural(inputs.drawn(rng, n, keywords))
-        rows = jnp.repeat(keywords["context"], n, 0)
-        drawn = inputs.drawn(rng, len(rows), {"context": rows})
-        return drawn.reshape(-1, n, *drawn.shape[1:])
+        inputs = Inputs(self)
+        return inputs.draws(rng, number_of_draws(rng, n), inputs.context(context))
 
     def conditional(self, asked: Any, given: Any = (), *, gaps: bool = False) -> "FitResult":
         """Return the result for some columns given others, of a model that takes roles, such as `AnySubset`, with the same
@@ -327,6 +316,8 @@ class FitResult(Hints, Plot, Distribution):
         if self.turn is not None:
             arrays[TURN] = np.asarray(self.turn, np.float64)
         text: dict[str, Any] = {"interrupted": True} if self.history.interrupted else {}
+        if self.named is not None:
+            text[PARAMETERS] = self.named.described()
         if self.history.objective is not None:
             text["objective"] = self.history.objective
         tables = {"table": self.table, "context_table": self.context_table}
