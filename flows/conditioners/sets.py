@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from flows.conditioners.base import conditioner
 from flows.conditioners.dense import as_activation, dense_layers, product
-from flows.core import Array, FlowsError, boolean, check_widths, finite, size
+from flows.core import Array, FlowsError, as_event, boolean, check_widths, finite, size
 
 
 @conditioner
@@ -62,11 +62,11 @@ def DeepSet(
         keys = jax.random.split(rng)
         widths = input_dim[1] - masked, *hidden
         each = dense_layers(keys[0], pairwise(widths), [1.0] * len(hidden))
-        widths = 2 * hidden[-1] + masked, *after, size(output_dim if isinstance(output_dim, tuple) else (output_dim,))
+        widths = 2 * hidden[-1] + masked, *after, size(as_event(output_dim))
         together = dense_layers(keys[1], pairwise(widths), [1.0] * len(after) + [last_scale])
-        return {"each": each, "all": together}, apply
+        return {"each": each, "all": together}, lambda params, x: features(params, x).reshape(-1, *as_event(output_dim))
 
-    def apply(params: Any, x: Array) -> Array:
+    def features(params: Any, x: Array) -> Array:
         h, there = jnp.moveaxis(x, -1, 0), jnp.ones((1, *x.shape[:-1]), x.dtype)  # features, sets, elements
         if masked:
             h, there = h[:-1], (h[-1:] > 0.5).astype(x.dtype)

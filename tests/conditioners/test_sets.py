@@ -43,7 +43,7 @@ def test_a_posterior_narrows_as_its_set_grows():
     x, means, _ = sets(rng, 3000)
     net = DeepSet((16,), (16,), mask=True)
     model = flows.EmbeddedContext(flows.Flow(flows.MAF(1, hidden=(16,))), net, 4)
-    result = flows.fit(0, model, means, context=x, max_epochs=40, folds=1, verbose=0)
+    result = flows.fit(0, model, means, context=x, max_epochs=150, folds=1, verbose=0)
     fixed = jax.tree.leaves_with_path(result.params)
     scale = [np.asarray(leaf) for path, leaf in fixed if "std" in jax.tree_util.keystr(path) and leaf.shape == (2,)]
     assert any(leaf[1] == 1 for leaf in scale), "the mask stays as it is"

@@ -62,6 +62,7 @@ def further() -> dict[str, Written]:
         "convolution": (flows.Coupling(flows.conditioners.Convolution(last_scale=0.3)), (2, 2, 2)),
         "pair": (flows.Coupling(flows.conditioners.Pair(network, network), mask=(True, False, True)), 3),
         "skips": (flows.Coupling(flows.conditioners.ConvSkip(3, 1, 0.3), t.Inverse(t.Affine(scale="learned"))), (2, 2, 2)),
+        "sets": (flows.Coupling(flows.conditioners.DeepSet((4,), (4,), last_scale=0.3)), (3, 2)),
         "attention": (flows.Coupling(flows.conditioners.GatedConv(4, 1, 2)), (2, 2, 2)),
     }
     found = {name: Written(layer, event, 0, 0.2, Case(layer)) for name, (layer, event) in layers.items()}

@@ -31,7 +31,7 @@ WRITTEN = {
     "format_7_attention": (4, "2f04e4575820af2e25f7e890beb5d744efe3a940677a0c614bab483468e131b6"),
     "format_7_chain_rule": (1, "1fad7bf32d971e393ad99f6b7afc85fff75cde4b69ceb60472cd160adbcc393e"),
     "format_7_codes": (1, "7a7a9f561c9d2b2d34b6f1891fa29955daa9dc289133ce9a10aa1536fae03bfc"),
-    "format_7_draws": (11, "87776583af6c85c22942f56e18f91f4a0f2c4bcf15e94818bf0e31ce45f4174e"),
+    "format_7_draws": (12, "3bddbd6b9daa162ea05c9e2cf9b9ca9f83866083d4e07ee56127d7f0cde56799"),
     "format_7_networks": (3, "d57ed4b85817e086c5278ac4f4c74c0093857e850602653a02a3b4526053b860"),
 }
 
