@@ -58,7 +58,8 @@ def Argmax(num_classes: int, noise: DistributionLike = HEAVY_TAILED, binary: boo
         {"noise": ...}, the params of q.
 
     Support:
-        Inputs: codes 0 to K - 1; the log-weight of other values is -inf.
+        Inputs: codes 0 to K - 1; the log-weight of other values is -inf. In half precision outputs are too coarse to keep the
+        largest entry apart from the others.
 
     Cost:
         Direct: a draw of q with its density. Inverse: O(d K); with its log-weight, a density of q.

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+
 from flows.core import (
     Array,
     BijectionInit,
@@ -79,7 +81,8 @@ def Transition(log_density: Callable | DistributionInit, kernel: Callable | None
             with place:
                 density = density_of(params, context, train)
                 z = step(rng, x, density)[0]
-                return z, density(x) - density(z)
+                start, end = density(x), density(z)
+                return z, jnp.where(start == end, 0.0, start - end)  # a row that stays where the density is 0 weighs nothing
 
         def inverse(*call: Any) -> Array:
             return direct(*call)[0]

@@ -108,7 +108,7 @@ WORDS = {
     "sphere": Words("points of a sphere", "SphereUniform()", "SphereFlow and SphereUniform"),
     "period": Words("angles", "CircularUniform()", "circular transformers, Rotation and CircularUniform"),
     "classes": Words(
-        "codes of categories", "Categorical(...)", "Standardize(as_is=...), which leaves them as they are, and Categorical"
+        "codes of categories", "Categorical(...)", "Standardize(as_is=...), which leaves them, Integer(modulus) and Categorical"
     ),
     "whole": Words("whole numbers", "DiscretizedLogistic()", "Coupling(transformer=Integer()) and DiscretizedLogistic"),
 }

@@ -105,7 +105,11 @@ def mixture_cdf(parts: Sequence[DistributionPart], copies: int | None) -> Cdf | 
         return jax.nn.softmax(params["logits"] if "logits" in params else params["fixed"]["logits"])
 
     lows, highs = zip(*[cdf.support for cdf in cdfs], strict=True)
-    return weighted(weights, together("tail"), together("point"), (min(lows), max(highs)), known)
+    mixed = weighted(weights, together("tail"), together("point"), (min(lows), max(highs)), known)
+    if not all(part.region is not None and part.region.discrete.all() for part in parts):
+        return mixed
+    # The root is where the function jumps, up to rounding.
+    return mixed._replace(point=lambda *call: jnp.round(mixed.point(*call)))
 
 
 def weighted(

@@ -216,7 +216,10 @@ def _around(parts: list[DistributionPart]) -> Region | None:
     """The smallest box that holds the regions of all parts; None where a part on the line has no bounds."""
     region = parts[0].region
     if any(part.region is not None and not part.region.same_kind(region) for part in parts):
-        raise FlowsError("Mixture: some components live on a circle or a sphere and others do not; expected the same for all")
+        raise FlowsError(
+            "Mixture: some components live on a circle or a sphere, or are codes or whole numbers, and others are not; "
+            "expected the same for all"
+        )
     regions = [part.region for part in parts if part.region is not None]
     if region is None or (region.flat and len(regions) < len(parts)):
         return None

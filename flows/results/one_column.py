@@ -112,8 +112,9 @@ class OneColumn:
         dtype = working_dtype(jnp.result_type(*leaves)) if leaves else default_dtype()
         if self._map is None:
             quantiles: Any = np.zeros((rows, *shares.shape))
+            method: Any = "inverted_cdf" if inputs.region is not None and inputs.region.discrete.any() else "linear"
             for piece, draws in self._draws(as_key(rng), keywords, rows):
-                quantiles[piece] = np.moveaxis(np.quantile(draws, shares, axis=1), -1, 0)
+                quantiles[piece] = np.moveaxis(np.quantile(draws, shares, axis=1, method=method), -1, 0)
         else:
             contexts, upper = inputs.row_contexts(keywords, rows), shares > 0.5
             where: Any = jnp.where if isinstance(shares, jax.core.Tracer) else np.where

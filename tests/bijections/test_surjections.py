@@ -157,6 +157,13 @@ def test_a_chain_between_layers_moves_mass_to_a_mode_that_a_bijection_misses():
     assert abs(float((x > 0).mean()) - 0.5) < 0.05 and float(jnp.square(x).mean()) > 3
 
 
+def test_a_chain_that_stays_where_its_density_is_0_weighs_nothing():
+    params, direct_fun, _ = flows.Transition(flows.Uniform(), flows.mcmc.metropolis(0.01))(0, 1)
+    x = np.array([[0.5], [2.0]])
+    z, log_weight = direct_fun(params, x, rng=1)
+    assert (z[1] == x[1]).all() and (log_weight == 0).all()
+
+
 def test_codes_pass_where_other_numbers_join_or_leave():
     pixel = flows.DiscretizedLogistic(conditioner=flows.MLP(4), low=0, high=9)
     region = flows.support(flows.Flow(flows.VAE(NORMAL, pixel, 2)), 3).inputs

@@ -66,6 +66,27 @@ def test_draws_follow_masses_and_the_distribution_function_is_theirs(ends):
     assert distribution.log_pdf is log_pdf
 
 
+def test_quantiles_of_a_mixture_are_whole():
+    init_fun = flows.Mixture(flows.DiscretizedLogistic(True), flows.DiscretizedLogistic(True))
+    rows = np.arange(40.0)[:, None] % 7
+    model = flows.fit(0, init_fun, rows, max_epochs=1, folds=1, verbose=0)
+    model = model._replace(params=stirred(model.params, by=0.5))
+    u = np.linspace(0.02, 0.98, 25)
+    found = np.asarray(model.quantile(u)).ravel()
+    assert model.cdf_by == "map" and (found == np.round(found)).all() and len(set(found)) > 3
+    below, above = (np.asarray(model.cdf(found[:, None] - shift)).ravel() for shift in (1, 0))
+    assert ((below < u + 1e-5) & (u < above + 1e-5)).all()
+
+
+def test_quantiles_by_draws_are_whole():
+    rng = np.random.default_rng(0)
+    context = rng.normal(size=(100, 2)).astype(np.float32)
+    base = flows.DiscretizedLogistic(conditioner=flows.MLP(4))
+    model = flows.fit(0, base, counts(100)[:, :1], context=context, max_epochs=100, learning_rate=0.05, folds=1, verbose=0)
+    found = np.asarray(model.quantile(np.linspace(0.01, 0.99, 197), context=context[0]))
+    assert model.cdf_by == "draws" and (found == np.round(found)).all()
+
+
 def test_params_start_at_the_data():
     rng = np.random.default_rng(0)
     x = np.clip(np.round(rng.logistic(50.0, 4.0, (4000, 1))), 0, 99)
@@ -169,6 +190,10 @@ def half(x):
 REFUSED = {
     "fraction": (lambda: fit(shifts(), half(counts())), "is not a whole number; expected whole numbers"),
     "code": (lambda: fit(shifts(4), counts(), high=3), "is not a code; expected whole numbers 0 to 3"),
+    "end of data": (
+        lambda: flows.fit(0, flows.DiscretizedLogistic(True, low=1), counts(), verbose=0),
+        "which is not a value of the model; expected whole numbers from 1 to inf",
+    ),
     "base": (lambda: flows.Flow(shifts(), flows.Normal())(0, 2), "makes whole numbers, and the base is of the line"),
     "base of codes": (lambda: flows.Flow(shifts(4), flows.DiscretizedLogistic())(0, 2), "whole numbers"),
     "scale": (lambda: flows.Flow(flows.ActNorm(), flows.DiscretizedLogistic())(0, 2), "the base takes whole numbers"),

@@ -58,6 +58,9 @@ def _check_codes(region: Region, split: Split) -> None:
     for entry in map(tuple, np.argwhere(region.discrete)):
         classes, (low, high) = int(region.classes[entry]), (float(end[entry]) for end in region)
         what, expected, remedy = "whole number", "whole numbers", "round them, or give a model of the line"
+        if np.isfinite([low, high]).any():
+            what, remedy = "value of the model", "widen its ends, or drop them"
+            expected = f"whole numbers from {low:g} to {high:g}"
         if classes:
             what, expected = "code", f"whole numbers 0 to {classes - 1}, one for each category"
             remedy = "give them one, or drop them"

@@ -245,6 +245,11 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     of_paths = getattr(init_fun, "likelihood", "exact") == "lower bound"
     if of_paths and options.estimator == DensityOptions.estimator:
         options = replace(options, estimator="total")
+    if of_paths and options.estimator != "total":
+        raise FlowsError(
+            f"fit_to_density: estimator={options.estimator!r} scores each draw again, and the log-density of {init_fun!r:.80} "
+            "is a 'lower bound', by other draws of its layers; expected 'total', which weighs the path of each draw"
+        )
     user_density = log_density
     if named is not None:
         log_density = _vector_density(log_density, named)
