@@ -117,9 +117,9 @@ def _places(keep: int, rest: Any, first: bool) -> Support:
         return Support(places=stays)
 
     def region(event: Shape) -> Region:
-        leaves, stays = (event[-1] - keep,), everywhere((keep,))
+        leaves, line = (event[-1] - keep,), everywhere((keep,))
         there = distribution_part(rest, leaves, (keep,)).region or everywhere(leaves)
-        pair = (stays, there) if first else (there, stays)
+        pair = (line, there) if first else (there, line)
         return Region(*(np.concatenate(fields) for fields in zip(*(part.values() for part in pair), strict=True)))
 
     return Support(region, places=stays)

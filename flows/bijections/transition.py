@@ -28,7 +28,7 @@ def Transition(log_density: Callable | DistributionInit, kernel: Callable | None
 
     z is drawn by a reversible kernel K(z | x), so that K(x | z) / K(z | x) is the ratio of the densities at x and z. Between
     bijections it makes a stochastic normalizing flow: it moves mass between modes that bijections would have to stretch. The
-    weights of its paths are exact.
+    weights of its paths are exact. Gradients take the decisions to accept as they fell.
 
     Args:
         log_density: a function of points, (n, *event) -> (n,), in nats up to a constant; or a distribution, whose params train

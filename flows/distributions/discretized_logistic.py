@@ -22,7 +22,7 @@ from flows.core import (
     soft_clip,
     soft_clip_inverse,
 )
-from flows.distributions.location_scale import BOUND, conditional
+from flows.distributions.location_scale import BOUND, conditional, unconditional
 
 EIGHTHS = 8  # of the range, in which parameters are counted: a standard form is then nearly uniform
 LEAST_VARIANCE = 0.01  # of the logistic where training starts: nearly all of its mass is then in one cell
@@ -150,29 +150,19 @@ def DiscretizedLogistic(
         z = jax.random.logistic(rng, (n, size(event)), loc.dtype)
         return jnp.clip(jnp.round(loc + jnp.exp(s) * z), *ends).reshape(n, *event)
 
-    def init_fun(rng, shape, init_inputs=None):
-        params = {"loc": jnp.zeros(shape), "log_scale": jnp.zeros(shape)} if trainable else {}
-        if trainable and init_inputs is not None:
+    def trained(rng, shape, init_inputs=None):
+        params, *functions = init_fun(rng, shape)
+        if init_inputs is not None:
             variance = jnp.maximum(init_inputs.var(0) - 1 / 12, LEAST_VARIANCE)  # without the variance of the rounding
             log_scale = jnp.log(jnp.sqrt(3 * variance) / (math.pi * unit))
             params = {"loc": (init_inputs.mean(0) - middle) / unit, "log_scale": soft_clip_inverse(log_scale, BOUND)}
-
-        def theta_of(params, dtype):
-            params = params or {"loc": jnp.zeros(shape, dtype), "log_scale": jnp.zeros(shape, dtype)}
-            return {name: leaf.reshape(1, size(shape)) for name, leaf in params.items()}
-
-        def log_pdf(params, x):
-            return density(theta_of(params, x.dtype), x)
-
-        def sample(rng, params, num_samples):
-            return draws(theta_of(params, None), rng, num_samples, shape)
-
-        return params, log_pdf, sample
+        return params, *functions
 
     def as_theta(raw: Array, shape: Shape) -> dict[str, Array]:
         return dict(zip(("loc", "log_scale"), jnp.split(raw, 2, axis=1), strict=True))
 
+    init_fun = unconditional(trainable, lambda event: {"loc": event, "log_scale": event}, density, draws)
     if conditioner is None:
-        return init_fun
+        return trained if trainable else init_fun
     net = check_conditioner(conditioner, "DiscretizedLogistic")
     return conditional("DiscretizedLogistic", net, lambda shape: 2 * size(shape), as_theta, density, draws)

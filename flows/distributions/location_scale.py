@@ -70,6 +70,28 @@ def conditional(
     return conditioned(net, make)
 
 
+def unconditional(trainable: bool, shapes_of: Callable, density: Callable, draws: Callable) -> Callable:
+    """The init_fun of a base whose parameters, of these shapes for an event, are 0, or start there and train."""
+
+    def init_fun(rng, shape):
+        shapes = shapes_of(shape)
+        params = {leaf: jnp.zeros(leaf_shape) for leaf, leaf_shape in shapes.items()} if trainable else {}
+
+        def theta_of(params, dtype):
+            standard = {leaf: jnp.zeros((1, size(leaf_shape)), dtype) for leaf, leaf_shape in shapes.items()}
+            return standard | {leaf: value.reshape(1, size(shapes[leaf])) for leaf, value in params.items()}
+
+        def log_pdf(params, x):
+            return density(theta_of(params, x.dtype), x)
+
+        def sample(rng, params, num_samples):
+            return draws(theta_of(params, None), rng, num_samples, shape)
+
+        return params, log_pdf, sample
+
+    return init_fun
+
+
 class Family(NamedTuple):
     """The standard form of a family: location 0 and scale 1.
 
@@ -131,21 +153,7 @@ def location_scale(
             params |= {leaf: value.reshape(shapes[leaf]) for leaf, value in start.items()}
         return params, *functions
 
-    def init_fun(rng, shape):
-        shapes = shapes_of(shape)
-        params = {leaf: jnp.zeros(leaf_shape) for leaf, leaf_shape in shapes.items()} if trainable else {}
-
-        def theta_of(params, dtype):
-            standard = {leaf: jnp.zeros((1, size(leaf_shape)), dtype) for leaf, leaf_shape in shapes.items()}
-            return standard | {leaf: value.reshape(1, size(shapes[leaf])) for leaf, value in params.items()}
-
-        def log_pdf(params, x):
-            return density(theta_of(params, x.dtype), x)
-
-        def sample(rng, params, num_samples):
-            return draws(theta_of(params, None), rng, num_samples, shape)
-
-        return params, log_pdf, sample
+    init_fun = unconditional(trainable, shapes_of, density, draws)
 
     def as_theta(raw: Array, shape: Shape) -> dict[str, Array]:
         sizes = {leaf: size(leaf_shape) for leaf, leaf_shape in shapes_of(shape).items()}

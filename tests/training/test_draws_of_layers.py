@@ -35,6 +35,7 @@ def test_what_has_no_gradient_or_scores_draws_again_is_refused():
         model = flows.Flow(layers, flows.Normal() if base is None else base)
         return lambda: flows.fit_to_density(0, model, log_density, 2, max_epochs=1, verbose=0, **options)
 
-    assert "estimator='path' scores each draw again" in error_of(call(MODELS["Augment"], estimator="path"))
+    for estimator in ("path", "score", "sticking_the_landing"):
+        assert f"estimator='{estimator}' scores each draw again" in error_of(call(MODELS["Augment"], estimator=estimator))
     assert "draws codes of categories, through which" in error_of(call(flows.Argmax(3)))
     assert "rounds its draws (Dequantize)" in error_of(call(flows.Dequantize()))

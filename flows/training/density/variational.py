@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -87,7 +87,7 @@ class DensityOptions(Options):
     starts: Any = 32  # checked where the support is known
     objective: Annotated[Callable | None, optional(objective_of_draws)] = None
     num_samples: Annotated[int, positive_int] = 256
-    estimator: Annotated[str, one_of(*ESTIMATORS)] = "sticking_the_landing"
+    estimator: Annotated[str | None, optional(one_of(*ESTIMATORS))] = None
     standardize: Annotated[bool | str, boolean] = True
     ema: Annotated[float | None, optional(decay)] = None
     learning_rate: Annotated[float, positive] = DENSITY_RATE
@@ -128,7 +128,7 @@ def fit_to_density(
     objective: Callable | None = None,
     starts: Any = 32,
     num_samples: int = 256,
-    estimator: str = "sticking_the_landing",
+    estimator: str | None = None,
     max_epochs: int = 50,
     steps_per_epoch: int = 100,
     max_minutes: float | None = None,
@@ -175,7 +175,8 @@ def fit_to_density(
             where all draws miss the density.
         starts: the number of points from which the fit looks for modes, or the points, (n, *event) or a dict of arrays.
         num_samples: draws per step, a multiple of the number of devices of a mesh.
-        estimator: the estimator of the gradient of the reverse KL, see `flows.objectives.reverse_kl`.
+        estimator: the estimator of the gradient of the reverse KL, see `flows.objectives.reverse_kl`. By default
+            "sticking_the_landing"; for a model whose log-density is a 'lower bound' "total", the only one that suits it.
         max_epochs, steps_per_epoch: epochs at most, and the steps of an epoch; each epoch ends with a score of the model.
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, mesh, verbose: see
             `flows.fit`. A checkpoint identifies log_density by its code and the values it holds, parameters by their names.
@@ -243,11 +244,10 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
             "layer out, and round draws afterwards"
         )
     of_paths = getattr(init_fun, "likelihood", "exact") == "lower bound"
-    if of_paths and options.estimator == DensityOptions.estimator:
-        options = replace(options, estimator="total")
-    if of_paths and options.estimator != "total":
+    estimator = options.estimator or ("total" if of_paths else "sticking_the_landing")
+    if of_paths and estimator != "total":
         raise FlowsError(
-            f"fit_to_density: estimator={options.estimator!r} scores each draw again, and the log-density of {init_fun!r:.80} "
+            f"fit_to_density: estimator={estimator!r} scores each draw again, and the log-density of {init_fun!r:.80} "
             "is a 'lower bound', by other draws of its layers; expected 'total', which weighs the path of each draw"
         )
     user_density = log_density
@@ -277,7 +277,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     params = params if before is None else before.result.params
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(start.set(params, event, dtype), dtype)
-    objective = partial(reverse_kl, estimator=options.estimator) if options.objective is None else options.objective
+    objective = partial(reverse_kl, estimator=estimator) if options.objective is None else options.objective
     problem = OfDraws(part, objective, log_density, options.num_samples, key_of(objective))
     target, triple = Target(log_density, event, dtype), problem.published(params)
     figures = Figures(target, box, start, options.num_weights, options.num_held_out, points)
