@@ -147,7 +147,7 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 49_887,
+    "library": 49_885,
     "files": 257,
     "core": 4_231,
     "training": 8_449,
