@@ -185,14 +185,15 @@ _interrupts.as_usual()
 
 if _typing.TYPE_CHECKING:
     from flows import interop as interop
+    from flows import sbi as sbi
     from flows import sklearn as sklearn
     from flows import tables as tables
 else:
 
     def __getattr__(name):
-        """`flows.tables`, `flows.sklearn` and `flows.interop` are imported when they are first named: they need extras. A name
-        of another library is told what it is called here."""
-        if name in ("interop", "sklearn", "tables"):
+        """`flows.tables`, `flows.sbi`, `flows.sklearn` and `flows.interop` are imported when they are first named. A name of
+        another library is told what it is called here."""
+        if name in ("interop", "sbi", "sklearn", "tables"):
             return _importlib.import_module(f"flows.{name}")
         message = f"module {__name__!r} has no attribute {name!r}"
         if name[:1] == "_":

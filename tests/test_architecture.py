@@ -23,7 +23,7 @@ FLOORS = [
     {"training"},
     {"checks"},
     {"tables"},
-    {"interop"},
+    {"interop", "sbi"},
     {"sklearn"},
     {"cli"},
     {"__main__"},

@@ -139,8 +139,7 @@ def _by_groups(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     points = PLACES * POINTS_OF_PLACE // len(rows)
     which = np.repeat(np.arange(len(rows)), points)
     y = around.points(which, random.normal(size=(len(which), d))).astype(sample.rows.dtype)
-    contexts = sample.contexts[order][which]
-    log_p = sample.model.log_p(y.reshape(-1, *sample.model.event), contexts)
+    log_p = sample.model.log_p(y.reshape(-1, *sample.model.event), sample.contexts[order])
     log_v = around.log_normal(y.reshape(len(rows), points, d)) - log_p.reshape(len(rows), points)
     log_w = around.log_normal(draws[:, half:]) - sample.draws_log_p[order, half:]
     return log_w.reshape(PLACES, -1), log_v.reshape(PLACES, -1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flows.checks.sample import PER_ROW, Sample, as_numbers, features, flat
+from flows.checks.sample import PER_ROW, Sample, as_numbers, features
 from flows.checks.verdicts import Finding, OneTest, rank_test, worst
 from flows.diagnostics import classifier_two_sample, code_counts, correlations, energy_distance, sbc, uniformity
 from flows.diagnostics import coverage as coverage_of
@@ -104,7 +104,7 @@ def classifier(sample: Sample) -> Finding:
     """Test whether a classifier separates rows from draws; for a conditional model it sees the context, too."""
     numbers, context = sample.numbers[1], ""
     if sample.conditional:
-        numbers, context = [np.concatenate([x, flat(sample.contexts)], 1) for x in numbers], ", beside their context"
+        numbers, context = [np.concatenate([x, sample.conditions[1]], 1) for x in numbers], ", beside their context"
     if not numbers[0].shape[1]:
         return Finding("no column that varies")
     test = classifier_two_sample(*numbers, classifier=sample.classifier, paired=sample.conditional, rng=sample.key(14))
@@ -114,13 +114,14 @@ def classifier(sample: Sample) -> Finding:
 def ranks(sample: Sample) -> Finding:
     """Test ranks of rows among draws given their context, over all rows and over slices of each column of the context."""
     names, numbers = features(sample.columns, sample.rows, sample.draws)
-    test = sbc(*numbers, context=flat(sample.contexts), rng=sample.key(20))
-    where = "all rows" if test.part is None else f"slice {test.part[1]} of context column {test.part[0]}"
+    called, conditions = sample.conditions
+    test = sbc(*numbers, context=conditions, rng=sample.key(20))
+    where = "all rows" if test.part is None else f"slice {test.part[1]} of {called[test.part[0]]}"
     return Finding(f"Kolmogorov distance of the ranks of {names[test.column]}, {where}", test.size, test.p)
 
 
 def tarp(sample: Sample) -> Finding:
     """Test that balls around points of reference hold rows as often as draws given the same context."""
     _, numbers = features(sample.columns, sample.rows, sample.draws)
-    test = tarp_of(*numbers, context=flat(sample.contexts), rng=sample.key(21))
+    test = tarp_of(*numbers, context=sample.conditions[1], rng=sample.key(21))
     return Finding(f"largest error of coverage, of balls around points of reference, {PER_ROW} draws a row", test.size, test.p)

@@ -5,14 +5,28 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import FlowsError, ModelValue, Region, Shape, as_event, joint_draw_of, on_device, part_of, pieces_of, seen
-from flows.diagnostics.arrays import generator, is_real
+from flows.core import (
+    FlowsError,
+    ModelValue,
+    Region,
+    Shape,
+    as_event,
+    joint_draw_of,
+    on_device,
+    part_of,
+    pieces_of,
+    seen,
+    size,
+    stages,
+)
+from flows.diagnostics.arrays import chosen, generator, is_real
 from flows.distributions.draws import functions
 from flows.results import FitResult
 from flows.results.columns import Arrays, Column, Columns, Inputs, columns_of
@@ -22,6 +36,7 @@ from flows.results.pieces import by_pieces
 PER_ROW = 99  # draws for each row of a conditional model
 CONDITIONAL = 2_000  # rows with such draws, at most
 NUMBERS = 2**25  # in all of these draws
+MOST_ENTRIES = 32  # of a context, next to features that a network makes of it
 LEAST = 100  # rows, below which no p-value can be believed
 COMMON = 20  # rows and draws that have a code, below which it is too rare to be correlated with anything
 
@@ -37,9 +52,10 @@ class Model:
         region: where points live, as far as it is known.
         likelihood: 'exact', 'unbiased' or 'lower bound'.
         read: `read(data, context, name) -> (rows, contexts)`, (rows, *event) and None, (*context,) or (rows, *context).
-        draw: `draw(key, n, contexts) -> (n, *event)`.
+        draw: `draw(key, n, contexts) -> (n, *event)`; of k contexts the first has the first n / k draws, and so on.
         result: the result that verifies rows and has scores of rows held out, if there is one.
         init_fun: the constructor's value, whose structure is known; None for a triple, and for plain closures.
+        embeds: whether a network makes features of contexts, which are then not to be copied.
     """
 
     log_pdf: Callable
@@ -53,6 +69,7 @@ class Model:
     draw: Callable[[Any, int, np.ndarray | None], np.ndarray]
     result: FitResult | None = None
     init_fun: Any = None
+    embeds: bool = False
 
     def batched(self, contexts: Any) -> bool:
         """Return whether there is a context for each row, and not one for all, or None."""
@@ -63,13 +80,37 @@ class Model:
         return None if contexts is None else np.broadcast_to(contexts, (rows, *(self.context_shape or ())))
 
     def log_p(self, rows: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
-        """Return log p of each row, (rows,), in float64, by pieces that fit memory."""
+        """Return log p of each row, (rows,), in float64, by pieces that fit memory. Of k contexts the first is of the first
+        rows / k rows, and so on."""
+        each = len(rows) // len(contexts) if contexts is not None and self.batched(contexts) else 0
+        if contexts is not None and each > 1 and self.embeds:
+            groups = rows.reshape(len(contexts), each, *rows.shape[1:])
+            log_pdf = jax.jit(jax.vmap(lambda x, c: self.log_pdf(self.params, x, context=c), out_axes=1))
+            together = max(2**23 // max(size(groups.shape[1:]), size(contexts.shape[1:])), 1)
+            sizes = (min(together, len(groups)),)
+            log_p = by_pieces(lambda x, c: log_pdf(on_device(x), on_device(c)), groups, contexts, sizes=sizes)
+            return log_p.T.astype(np.float64).ravel()
 
-        def piece(x: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
-            keywords = {} if contexts is None else {"context": on_device(contexts if condition is None else condition)}
+        def piece(x: np.ndarray, which: np.ndarray | None) -> np.ndarray:
+            keywords = {} if contexts is None else {"context": on_device(contexts if which is None else contexts[which])}
             return _returned(self.log_pdf(self.params, on_device(x), **keywords), (len(x),), "log_pdf")
 
-        return by_pieces(piece, rows, contexts if self.batched(contexts) else None).astype(np.float64)
+        return by_pieces(piece, rows, np.arange(len(rows)) // each if each else None).astype(np.float64)
+
+    def features(self, contexts: np.ndarray) -> np.ndarray | None:
+        """Return features that networks make of contexts, (rows, features), in the first of a mixture; None without them."""
+        if not self.embeds or self.init_fun is None:
+            return None
+        way = next(iter(stages(self.init_fun, self.params, self.event, self.context_shape)))
+        steps = [stage for stage in takewhile(lambda stage: stage.kind != "block", way) if stage.kind == "context"]
+
+        def embedded(params: list[Any], context: Any) -> Any:
+            for stage, stage_params in zip(steps, params, strict=True):
+                context = stage.part.embed(stage_params, context)
+            return context.reshape(len(context), -1).T
+
+        program, params = jax.jit(embedded), [stage.params for stage in steps]
+        return by_pieces(lambda piece: program(params, on_device(piece)), contexts).T
 
 
 def model_of(fitted: Any, data: Any, context: Any) -> Model:
@@ -91,13 +132,15 @@ def result_model(result: FitResult) -> Model:
         return rows, _checked_context(np.asarray(keywords["context"]), name) if keywords else None
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
-        return np.asarray(inputs.drawn(key, n, {} if contexts is None else {"context": on_device(contexts)}))
+        if contexts is None or not inputs.batched({"context": contexts}):
+            return np.asarray(inputs.drawn(key, n, {} if contexts is None else {"context": on_device(contexts)}))
+        return np.asarray(inputs.drawn_for(key, n // len(contexts), on_device(contexts))).reshape(n, *event)
 
     init_fun, columns = result.init_fun, columns_of(names, inputs.region)
     known = isinstance(init_fun, ModelValue) and not part_of(init_fun, event, inputs.context_shape).closures
     return Model(
         result.log_pdf, result.params, columns, event, inputs.context_shape, inputs.region,
-        getattr(init_fun, "likelihood", "exact"), read, draw, result, init_fun if known else None,
+        getattr(init_fun, "likelihood", "exact"), read, draw, result, init_fun if known else None, inputs.embeds,
     )  # fmt: skip
 
 
@@ -121,6 +164,8 @@ def _triple_model(fitted: Any, data: Any, context: Any) -> Model:
         return rows, contexts
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
+        if contexts is not None and contexts.ndim > len(shape or ()):
+            contexts = np.repeat(contexts, n // len(contexts), 0)
         drawn = sample(key, params, n, **({} if contexts is None else {"context": on_device(contexts)}))
         return _returned(drawn, (n, *event), "sample")
 
@@ -242,6 +287,19 @@ class Sample:
         return self.all_contexts[places] if self.conditional else self.all_contexts
 
     @cached_property
+    def conditions(self) -> tuple[list[str], np.ndarray]:
+        """Names and numbers of the contexts of `rows`, (rows, numbers). Where a network makes features of them, these and
+        at most 32 entries at random; else all entries."""
+        numbers = flat(self.contexts)
+        names = [f"context column {j}" for j in range(numbers.shape[1])]
+        if (made := self.model.features(self.contexts)) is None:
+            return names, numbers
+        varying = np.flatnonzero((numbers != numbers[:1]).any(0))
+        some = np.sort(chosen(varying, MOST_ENTRIES, self.random(22)))
+        names = [*(f"feature {j} of the context" for j in range(made.shape[1])), *(names[j] for j in some)]
+        return names, np.concatenate([made, numbers[:, some]], 1)
+
+    @cached_property
     def draws(self) -> np.ndarray:
         """Finite draws, (draws, columns), or of a conditional model (rows, 99, columns)."""
         return self._drawn[self._finite]
@@ -254,8 +312,7 @@ class Sample:
     @cached_property
     def draws_log_p(self) -> np.ndarray:
         """Log-densities of draws, (draws,), or (rows, 99)."""
-        contexts = np.repeat(self.contexts, PER_ROW, 0) if self.conditional else self.contexts
-        log_p = self.model.log_p(self.draws.reshape(-1, *self.model.event), contexts)
+        log_p = self.model.log_p(self.draws.reshape(-1, *self.model.event), self.contexts)
         return log_p.reshape(self.draws.shape[:-1])
 
     @cached_property
@@ -282,14 +339,16 @@ class Sample:
     @cached_property
     def _drawn(self) -> np.ndarray:
         """All draws, also those that are not finite."""
-        key, contexts, total = self.key(1), self.all_contexts, self._samples
+        key, event, drawn = self.key(1), self.model.event, []
         if self.conditional:
-            contexts = np.repeat(contexts[self._chosen], PER_ROW, 0)
-            total = len(contexts)
-        drawn = []
-        for piece in pieces_of(total, self.model.event):
-            context = contexts[piece] if self.conditional else contexts
-            drawn.append(self.model.draw(jax.random.fold_in(key, piece.start), min(piece.stop, total) - piece.start, context))
+            contexts = self.all_contexts[self._chosen]
+            for piece in pieces_of(len(contexts), (PER_ROW, *event)):
+                some = contexts[piece]
+                drawn.append(self.model.draw(jax.random.fold_in(key, piece.start), len(some) * PER_ROW, some))
+        else:
+            for piece in pieces_of(self._samples, event):
+                n = min(piece.stop, self._samples) - piece.start
+                drawn.append(self.model.draw(jax.random.fold_in(key, piece.start), n, self.all_contexts))
         draws = flat(np.concatenate(drawn))
         return draws.reshape(len(self._chosen), PER_ROW, -1) if self.conditional else draws
 

@@ -75,6 +75,8 @@ class Checks(Mapping[str, Check]):
 
     def _head(self) -> list[str]:
         figures = self.figures
+        if "rows" not in figures:
+            return list(figures["remarks"])
         likelihood = f"{figures['without_density']:,} of them without a density"
         if figures["log_likelihood"] is not None:
             error = figures["standard_error"]

@@ -134,6 +134,9 @@ from flows.core.parts import shared as shared
 from flows.core.publish import functions_of as functions_of
 from flows.core.publish import joint_draw_of as joint_draw_of
 from flows.core.publish import path_of_log_pdf as path_of_log_pdf
+from flows.core.revise import replaced as replaced
+from flows.core.revise import revise as revise
+from flows.core.revise import value_at as value_at
 from flows.core.structure import Block as Block
 from flows.core.structure import Composite as Composite
 from flows.core.structure import Piece as Piece
@@ -143,6 +146,7 @@ from flows.core.structure import behind as behind
 from flows.core.structure import blocks_within as blocks_within
 from flows.core.structure import chain as chain
 from flows.core.structure import declares as declares
+from flows.core.structure import features_of as features_of
 from flows.core.structure import has_bijection as has_bijection
 from flows.core.structure import is_flow as is_flow
 from flows.core.structure import joined_context as joined_context
@@ -151,14 +155,11 @@ from flows.core.structure import leading as leading
 from flows.core.structure import moves_entries as moves_entries
 from flows.core.structure import opened as opened
 from flows.core.structure import params_in as params_in
-from flows.core.structure import replaced as replaced
-from flows.core.structure import revise as revise
 from flows.core.structure import stages as stages
 from flows.core.structure import structure_of as structure_of
 from flows.core.structure import support_by as support_by
 from flows.core.structure import traits_by as traits_by
 from flows.core.structure import undone as undone
-from flows.core.structure import value_at as value_at
 from flows.core.support import CIRCLE as CIRCLE
 from flows.core.support import INTEGERS as INTEGERS
 from flows.core.support import MOST_TURNS as MOST_TURNS

@@ -5,21 +5,19 @@ A combinator returns `Composite(part, layers, order=..., pieces=...)`. Without a
 nothing looks at.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.constructors import Value, call, is_model
 from flows.core.contract import Array, Shape
 from flows.core.errors import FlowsError, Place
 from flows.core.inputs import size
 from flows.core.lifting import bijection_part, distribution_part
-from flows.core.params import check_structure, shapes_of
-from flows.core.parts import DistributionPart, made_once
+from flows.core.parts import DistributionPart
 from flows.core.support import Region, Support, Traits, everywhere, num_seen, seen
 
 # How pieces are related, after "opaque": layers one after the other; one layer many times; layers within another layout, which
@@ -89,6 +87,11 @@ class Structure(NamedTuple):
         return self.order == "chain rule"
 
     @property
+    def of_context(self) -> bool:
+        """Tells whether the one piece sees something else that is made of the context."""
+        return self.order == "context"
+
+    @property
     def of_components(self) -> bool:
         """Tells whether the pieces are components of a mixture."""
         return self.order == "mixture"
@@ -107,6 +110,11 @@ def support_by(value: Any) -> Support:
 def traits_by(value: Any) -> Traits:
     """The traits that a layer or a distribution declares; a plain closure declares none."""
     return getattr(value, "own_traits", None) or Traits()
+
+
+def features_of(value: Any, context: Shape | None) -> Shape | None:
+    """The shape of the context that the distribution within a distribution with a context sees."""
+    return context and (value.inner.features or context)
 
 
 def declares(value: Any, trait: str) -> bool:
@@ -170,26 +178,6 @@ def moves_entries(value: Any) -> bool:
     value = opened(value)
     pieces = structure_of(value).pieces
     return all(moves_entries(piece.value) for piece in pieces) if pieces else support_by(value).moves_entries
-
-
-def value_at(value: Any, path: Sequence[Any]) -> Any:
-    """The value whose params are at `path`; None where there is none."""
-    for piece in structure_of(value).pieces if path else ():
-        if tuple(path[: (at := len(piece.params_at))]) == piece.params_at:
-            return value_at(piece.value, path[at:])
-    return None if path else value
-
-
-def replaced(value: Any, path: Sequence[Any], new: Any) -> Any:
-    """The model with a new value in place of the value whose params are at `path`."""
-    if not path:
-        return new
-    piece = next(piece for piece in structure_of(value).pieces if tuple(path[: len(piece.params_at)]) == piece.params_at)
-    inner = replaced(piece.value, path[len(piece.params_at) :], new)
-    if (place := piece.place) is not None:
-        several = value.arguments[piece.argument]
-        inner = (*several[:place], inner, *several[place + 1 :])
-    return call(value.constructor, {**value.arguments, piece.argument: inner})
 
 
 def params_in(params: Any, at: Sequence[Any], copy: int | None = None) -> Any:
@@ -310,7 +298,7 @@ def leading(
         step, key = (first.value, first.params_at) if kind == "bijection" else (value, ())
         stages.append(Stage(kind, step, None if params is None else params_in(params, key), (*at, *key), event, context))
         event = bijection_part(step, event, context).output if kind == "bijection" and event is not None else event
-        context = value.inner.features or context if kind == "context" and context is not None else context
+        context = features_of(value, context) if kind == "context" else context
         value, at = base.value, (*at, *base.params_at)
         params = None if params is None else params_in(params, base.params_at)
 
@@ -335,66 +323,3 @@ def stages(value: Any, params: Any, event: Shape, context: Shape | None) -> Iter
                 stage = Stage("block", block, known, (), base.event, context)
                 for rest in stages(block.piece.value, known, block.part.event, block.part.context):
                     yield (*first, stage, *rest)
-
-
-# A model with another argument
-
-V = TypeVar("V", bound=Value)
-
-
-def revise(init_fun: V, **arguments: Any) -> V:
-    """Make a model with an argument changed, in every constructor that names it; the params stay valid.
-
-    How a fitted model is used (its temperature, how an equation is solved) depends on arguments of constructors. A model with
-    another value of such an argument is another `init_fun`, whose functions take the params of the first.
-
-    Args:
-        init_fun: a constructor's value, such as `result.init_fun`.
-        arguments: new values, by name. Layers inside layers are changed too.
-
-    Returns:
-        The new constructor's value.
-
-    Errors:
-        FlowsError: no constructor in the model names the argument, or the params would change at an event where the model was
-            used; at other events calls of the new functions raise it. TypeError: not a constructor's value, or no arguments.
-
-    Example:
-        >>> import flows, jax.numpy as jnp
-        >>> init_fun = flows.Flow(flows.AffineCoupling())
-        >>> params = init_fun(0, 2).params
-        >>> colder = flows.revise(init_fun, temperature=0.5)
-        >>> colder
-        Flow(AffineCoupling(), Normal(temperature=0.5))
-        >>> colder(0, 2).sample(1, params, 3).shape
-        (3, 2)
-    """
-    if not is_model(init_fun):
-        raise TypeError(f"revise: {init_fun!r:.80} is not a constructor's value; expected one such as result.init_fun")
-    if not arguments:
-        raise TypeError(f"revise: no argument was given for {init_fun!r:.80}; expected one by name, such as temperature=0.7")
-    known = set[str]()
-
-    def revised(x: Any) -> Any:
-        if isinstance(x, Value):
-            known.update(x.arguments)
-            changed = {
-                name: arguments[name] if name in arguments else revised(argument) for name, argument in x.arguments.items()
-            }
-            return call(x.constructor, changed)
-        if isinstance(x, tuple):
-            return tuple(revised(entry) for entry in x)
-        return {key: revised(entry) for key, entry in x.items()} if isinstance(x, Mapping) else x
-
-    new = revised(init_fun)
-    if missing := sorted(arguments.keys() - known):
-        message = f"has the argument {', '.join(missing)}; there are {', '.join(sorted(known))}"
-        raise FlowsError(f"revise: no constructor in {init_fun!r:.200} {message}")
-    for event, context in [at for known, *at in made_once.keys() if known == opened(init_fun)]:  # noqa: SIM118
-        try:
-            old_params, params = (value.part(event, context).abstract_params() for value in (init_fun, new))
-            check_structure(old_params, shapes_of(params), "the revised model")
-        except FlowsError as error:
-            message = ", ".join(f"{name}={value!r:.60}" for name, value in arguments.items())
-            raise FlowsError(f"revise: {message} would change the params at events {event}: {error}") from None
-    return new

@@ -324,6 +324,11 @@ def nearest_rows(rows: Any, draws: Any, train: Any) -> Nearest:
     return Nearest(float(z), float(ndtr(-z)), u / (n * m) - 0.5, nearer, near, draws_, rows_, copied, repeated)
 
 
+def nearest_distances(x: np.ndarray, known: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return for each row the distance to the nearest known row, in units of `scale`."""
+    return _nearest(x, known, scale)[0]
+
+
 def _nearest(x: np.ndarray, known: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return for each row the distance to the nearest known row, and the place of that; in pieces."""
     z, train, middle = x / scale, known / scale, known.mean(0) / scale  # near 0, differences of squares keep their digits

@@ -1,5 +1,6 @@
 """Neural spline flows, coupling and autoregressive, with any of the splines. Family: Splines."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from flows.bijections.autoregressive import Autoregressive
@@ -8,9 +9,19 @@ from flows.bijections.linear import InvertibleLinear
 from flows.bijections.permutation import Reverse
 from flows.conditioners import MLP, MaskedMLP, MaskedResidual, Residual
 from flows.conditioners.network import Squash
-from flows.core import FlowsError, bijection, positive_int
+from flows.core import DistributionInit, FlowsError, bijection, positive_int
+from flows.distributions.directional import CircularUniform
+from flows.distributions.flow import Flow
+from flows.distributions.joint import Joint
 from flows.models.stack import SQUASH, Activation, check_hidden, stack
-from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
+from flows.transformers import (
+    CircularRationalQuadratic,
+    CubicSpline,
+    LinearRational,
+    LinearSpline,
+    QuadraticSpline,
+    RationalQuadratic,
+)
 
 SPLINES = {
     "rational_quadratic": RationalQuadratic,
@@ -114,3 +125,11 @@ def NSF(
     if linear:
         return stack("NSF", [InvertibleLinear(), layer], num_layers, scan, [InvertibleLinear()])
     return stack("NSF", [layer, Reverse()], num_layers, scan)
+
+
+def circular_splines(periods: Sequence[float]) -> DistributionInit:
+    """Return a model of angles of these periods: an autoregressive layer of circular splines on uniform angles."""
+    splines = [CircularRationalQuadratic(bound=period / 2) for period in periods]
+    uniform = [CircularUniform(period) for period in periods]
+    base = uniform[0] if len(set(periods)) == 1 else Joint(*uniform)
+    return Flow(Autoregressive(transformer=splines), base)

@@ -22,6 +22,7 @@ from flows.core import (
     distribution_part,
     on_device,
     on_turn,
+    pieces_of,
     wrapped,
 )
 from flows.results.frames import in_order
@@ -193,14 +194,18 @@ class Inputs:
         self._check_finite(keywords)
         if not self.batched(keywords):
             return self.columns.natural(self.drawn(rng, n, keywords))
-        contexts, named = keywords["context"], self.result.named
-        if self.embeds:
-            keys = jax.random.split(as_key(rng), len(contexts))
-            drawn = jax.vmap(lambda key, one: self.drawn(key, n, {"context": one}))(keys, contexts)
-        else:
-            drawn = self.drawn(rng, n * len(contexts), {"context": jnp.repeat(contexts, n, 0)})
-            drawn = drawn.reshape(-1, n, *drawn.shape[1:])
+        drawn, named = self.drawn_for(as_key(rng), n, keywords["context"]), self.result.named
         return drawn if named is None else named.natural(drawn)
+
+    def drawn_for(self, key: Any, n: int, contexts: Any) -> Array:
+        """Return n draws for each context, (contexts, n, *event)."""
+        if not self.embeds:
+            drawn = self.drawn(key, n * len(contexts), {"context": jnp.repeat(contexts, n, 0)})
+            return drawn.reshape(-1, n, *drawn.shape[1:])
+        keys = jax.random.split(key, len(contexts))
+        pieces = pieces_of(len(contexts), contexts.shape[1:])
+        each = jax.vmap(lambda key, one: self.drawn(key, n, {"context": one}))
+        return jnp.concatenate([each(keys[piece], contexts[piece]) for piece in pieces])
 
     def _check_finite(self, keywords: dict[str, Any]) -> None:
         """Refuse a context that is not finite, of which draws would be NaN."""

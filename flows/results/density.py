@@ -76,7 +76,7 @@ class Parameters(NamedTuple):
     def natural(self, x: Array) -> dict[str, Array]:
         """Return vectors (..., size) as a dict of arrays (..., *shape)."""
         slices = self.slices
-        return {name: x[..., slices[name]].reshape(*x.shape[:-1], *shape) for name, shape in self._shown}
+        return {name: x[..., slices[name]].reshape((*x.shape[:-1], *shape)) for name, shape in self._shown}
 
     def packed(self, values: Any, what: str) -> Array:
         """Return a dict of arrays (n, *shape) as vectors (n, size)."""

@@ -10,12 +10,10 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from flows.bijections.autoregressive import Autoregressive
 from flows.core import DistributionInit, DistributionLike, FlowsError, declares, explained_call
 from flows.distributions.categorical import Categorical
-from flows.distributions.directional import CircularUniform
-from flows.distributions.flow import Flow
-from flows.distributions.joint import ChainRule, Joint
+from flows.distributions.joint import ChainRule
+from flows.models.splines import circular_splines
 from flows.results.frames import Frame, frame_of, less_offsets, library_of, listed, looked_at, numbers_of
 from flows.results.result import FitResult
 from flows.tables.fields import names_of
@@ -30,7 +28,6 @@ from flows.training.fit import TableKeywords, hands_on
 from flows.training.fit import fit as fit_rows
 from flows.training.options import one_of
 from flows.training.select import select, suggested
-from flows.transformers import CircularRationalQuadratic
 
 WIDTHS: tuple[tuple[int, ...], ...] = ((), (64, 64))  # of networks of codes alone, which are compared
 Models = DistributionLike | Sequence[DistributionLike] | Mapping[str, DistributionLike] | TableResult | Literal["auto"]
@@ -306,19 +303,11 @@ def joined(
     if schema.codes:
         blocks.append((Categorical(*schema.classes, hidden=hidden), len(schema.codes)))
     if schema.angles:
-        blocks.append((angles(schema.periods), len(schema.angles)))
+        blocks.append((circular_splines(schema.periods), len(schema.angles)))
     if number_model is not None:
         blocks.append((number_model, len(schema.numbers)))
     distributions, sizes = zip(*blocks, strict=True)
     return distributions[0] if len(blocks) == 1 else ChainRule(*distributions, sizes=sizes)
-
-
-def angles(periods: Sequence[float]) -> DistributionInit:
-    """Angles of these periods: an autoregressive layer of circular splines on uniform angles."""
-    splines = [CircularRationalQuadratic(bound=period / 2) for period in periods]
-    uniform = [CircularUniform(period) for period in periods]
-    base = uniform[0] if len(set(periods)) == 1 else Joint(*uniform)
-    return Flow(Autoregressive(transformer=splines), base)
 
 
 def _without_numbers(schema: Schema, model: Models) -> DistributionInit | dict[str, Any]:

@@ -32,6 +32,7 @@ from flows.core import (
     declares,
     distribution_part,
     everywhere,
+    features_of,
     is_flow,
     leading,
     opened,
@@ -196,9 +197,11 @@ def values_of(model: Any) -> list[Value]:
 
 
 def has_flow(model: Any) -> bool:
-    """Tell whether a model is a flow, or has a block of features that is a flow, or is as flexible as one."""
+    """Tell whether a model is a flow, or has a block of features that is a flow, or is as flexible as one, whatever is made of
+    its context."""
     structure, flexible = structure_of(model), is_flow(model) or declares(model, "prepares")
-    return flexible or (structure.of_blocks and any(has_flow(piece.value) for piece in structure.pieces))
+    within = structure.of_blocks or structure.of_context
+    return flexible or (within and any(has_flow(piece.value) for piece in structure.pieces))
 
 
 def noise_of(value: Any, columns: int) -> list[tuple[Value, np.ndarray]]:
@@ -232,6 +235,10 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[Layer
     """
     if blocks := blocks_within(init_fun, event, context):
         return _noise_of_blocks(init_fun, blocks)
+    if structure_of(init_fun).of_context:
+        (inner,) = structure_of(init_fun).pieces
+        first, left = split_off(inner.value, event, features_of(init_fun, context))
+        return first, replaced(init_fun, inner.params_at, left)
     *way, last = leading(init_fun, opening=False)
     layers, base = [layer for stage in way for layer in layers_of(stage.value)], last.value
     pieces = structure_of(opened(base)).pieces
@@ -281,6 +288,10 @@ def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[Layers, Any]:
 def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: float | None, concentrated: bool = True) -> Any:
     """Replace the base of a flow, or of flows of blocks, if it is the standard normal or uniform on circles or a sphere, by one
     that starts at the covariance of the rows, at a von Mises or at a von Mises-Fisher."""
+    if structure_of(model).of_context:
+        (inner,) = structure_of(model).pieces
+        started = from_gaussian(inner.value, event, features_of(model, context), shrinkage, concentrated)
+        return replaced(model, inner.params_at, started)
     for block in blocks_within(model, event, context):
         started = from_gaussian(block.piece.value, block.part.event, block.part.context, shrinkage, concentrated)
         model = replaced(model, block.piece.params_at, started)
@@ -327,7 +338,7 @@ def _period_of_uniform(base: Any) -> float:
 
 def with_base(model: Any, base: DistributionInit, standard: Any = STANDARD) -> Any:
     """Replace the base of a flow if it is `standard`, by default the standard normal; return any other model as it is."""
-    if not is_flow(model):
+    if not (is_flow(model) or structure_of(model).of_context):
         return base if model == standard else model
-    prior = structure_of(model).pieces[1]
+    prior = structure_of(model).pieces[-1]
     return replaced(model, prior.params_at, with_base(prior.value, base, standard))

@@ -10,7 +10,8 @@ from common import QUICK, ROWS, close
 
 import flows
 from flows.core import BijectionInit, Cdf, Composite, DistributionInit, Piece, combinator, distribution_part
-from flows.core.structure import chain, moves_entries, params_in, replaced, structure_of, value_at
+from flows.core.revise import replaced, value_at
+from flows.core.structure import chain, moves_entries, params_in, structure_of
 from flows.diagnostics.rows import verify_rows
 from flows.training.model_view import ModelView
 
