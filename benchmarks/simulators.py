@@ -225,8 +225,8 @@ def peer(python: Path, task: Task, sims: sbi.Simulations, observations: Rows, se
         low, high = (np.broadcast_to(np.asarray(end, float), (task.prior.size,)) for end in task.prior.region)
         few = {"theta": sims.theta, "x": sims.x, "observations": observations, "low": low, "high": high}
         np.savez(Path(folder) / "in.npz", seed=seed, draws=DRAWS, **few)
-        command = [python / "bin" / "python", HERE / "peers" / "simulators_torch.py", folder]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [python.absolute() / "bin" / "python", HERE / "peers" / "simulators_torch.py", folder]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # logs stay there
         with np.load(Path(folder) / "out.npz") as out:
             return list(out["draws"]), float(out["cpu"]), float(out["outside"])
 

@@ -26,6 +26,7 @@ from textwrap import dedent, indent
 
 import flows
 import flows.interop  # these are imported when they are first named, and are public too
+import flows.sbi
 import flows.sklearn
 import flows.tables
 

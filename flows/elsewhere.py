@@ -2,6 +2,13 @@
 
 CALLED = {
     # distributions and their functions
+    "NPE": "flows.sbi.fit_posterior",
+    "SNPE": "flows.sbi.fit_posterior, and for rounds flows.sbi.truncated",
+    "NLE": "flows.fit(rng, model, sims.x, context=sims.theta), and flows.sbi.log_density",
+    "simulate_for_sbi": "flows.sbi.simulate",
+    "RestrictedPrior": "flows.sbi.truncated",
+    "PermutationInvariantEmbedding": "flows.conditioners.DeepSet",
+    "run_sbc": "flows.check(posterior, theta, context=x)",
     "DiagNormal": "flows.Normal(trainable=True)",
     "BoxUniform": "flows.Uniform(low, high)",
     "TransformedDistribution": "flows.Flow(bijection, base)",
