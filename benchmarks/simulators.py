@@ -252,7 +252,9 @@ def compare(name: str, options: Any) -> None:
         for model, values in scores.items():
             at, error = np.mean(values), np.std(np.mean(values, 1)) / max(len(values) - 1, 1) ** 0.5
             by_place = ", ".join(f"{value:.3f}" for value in np.mean(values, 0))
-            print(f"| {name} | {n:,} | {model} | {at:.3f} +- {error:.3f} | {by_place} | {np.mean(cpu[model]):.0f} |", flush=True)
+            print(
+                f"| {name} | {n:,} | {model} | {at:.3f} +- {error:.3f} | {by_place} | {np.mean(cpu[model]):.0f} |", flush=True
+            )
 
 
 def hard(rng: np.random.Generator, theta: Any) -> Rows:

@@ -82,9 +82,9 @@ class Model:
     def log_p(self, rows: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         """Return log p of each row, (rows,), in float64, by pieces that fit memory. Of k contexts the first is of the first
         rows / k rows, and so on."""
-        each = len(rows) // len(contexts) if contexts is not None and self.batched(contexts) else 0
-        if contexts is not None and each > 1 and self.embeds:
-            groups = rows.reshape(len(contexts), each, *rows.shape[1:])
+        per_context = len(rows) // len(contexts) if contexts is not None and self.batched(contexts) else 0
+        if contexts is not None and per_context > 1 and self.embeds:
+            groups = rows.reshape(len(contexts), per_context, *rows.shape[1:])
             log_pdf = jax.jit(jax.vmap(lambda x, c: self.log_pdf(self.params, x, context=c), out_axes=1))
             together = max(2**23 // max(size(groups.shape[1:]), size(contexts.shape[1:])), 1)
             sizes = (min(together, len(groups)),)
@@ -95,7 +95,7 @@ class Model:
             keywords = {} if contexts is None else {"context": on_device(contexts if which is None else contexts[which])}
             return _returned(self.log_pdf(self.params, on_device(x), **keywords), (len(x),), "log_pdf")
 
-        return by_pieces(piece, rows, np.arange(len(rows)) // each if each else None).astype(np.float64)
+        return by_pieces(piece, rows, np.arange(len(rows)) // per_context if per_context else None).astype(np.float64)
 
     def features(self, contexts: np.ndarray) -> np.ndarray | None:
         """Return features that networks make of contexts, (rows, features), in the first of a mixture; None without them."""

@@ -204,8 +204,8 @@ class Inputs:
             return drawn.reshape(-1, n, *drawn.shape[1:])
         keys = jax.random.split(key, len(contexts))
         pieces = pieces_of(len(contexts), contexts.shape[1:])
-        each = jax.vmap(lambda key, one: self.drawn(key, n, {"context": one}))
-        return jnp.concatenate([each(keys[piece], contexts[piece]) for piece in pieces])
+        draw = jax.vmap(lambda key, one: self.drawn(key, n, {"context": one}))
+        return jnp.concatenate([draw(keys[piece], contexts[piece]) for piece in pieces])
 
     def _check_finite(self, keywords: dict[str, Any]) -> None:
         """Refuse a context that is not finite, of which draws would be NaN."""

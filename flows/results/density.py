@@ -73,7 +73,7 @@ class Parameters(NamedTuple):
         """Return rows as numbers: of a dict of arrays, or as they are."""
         return self.packed(x, what) if isinstance(x, Mapping) else in_order(x, None, what)
 
-    def natural(self, x: Array) -> dict[str, Array]:
+    def natural(self, x: Any) -> dict[str, Any]:
         """Return vectors (..., size) as a dict of arrays (..., *shape)."""
         slices = self.slices
         return {name: x[..., slices[name]].reshape((*x.shape[:-1], *shape)) for name, shape in self._shown}

@@ -159,7 +159,7 @@ class Prior:
         return self._log_pdf(self._params, x, **self._condition)
 
     def rows(self, key: Array, numbers: np.ndarray, attempts: np.ndarray | None = None) -> np.ndarray:
-        """Return draws by their numbers, (n, size); those of another attempt are independent."""
+        """Return draws by their numbers, (n, size); draws of another attempt are independent."""
         attempts = np.zeros_like(numbers) if attempts is None else attempts
         return by_pieces(
             lambda i, t: self._program(key, i, t), numbers.astype(np.uint32), attempts.astype(np.uint32), sizes=(TOGETHER,)

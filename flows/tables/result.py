@@ -292,8 +292,8 @@ class TableResult(Hints, Answers):
 
         def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
             batched = contexts is not None and contexts.ndim > len(model.context_shape or ())
-            each = n // len(contexts) if contexts is not None and batched else n
-            drawn = self._finite(key, each, contexts if batched or contexts is None else contexts[None])
+            count = n // len(contexts) if contexts is not None and batched else n
+            drawn = self._finite(key, count, contexts if batched or contexts is None else contexts[None])
             finite = np.isfinite(drawn).all(1)
             drawn[finite] = schema.encode(schema.decode(drawn[finite])) if finite.any() else drawn[finite]
             return drawn

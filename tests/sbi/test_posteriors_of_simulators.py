@@ -119,7 +119,7 @@ def test_ends_and_angles_of_a_prior_stay():
     fit = functools.partial(flows.fit, verbose=0, folds=1, max_epochs=1)
     result = sbi.fit_posterior(0, prior, sims, fit=fit)
     drawn = result.draw(0, 500, context=sims.x[0])
-    assert 0.5 <= float(drawn["rate"].min()) and float(drawn["rate"].max()) <= 2
+    assert float(drawn["rate"].min()) >= 0.5 and float(drawn["rate"].max()) <= 2
     assert [column.period > 0 for column in flows.checks.sample.result_model(result).columns] == [True, False, False]
 
 
@@ -147,7 +147,10 @@ def test_p_values_of_observations_are_right(posterior, prior, sims):
 def test_errors_of_posteriors(posterior, prior, sims):
     box = sbi.Prior({"mean": (flows.Uniform(-1.0, 1.0), 2)})
     row = int((np.abs(sims.theta) > 1).any(1).argmax())
-    assert f"theta of row {row}" in (message := error_of(lambda: sbi.fit_posterior(0, box, sims))) and "outside the prior" in message
+    assert (
+        f"theta of row {row}" in (message := error_of(lambda: sbi.fit_posterior(0, box, sims)))
+        and "outside the prior" in message
+    )
     assert "expected (n, 1)" in error_of(lambda: sbi.fit_posterior(0, sbi.Prior({"a": flows.Normal()}), sims))
     with pytest.raises(TypeError, match="a Prior and Simulations"):
         sbi.fit_posterior(0, prior, (sims.theta, sims.x))

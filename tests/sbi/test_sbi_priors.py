@@ -62,7 +62,9 @@ def test_a_posterior_is_a_prior_and_a_cut_of_one(posterior):
     close(at.draw(0, 4_000)["mean"].mean(0), X / 1.01, 0.02)
     cut = sbi.truncated(0, wide, result, X, mass=0.99)
     drawn = cut.draw(1, 500)["mean"]
-    assert np.isfinite(cut.log_prob({"mean": drawn})).all() and float(cut.log_prob({"mean": jnp.zeros((1, 2)) + 3})[0]) == -np.inf
+    assert (
+        np.isfinite(cut.log_prob({"mean": drawn})).all() and float(cut.log_prob({"mean": jnp.zeros((1, 2)) + 3})[0]) == -np.inf
+    )
     # the highest-density region of 99% of a normal of deviation 0.0995 is a disc
     radius = 0.0995 * np.sqrt(stats.chi2(2).ppf(0.99))
     assert np.linalg.norm(np.asarray(drawn) - X / 1.01, axis=1).max() == pytest.approx(radius, rel=0.15)
@@ -76,13 +78,13 @@ def test_a_posterior_is_a_prior_and_a_cut_of_one(posterior):
 
 
 def test_draws_of_a_thin_cut_follow_the_prior(posterior):
-    """Where the cut is too thin for rejection, draws of the posterior are weighed: uniform on the disc, as the prior is there."""
+    """Where the cut is too thin for rejection, draws of the posterior are weighed: uniform on a disc, as the prior is there."""
     _, result = posterior
     wide = sbi.Prior({"mean": (flows.Normal(temperature=20.0), 2)})
     cut = sbi.truncated(0, wide, result, X, mass=0.9)
     assert cut.share < 1e-3
     far = np.linalg.norm(np.asarray(cut.draw(1, 2_000)["mean"]) - X / 1.01, axis=1)
-    assert stats.kstest(np.square(far / far.max()), "uniform").statistic < 0.15  # 0.27 without weights
+    assert stats.kstest(np.square(far / far.max()), "uniform").statistic < 0.15  # without weights 0.27
 
 
 def test_errors_of_priors(posterior):

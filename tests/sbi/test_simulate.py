@@ -175,7 +175,8 @@ sys.path[:0] = {path!r}
 import flows, test_simulate
 from flows import sbi
 if {guarded}:
-    sbi.simulate(0, sbi.Prior({{"mean": flows.Normal()}}), test_simulate.slow, 200, workers={workers}, path={folder!r}, verbose=0)
+    prior = sbi.Prior({{"mean": flows.Normal()}})
+    sbi.simulate(0, prior, test_simulate.slow, 200, workers={workers}, path={folder!r}, verbose=0)
 """
 
 
@@ -186,7 +187,10 @@ def script(folder, workers, guarded="__name__ == '__main__'"):
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_loses_nothing(prior, tmp_path):
-    expected, moments = sbi.simulate(0, prior, in_python, 200, workers=0, verbose=0), np.random.default_rng(0).uniform(0.2, 2, 10)
+    expected, moments = (
+        sbi.simulate(0, prior, in_python, 200, workers=0, verbose=0),
+        np.random.default_rng(0).uniform(0.2, 2, 10),
+    )
     folder, done = tmp_path / "runs", [0]
     for moment in moments:
         process = subprocess.Popen([sys.executable, "-c", script(folder, 0)])
@@ -197,7 +201,7 @@ def test_a_kill_at_any_moment_loses_nothing(prior, tmp_path):
         process.kill()
         process.wait()
         done.append(int((np.load(folder / "done.npy") > 0).sum()))
-    assert done == sorted(done) and 0 < done[-1], done
+    assert done == sorted(done) and done[-1] > 0, done
     same(sbi.simulate(0, prior, in_python, 200, workers=0, path=folder, verbose=0), expected)
 
 
