@@ -147,15 +147,15 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 49_885,
-    "files": 257,
-    "core": 4_231,
-    "training": 8_449,
-    "tables": 4_732,
+    "library": 51_105,
+    "files": 264,
+    "core": 4_247,
+    "training": 8_460,
+    "tables": 4_722,
     "kinds": 4,
-    "orders": 16,
-    "lines on devices": 163,
-    "files on devices": 21,
+    "orders": 17,
+    "lines on devices": 174,
+    "files on devices": 24,
     "private methods of others": 0,
     "docstrings without a subject": 0,
     "names of dialect": 17,
