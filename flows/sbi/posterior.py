@@ -1,6 +1,8 @@
 """Posteriors from simulations: theta given x by a conditional flow, and the density of a posterior by a fitted likelihood."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -78,16 +80,18 @@ def fit_posterior(
             "(flows.conditioners.DeepSet for a set, ConvNet for an image), or x flattened"
         )
     _check_theta(prior, simulations)
-    sims, whole = _finite(simulations), model or _default(prior)
+    whole = model or _default(prior)
     if embedding is not None:
         pair = isinstance(embedding, tuple) and len(embedding) == 2
         network, size = embedding if pair else (embedding, 2 * prior.size)
         whole = EmbeddedContext(whole, network, size)
     low, high = (np.broadcast_to(np.asarray(end, float), (prior.size,)) for end in prior.region)
     ends = {"support": (low, high)} if np.isfinite([low, high]).any() else {}
-    result = fit(rng, whole, sims.theta, context=sims.x, **ends)
-    if isinstance(prior, Truncated):
-        _tell_outside(rng, prior, result, sims)
+    with ExitStack() as stack:
+        sims = _finite(simulations, stack)
+        result = fit(rng, whole, sims.theta, context=sims.x, **ends)
+        if isinstance(prior, Truncated):
+            _tell_outside(rng, prior, result, sims)
     return result._replace(named=prior.named)
 
 
@@ -115,8 +119,8 @@ def _check_theta(prior: Prior, simulations: Simulations) -> None:
             )
 
 
-def _finite(simulations: Simulations) -> Simulations:
-    """Return the rows that are finite, and warn where rows are left out."""
+def _finite(simulations: Simulations, stack: ExitStack) -> Simulations:
+    """Return the rows that are finite, and warn where rows are left out; of a memory map in other files, until the fit ends."""
     valid = simulations.valid
     lost = int((~valid).sum())
     if not lost:
@@ -126,7 +130,16 @@ def _finite(simulations: Simulations) -> Simulations:
     if count - lost < FEWEST:
         raise FlowsError(f"fit_posterior: {what}; expected at least {FEWEST} that are: mend the simulator, or narrow the prior")
     warn_user(f"fit_posterior: {what}, and are left out: the posterior is of observations that are finite")
-    return simulations[np.flatnonzero(valid)]
+    rows = np.flatnonzero(valid)
+    if not isinstance(simulations.x, np.memmap):
+        return simulations[rows]
+    folder, copies = stack.enter_context(TemporaryDirectory()), []
+    for name, array in (("theta", simulations.theta), ("x", simulations.x)):
+        file = f"{folder}/{name}.npy"
+        copies.append(np.lib.format.open_memmap(file, "w+", array.dtype, (len(rows), *array.shape[1:])))
+        for start in range(0, len(rows), COPIED):
+            copies[-1][start : start + COPIED] = array[rows[start : start + COPIED]]
+    return Simulations(*copies)
 
 
 def _tell_outside(rng: Any, prior: Truncated, result: FitResult, sims: Simulations) -> None:

@@ -163,3 +163,19 @@ def test_errors_of_posteriors(posterior, prior, sims):
     assert "set 1 has shape (2, 2)" in error_of(lambda: sbi.as_sets([np.zeros((2, 1)), np.zeros((2, 2))]))
     assert "of 1 to 2 elements" in error_of(lambda: sbi.as_sets([np.zeros(3)], most=2))
     assert "there are no sets" in error_of(lambda: sbi.as_sets([]))
+
+
+def test_rows_on_the_disk_are_streamed_without_what_is_not_finite(prior, tmp_path):
+    rows = 9_000  # of which blocks of 1,024 are held out
+
+    def simulator(key, theta):
+        x = linear(key, theta)
+        return jnp.where(x[0] > 2.5, jnp.nan, x)
+
+    sims = sbi.simulate(0, prior, simulator, rows, path=tmp_path, verbose=0)
+    mapped = sbi.Simulations(*(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("theta", "x")))
+    assert isinstance(mapped[:10].x, np.memmap) and mapped.valid.sum() == sims.valid.sum() < rows
+    model = flows.Normal(trainable=True, covariance="full", regression=True)
+    with pytest.warns(UserWarning, match="are left out"):
+        result = sbi.fit_posterior(1, prior, mapped, model=model, fit=functools.partial(SHORT, max_epochs=2))
+    assert result.history["rows"] + result.history["held_out"] == sims.valid.sum()
