@@ -219,6 +219,10 @@ def ours(task: Task, sims: sbi.Simulations, observations: Rows, seed: int, **set
     return draws, time.process_time() - began
 
 
+def share_outside(prior: sbi.Prior, draws: list[Rows]) -> float:
+    return float(np.mean([np.isneginf(prior.log_prob(rows)).mean() for rows in draws]))
+
+
 def peer(python: Path, task: Task, sims: sbi.Simulations, observations: Rows, seed: int) -> tuple[list[Rows], float, float]:
     """Draws by sbi, CPU seconds, and the share of its draws outside the support before it rejects them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -235,7 +239,7 @@ def compare(name: str, options: Any) -> None:
     task = TASKS[name]()
     quiet = {"workers": task.workers, "verbose": 0}
     for n in options.simulations:
-        scores, cpu = dict[str, list[Any]](), dict[str, list[float]]()
+        scores, cpu, outside = dict[str, list[Any]](), dict[str, list[float]](), dict[str, list[float]]()
         for seed in range(options.seeds):
             sims = sbi.simulate(seed, task.prior, task.simulator, n, **quiet)
             observed = sbi.simulate(1_000 + seed, task.prior, task.simulator, OBSERVATIONS, **quiet).x
@@ -246,15 +250,15 @@ def compare(name: str, options: Any) -> None:
                 runs[model] = ours(task, sims, observed, seed, **settings)
             if options.torch:
                 runs["sbi"] = peer(options.torch, task, sims, observed, seed)
-            for model, (draws, seconds, *_) in runs.items():
+            for model, (draws, seconds, *more) in runs.items():
+                outside.setdefault(model, []).append(more[0] if more else share_outside(task.prior, draws))
                 scores.setdefault(model, []).append([c2st(a, b) for a, b in zip(draws, exact, strict=True)])
                 cpu.setdefault(model, []).append(seconds)
         for model, values in scores.items():
             at, error = np.mean(values), np.std(np.mean(values, 1)) / max(len(values) - 1, 1) ** 0.5
             by_place = ", ".join(f"{value:.3f}" for value in np.mean(values, 0))
-            print(
-                f"| {name} | {n:,} | {model} | {at:.3f} +- {error:.3f} | {by_place} | {np.mean(cpu[model]):.0f} |", flush=True
-            )
+            cells = f"{name} | {n:,} | {model} | {at:.3f} +- {error:.3f} | {by_place} | {np.mean(cpu[model]):.0f}"
+            print(f"| {cells} | {np.mean(outside[model]):.1%} |", flush=True)
 
 
 def hard(rng: np.random.Generator, theta: Any) -> Rows:
@@ -313,7 +317,7 @@ def main() -> None:
     if options.speed:
         speed()
         return
-    print("| task | simulations | posterior | C2ST | by observation | CPU s |\n" + "|---" * 6 + "|", flush=True)
+    print("| task | simulations | posterior | C2ST | by observation | CPU s | outside |\n" + "|---" * 7 + "|", flush=True)
     for name in options.only:
         compare(name, options)
 

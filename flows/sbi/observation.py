@@ -68,6 +68,8 @@ def check_observation(
     findings["predictive"] = Finding("no simulator")
     if simulator is not None:
         predicted = in_any_way(keys[1], Prior(posterior, context=row), simulator, PREDICTED)
+        if predicted.x.shape[1:] != event:
+            raise FlowsError(f"check_observation: the simulator makes rows of shape {predicted.x.shape[1:]}; expected {event}")
         findings["predictive"] = _predictive(predicted, row, arrays)
     checks = judged(findings, dict.fromkeys(findings, 0.0), level)
     remark = f"an observation of shape {event}, next to {len(valid):,} simulations"

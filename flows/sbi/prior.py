@@ -105,6 +105,7 @@ class Prior:
             raise FlowsError(f"Prior: {self._init_fun!r:.80} draws {self.region.words.noun}; expected numbers and angles")
         self._program = jax.jit(jax.vmap(self._row, (None, 0, 0), out_axes=1))
         few = self.rows(as_key(0), np.arange(LOOKED_AT))
+        self.dtype = few.dtype
         if not (np.isfinite(few).all() and np.isfinite(self.log_prob(few)).all()):
             raise FlowsError(f"Prior: draws of {self._init_fun!r:.80}, or their log-densities, are not finite; is it improper?")
 
@@ -199,7 +200,7 @@ class Truncated(Prior):
     def __init__(self, base: Prior, posterior: FitResult, context: Array, least: float, share: float):
         self._base, self._posterior, self.context, self._least, self._part = base, posterior, context, least, share
         self.share = share * base.share
-        self.named, self.size, self.region = base.named, base.size, base.region
+        self.named, self.size, self.region, self.dtype = base.named, base.size, base.region, base.dtype
         self._log_q = jax.jit(lambda x: posterior.log_pdf(posterior.params, x, context=context))
         proposal = Prior(posterior, context=context)
         self._candidates = proposal.rows
@@ -211,7 +212,7 @@ class Truncated(Prior):
         first = np.zeros_like(numbers) if attempts is None else attempts
         if self._part < LEAST_SHARE:
             return self._resampled(key, numbers, first)
-        drawn, left, tried = np.zeros((len(numbers), self.size), np.float32), np.arange(len(numbers)), 0
+        drawn, left, tried = np.zeros((len(numbers), self.size), self.dtype), np.arange(len(numbers)), 0
         while len(left):  # more attempts at once for fewer rows, so that a call has as many points
             m = max(TOGETHER // len(left), 1)
             which, attempt = np.repeat(left, m), tried + np.tile(np.arange(m), len(left))

@@ -125,12 +125,15 @@ class Store:
         self.folder, self.n, self.x = None if path is None else Path(path), n, None
         about = {"format": 1, "prior": prior.digest(), "rng": np.asarray(jax.random.key_data(key)).ravel().tolist()}
         if self.folder is None:
-            self.theta, self.done = np.zeros((n, prior.size), np.float32), np.zeros(n, np.uint8)
+            self.theta, self.done = np.zeros((n, prior.size), prior.dtype), np.zeros(n, np.uint8)
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FlowsError(f"simulate: path is {path!s:.200}, which cannot be a folder ({error.strerror})") from None
         self._check(about)
         count = max(n, len(self._read("done"))) if self._file("done").exists() else n
-        self.theta = self._grown("theta", count, (prior.size,), np.dtype(np.float32))
+        self.theta = self._grown("theta", count, (prior.size,), prior.dtype)
         if self._file("x").exists():
             x = self._read("x")
             self.x = self._grown("x", count, x.shape[1:], x.dtype)

@@ -158,6 +158,8 @@ def test_errors_of_posteriors(posterior, prior, sims):
         sbi.fit_posterior(0, prior, sims, embed=1)
     assert "x has shape (2,)" in error_of(lambda: sbi.check_observation(0, posterior, sims, [1.0, 2.0]))
     assert "not finite" in error_of(lambda: sbi.check_observation(0, posterior, sims, [1.0, 2.0, np.nan]))
+    other = lambda key, theta: theta["mean"]  # noqa: E731
+    assert "makes rows of shape (2,)" in error_of(lambda: sbi.check_observation(0, posterior, sims, sims.x[0], other))
     assert "expected at least 200" in error_of(lambda: sbi.check_observation(0, posterior, sims[:20], sims.x[0]))
     assert "expected (2,), theta" in error_of(lambda: sbi.log_density(prior, posterior, np.zeros((1, 2))))
     assert "set 1 has shape (2, 2)" in error_of(lambda: sbi.as_sets([np.zeros((2, 1)), np.zeros((2, 2))]))

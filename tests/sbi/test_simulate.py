@@ -134,6 +134,13 @@ def test_errors_of_simulate(prior, rows, tmp_path):
     assert "of another rng" in error_of(lambda: sbi.simulate(1, prior, in_python, 3, workers=0, path=tmp_path, verbose=0))
 
 
+def test_a_prior_in_float64_keeps_its_digits():
+    with flows.diagnostics.enable_x64():
+        prior = sbi.Prior({"mean": flows.Uniform(0.0, 0.1)})
+        rows = sbi.simulate(0, prior, in_python, 5, workers=0, verbose=0)
+        assert rows.theta.dtype == np.float64 and np.isfinite(prior.log_prob(rows.theta)).all()
+
+
 def test_a_damaged_folder_is_refused(prior, tmp_path):
     def damaged(change):
         folder = tmp_path / change.__name__
@@ -159,6 +166,9 @@ def test_a_damaged_folder_is_refused(prior, tmp_path):
     def another_format(folder):
         (folder / "about.json").write_text(json.dumps({"format": 2}))
 
+    (tmp_path / "file").write_text("")
+    run = lambda: sbi.simulate(0, prior, in_python, 3, workers=0, path=tmp_path / "file", verbose=0)  # noqa: E731
+    assert "cannot be a folder" in error_of(run)
     for change in (cut_short, no_description, no_json, objects, other_rows):
         assert "is damaged" in damaged(change), change.__name__
     assert "of another format" in damaged(another_format)
