@@ -123,10 +123,11 @@ def _finite(simulations: Simulations, stack: ExitStack) -> Simulations:
     """Return the rows that are finite, and warn where rows are left out; of a memory map in other files, until the fit ends."""
     valid = simulations.valid
     lost = int((~valid).sum())
-    if not lost:
+    if not lost and len(valid) >= FEWEST:
         return simulations
-    first, count = int(valid.argmin()), len(simulations)
-    what = f"{lost:,} of {count:,} rows are not finite (row {first}: theta {simulations.theta[first]})"
+    first, count = int(valid.argmin()) if lost else None, len(simulations)
+    which = f" (row {first}: theta {simulations.theta[first]})" if lost else ""
+    what = f"{lost:,} of {count:,} rows are not finite{which}"
     if count - lost < FEWEST:
         raise FlowsError(f"fit_posterior: {what}; expected at least {FEWEST} that are: mend the simulator, or narrow the prior")
     warn_user(f"fit_posterior: {what}, and are left out: the posterior is of observations that are finite")

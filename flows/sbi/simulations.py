@@ -46,7 +46,7 @@ class Simulations:
             self.theta.ndim != 2
             or self.x.ndim < 2
             or len(self.theta) != len(self.x)
-            or 0 in self.theta.shape + self.x.shape[1:]
+            or 0 in self.theta.shape[1:] + self.x.shape[1:]
         ):
             raise FlowsError(
                 f"Simulations: theta has shape {self.theta.shape} and x {self.x.shape}; expected (n, d) and (n, *shape), one "

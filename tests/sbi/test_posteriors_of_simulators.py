@@ -152,6 +152,8 @@ def test_errors_of_posteriors(posterior, prior, sims):
         and "outside the prior" in message
     )
     assert "expected (n, 1)" in error_of(lambda: sbi.fit_posterior(0, sbi.Prior({"a": flows.Normal()}), sims))
+    assert len(sims[:0] + sims[:2]) == 2
+    assert "0 of 50 rows are not finite; expected at least 100" in error_of(lambda: sbi.fit_posterior(0, prior, sims[:50]))
     with pytest.raises(TypeError, match="a Prior and Simulations"):
         sbi.fit_posterior(0, prior, (sims.theta, sims.x))
     with pytest.raises(TypeError, match="no embed="):
