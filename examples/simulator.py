@@ -11,7 +11,7 @@ population that an epidemic strikes, which constant rates hardly ever make: `che
 Pictures:
     simulator.png: Left, the box of the prior, the cut in it, and draws of the posterior in birth rate and death rate, which
         follow lines of the exact density along a diagonal. Middle, the observed counts within the bands of simulations of the
-        posterior. Right, counts with a sudden fall, which a check tells from simulations.
+        posterior. Right, counts with a sudden fall, which leave them.
 """
 
 import argparse

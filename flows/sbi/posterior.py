@@ -63,10 +63,11 @@ def fit_posterior(
 
     Example:
         >>> import flows, functools, jax
-        >>> prior = flows.sbi.Prior({"mean": flows.Uniform(-3.0, 3.0)})
+        >>> prior = flows.sbi.Prior({"mean": flows.Normal()})
         >>> sims = flows.sbi.simulate(0, prior, lambda key, theta: theta["mean"] + jax.random.normal(key, (2,)), 300, verbose=0)
-        >>> short = functools.partial(flows.fit, max_epochs=2, folds=1, verbose=0)
-        >>> posterior = flows.sbi.fit_posterior(1, prior, sims, fit=short)
+        >>> short = functools.partial(flows.fit, max_epochs=5, folds=1, verbose=0)
+        >>> model = flows.Normal(trainable=True, regression=True)  # which this posterior is
+        >>> posterior = flows.sbi.fit_posterior(1, prior, sims, model=model, fit=short)
         >>> posterior.draw(2, 5, context=[0.5, 0.7])["mean"].shape
         (5,)
     """
