@@ -80,9 +80,10 @@ def _outside(model: Model, sims: Simulations, valid: np.ndarray, row: np.ndarray
     """Rank distances to the nearest simulation; the worse of two ranks, of entries and of features, is ranked again, which
     keeps p exact."""
     count = max(len(valid) - HELD_OUT, len(valid) // 2)
-    near = np.asarray(sims.x[np.sort(valid[:count])], np.float32)
-    others = np.concatenate([row[None], np.asarray(sims.x[np.sort(valid[count:])])]).astype(np.float32)
-    pairs = {"entries": (flat(others), flat(near))}
+    near = np.asarray(sims.x[np.sort(valid[:count])])
+    others = np.concatenate([row[None], np.asarray(sims.x[np.sort(valid[count:])])])
+    middle = near.mean(0, dtype=np.float64)  # far from 0, float32 would lose what differs
+    pairs = {"entries": tuple(flat((x - middle).astype(np.float32)) for x in (others, near))}
     if (made := model.features(others)) is not None:
         pairs["features"] = made, model.features(near)  # type: ignore[assignment]
     distances = np.stack([nearest_distances(x, known, unit_of(known)[1]) for x, known in pairs.values()])
@@ -102,7 +103,7 @@ def _predictive(predicted: Simulations, row: np.ndarray, arrays: dict[str, np.nd
     if len(rows) < FEWEST:
         return Finding(f"{len(rows)} of {PREDICTED:,} simulations of the posterior are finite")
     x = np.concatenate([row.reshape(1, -1), rows])
-    middle, spread = unit_of(rows)
+    middle, spread = unit_of(x)  # with x among them, ranks are exchangeable
     below = np.stack([np.searchsorted(np.sort(column), column, side="right") for column in x.T], 1)
     above = np.stack([np.searchsorted(np.sort(-column), -column, side="right") for column in x.T], 1)
     far = -np.minimum(below, above)  # the rank from the nearer end

@@ -39,7 +39,7 @@ LOOKED_AT = 100  # draws that have to be finite
 DRAWS = 20_000  # of a posterior and of a prior, by which a cut is placed and its share is measured
 LEAST_SHARE = 1e-3  # of the prior, below which draws of the posterior are weighed
 CANDIDATES = 64  # of these, for one draw
-ATTEMPTS = 2**16  # for one draw of a cut, more than it ever takes
+ATTEMPTS = 1_000_003  # for one draw of a cut, more than it takes; odd, so that cuts of cuts do not repeat theirs
 
 
 class Prior:
@@ -149,7 +149,13 @@ class Prior:
 
     def digest(self) -> str:
         """Return a text that only an equal prior has."""
-        return digest_of((self._params, () if self.context is None else self.context, np.array(repr(self._init_fun), "S")))
+        return digest_of(
+            (
+                self._params,
+                () if self.context is None else self.context,
+                np.frombuffer(repr((self._init_fun, self.named)).encode(), np.uint8),
+            )
+        )
 
     def __repr__(self) -> str:
         names = "" if self.named is None else f", of {', '.join(self.named.names)}"

@@ -67,6 +67,8 @@ class Simulations:
 
     def __getitem__(self, rows: Any) -> "Simulations":
         if isinstance(rows, int | np.integer):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"Simulations: row {rows} of {len(self)}")
             rows = slice(rows, rows + 1 or None)
         return Simulations(self.theta[rows], self.x[rows])
 
@@ -132,7 +134,11 @@ class Store:
         except OSError as error:
             raise FlowsError(f"simulate: path is {path!s:.200}, which cannot be a folder ({error.strerror})") from None
         self._check(about)
-        count = max(n, len(self._read("done"))) if self._file("done").exists() else n
+        marks = self._read("done") if self._file("done").exists() else np.zeros(0, np.uint8)
+        for name in ("theta", "x") if marks.any() and (marks == DONE).any() else ():
+            if not self._file(name).exists() or len(self._read(name)) < len(marks):
+                raise self._damaged(f"{name}.npy has fewer rows than done.npy says")
+        count = max(n, len(marks))
         self.theta = self._grown("theta", count, (prior.size,), prior.dtype)
         if self._file("x").exists():
             x = self._read("x")
