@@ -23,6 +23,7 @@ from flows.core import (
     on_device,
     on_turn,
     pieces_of,
+    size,
     wrapped,
 )
 from flows.results.frames import in_order
@@ -203,7 +204,8 @@ class Inputs:
             drawn = self.drawn(key, n * len(contexts), {"context": jnp.repeat(contexts, n, 0)})
             return drawn.reshape(-1, n, *drawn.shape[1:])
         keys = jax.random.split(key, len(contexts))
-        pieces = pieces_of(len(contexts), contexts.shape[1:])
+        numbers = size(contexts.shape[1:]) + n * size(as_event(self.result.input_dim))
+        pieces = pieces_of(len(contexts), (numbers,))
         draw = jax.vmap(lambda key, one: self.drawn(key, n, {"context": one}))
         return jnp.concatenate([draw(keys[piece], contexts[piece]) for piece in pieces])
 

@@ -1,5 +1,6 @@
 """Posteriors from simulations: theta given x by a conditional flow, and the density of a posterior by a fitted likelihood."""
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from tempfile import TemporaryDirectory
@@ -9,7 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, DistributionLike, FlowsError, as_array, as_event, as_key, explained_call, on_device, warn_user
+from flows.core import (
+    Array,
+    DistributionLike,
+    FlowsError,
+    as_array,
+    as_event,
+    as_key,
+    explained_call,
+    on_device,
+    pieces_of,
+    warn_user,
+)
 from flows.distributions.embedded_context import EmbeddedContext
 from flows.distributions.flow import Flow
 from flows.distributions.joint import ChainRule
@@ -17,7 +29,7 @@ from flows.models.splines import NSF, circular_splines
 from flows.results.columns import Inputs
 from flows.results.result import FitResult
 from flows.sbi.prior import Prior, Truncated
-from flows.sbi.simulations import COPIED, Simulations
+from flows.sbi.simulations import Simulations
 from flows.training.fit import fit as fit_rows
 
 FEWEST = 100  # valid rows, below which there is nothing to learn from
@@ -109,14 +121,14 @@ def _check_theta(prior: Prior, simulations: Simulations) -> None:
     """Refuse parameters that the prior does not have, and name a row."""
     if simulations.theta.shape[1] != prior.size:
         raise FlowsError(f"fit_posterior: theta has shape {simulations.theta.shape}; expected (n, {prior.size}), of the prior")
-    for start in range(0, len(simulations), COPIED):
-        theta = np.asarray(simulations.theta[start : start + COPIED])
-        outside = np.isneginf(np.asarray(prior.log_pdf(on_device(theta, jnp.float32))))
+    for piece in pieces_of(len(simulations), simulations.theta.shape[1:]):
+        theta = np.asarray(simulations.theta[piece])
+        outside = np.isneginf(np.asarray(prior.log_pdf(on_device(theta, prior.dtype))))
         if outside.any():
-            row = int(outside.argmax())
+            row, start = int(outside.argmax()), piece.start
             raise FlowsError(
-                f"fit_posterior: theta of row {start + row}, {theta[row]}, lies outside the prior, as do "
-                f"{int(outside.sum()):,} of {len(theta):,} rows; expected simulations of {prior!r:.80}"
+                f"fit_posterior: theta of row {start + row}, {theta[row]}, lies outside the prior: of "
+                f"{len(theta):,} rows {int(outside.sum()):,} do; expected simulations of {prior!r:.80}"
             )
 
 
@@ -135,12 +147,13 @@ def _finite(simulations: Simulations, stack: ExitStack) -> Simulations:
     rows = np.flatnonzero(valid)
     if not isinstance(simulations.x, np.memmap):
         return simulations[rows]
-    folder, copies = stack.enter_context(TemporaryDirectory()), []
+    here = simulations.x.filename and os.path.dirname(simulations.x.filename)  # /tmp may lie in memory
+    folder, copies = stack.enter_context(TemporaryDirectory(dir=here)), []
     for name, array in (("theta", simulations.theta), ("x", simulations.x)):
         file = f"{folder}/{name}.npy"
         copies.append(np.lib.format.open_memmap(file, "w+", array.dtype, (len(rows), *array.shape[1:])))
-        for start in range(0, len(rows), COPIED):
-            copies[-1][start : start + COPIED] = array[rows[start : start + COPIED]]
+        for piece in pieces_of(len(rows), array.shape[1:]):
+            copies[-1][piece] = array[rows[piece]]
     return Simulations(*copies)
 
 
@@ -184,7 +197,7 @@ def log_density(prior: Prior, likelihood: FitResult, x: Any) -> Callable[[Any], 
     rows = rows[None] if rows.shape == event else rows
     if (shape := Inputs(likelihood).context_shape) != (prior.size,):
         raise FlowsError(
-            f"log_density: the context of the likelihood has shape {shape}; expected {(prior.size,)}, theta: "
+            f"log_density: the context of the likelihood has shape {shape}; expected {(prior.size,)}, theta:"
             " flows.fit(rng, model, sims.x, context=sims.theta)"
         )
     if rows.shape[1:] != event or not len(rows) or not np.isfinite(rows).all():

@@ -16,7 +16,6 @@ from flows.core import (
     Region,
     Shape,
     as_array,
-    as_context,
     as_event,
     as_key,
     everywhere,
@@ -39,6 +38,7 @@ LOOKED_AT = 100  # draws that have to be finite
 DRAWS = 20_000  # of a posterior and of a prior, by which a cut is placed and its share is measured
 LEAST_SHARE = 1e-3  # of the prior, below which draws of the posterior are weighed
 CANDIDATES = 64  # of these, for one draw
+MOST_AGAIN = 20  # times that other candidates are drawn
 ATTEMPTS = 1_000_003  # for one draw of a cut, more than it takes; odd, so that cuts of cuts do not repeat theirs
 
 
@@ -78,6 +78,10 @@ class Prior:
     def __init__(self, marginals: Any, dim: int | None = None, *, context: Any = None):
         self.named: Parameters | None = None
         self.context: Array | None = None
+        if dim is not None and isinstance(marginals, Mapping | FitResult):
+            raise TypeError(f"Prior: dim is {dim!r:.40}, and a {type(marginals).__name__} has its shapes; leave dim out")
+        if context is not None and not isinstance(marginals, FitResult):
+            raise TypeError("Prior: context is of a FitResult, as Prior(posterior, context=x); leave it out")
         if isinstance(marginals, Mapping):
             marginals, self.named = _joint(marginals)
             dim = self.named.size
@@ -87,6 +91,8 @@ class Prior:
             if inputs.context_shape is not None and (not condition or inputs.batched(condition)):
                 raise FlowsError(f"Prior: expected context=, one observation of shape {inputs.context_shape}, of this result")
             self.context = condition.get("context")
+            if self.context is not None and not np.isfinite(self.context).all():
+                raise FlowsError("Prior: the observation in context= is not finite; expected finite numbers")
             params, part = marginals.params, part_of(marginals.init_fun, as_event(dim), inputs.context_shape)
             self._init_fun = marginals.init_fun
         elif isinstance(marginals, DistributionInit):
@@ -203,7 +209,7 @@ def _joint(marginals: Mapping) -> tuple[DistributionInit, Parameters]:
 class Truncated(Prior):
     """Part of a prior where a posterior at an observation is dense: log p(theta) - log share inside, and -inf outside."""
 
-    def __init__(self, base: Prior, posterior: FitResult, context: Array, least: float, share: float):
+    def __init__(self, base: Prior, posterior: FitResult, context: Any, least: float, share: float):
         self._base, self._posterior, self.context, self._least, self._part = base, posterior, context, least, share
         self.share = share * base.share
         self.named, self.size, self.region, self.dtype = base.named, base.size, base.region, base.dtype
@@ -231,13 +237,21 @@ class Truncated(Prior):
 
     def _resampled(self, key: Array, numbers: np.ndarray, attempts: np.ndarray) -> np.ndarray:
         """Return for each row one of some draws of the posterior, by its weight: prior over posterior."""
-        which, candidate = np.repeat(numbers, CANDIDATES), np.tile(np.arange(CANDIDATES), len(numbers))
-        points = self._candidates(key, which, np.repeat(attempts, CANDIDATES) * CANDIDATES + candidate)
-        log_w = self._log_density(points) - by_pieces(self._log_q, points, sizes=(TOGETHER,))
         words = np.asarray(jax.random.key_data(key)).ravel().tolist()
-        noise = [np.random.default_rng([*words, i, t]).gumbel(size=CANDIDATES) for i, t in zip(numbers, attempts, strict=True)]
-        chosen = (log_w.reshape(-1, CANDIDATES) + np.stack(noise)).argmax(1)
-        return points.reshape(len(numbers), CANDIDATES, -1)[np.arange(len(numbers)), chosen]
+        drawn, left = np.zeros((len(numbers), self.size), self.dtype), np.arange(len(numbers))
+        for again in range(MOST_AGAIN):
+            i, t = numbers[left], attempts[left] * ATTEMPTS + again
+            which, candidate = np.repeat(i, CANDIDATES), np.tile(np.arange(CANDIDATES), len(left))
+            points = self._candidates(key, which, np.repeat(t, CANDIDATES) * CANDIDATES + candidate)
+            log_w = self._log_density(points) - by_pieces(self._log_q, points, sizes=(TOGETHER,))
+            noise = [np.random.default_rng([*words, *pair]).gumbel(size=CANDIDATES) for pair in zip(i, t, strict=True)]
+            log_w = log_w.reshape(-1, CANDIDATES)
+            chosen = (log_w + np.stack(noise)).argmax(1)
+            drawn[left] = points.reshape(len(left), CANDIDATES, -1)[np.arange(len(left)), chosen]
+            left = left[np.isneginf(log_w).all(1)]  # of none of which the prior has a density
+            if not len(left):
+                return drawn
+        raise FlowsError("Prior: draws of the posterior miss the cut of the prior; is it a posterior of this prior?")
 
     def _log_density(self, points: np.ndarray) -> np.ndarray:
         return by_pieces(self.log_pdf, points, sizes=(TOGETHER,))
@@ -275,13 +289,13 @@ def truncated(rng: Any, prior: Prior, posterior: FitResult, x: Any, *, mass: flo
         arXiv:2210.04815.
     """
     mass = number(mass, "truncated: mass", lambda m: 0 < m < 1, "a number between 0 and 1, such as 0.9999")
+    if not isinstance(prior, Prior) or not isinstance(posterior, FitResult):
+        raise TypeError(f"truncated: got {prior!r:.40} and {posterior!r:.40}; expected truncated(rng, prior, posterior, x)")
     proposal = Prior(posterior, context=x)
     key, prior_key = jax.random.split(as_key(rng))
     drawn = proposal.rows(key, np.arange(DRAWS))
     log_q = by_pieces(jax.jit(proposal.log_pdf), drawn, sizes=(TOGETHER,))
-    least, context = float(np.quantile(log_q, 1 - mass)), proposal.context
-    if context is None:
-        raise FlowsError(f"truncated: the posterior has no context, and {as_context(posterior.context_dim)} is not one")
+    least = float(np.quantile(log_q, 1 - mass))
     points = prior.rows(prior_key, np.arange(DRAWS))
     share = float((by_pieces(jax.jit(proposal.log_pdf), points, sizes=(TOGETHER,)) >= least).mean())
     if share < LEAST_SHARE:
@@ -292,4 +306,4 @@ def truncated(rng: Any, prior: Prior, posterior: FitResult, x: Any, *, mass: flo
             f"truncated: the cut holds nothing of the prior: no draw of the posterior at this observation, above log-density "
             f"{least:.4g}, has a density under {prior!r:.60}; is it the prior of this posterior?"
         )
-    return Truncated(prior, posterior, context, least, min(share, 1.0))
+    return Truncated(prior, posterior, proposal.context, least, min(share, 1.0))

@@ -13,16 +13,15 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from flows.core import Array, FlowsError, Memo, as_key, explained_call, positive_int
+from flows.core import Array, FlowsError, as_key, explained_call, positive_int
 from flows.results.pieces import by_pieces
 from flows.sbi.prior import TOGETHER, Prior
-from flows.sbi.simulations import Simulations, Store
+from flows.sbi.simulations import FAILED, Simulations, Store
 
 SECONDS = 0.5  # of a task
 MOST_OF_TASK = 10_000  # rows
 AT_ONCE = 64  # tasks of an executor whose workers are not known
 FAILURES = ("raise", "nan")
-_programs = Memo(size=16)
 
 
 @explained_call('flows.sbi.simulate(0, prior, simulator, 1_000, path="runs")')
@@ -84,7 +83,7 @@ def simulate(
     if workers:
         _check_sendable(simulator)
     program = _jax_program(simulator, prior) if in_jax else None
-    store = Store(path, prior, key, n)
+    store = Store(path, prior, key, n, (0, FAILED) if failed == "raise" else (0,))
     with tqdm(total=n, initial=n - len(store.left), desc="simulations", unit="row", disable=not verbose) as bar:
         if program is not None:
             _in_blocks(program, prior, theta_key, x_key, store, bar)
@@ -103,8 +102,11 @@ def in_any_way(rng: Any, prior: Prior, simulator: Callable, n: int) -> Simulatio
     """Return simulations by a simulator in JAX, or by any other in this process."""
     try:
         _jax_program(simulator, prior)
-    except FlowsError:
-        return simulate(rng, prior, simulator, n, workers=0, failed="nan", verbose=0)
+    except FlowsError as error:
+        try:
+            return simulate(rng, prior, simulator, n, workers=0, failed="nan", verbose=0)
+        except FlowsError:  # no row runs in any way: a mistake in JAX is the likely one
+            raise error from None
     return simulate(rng, prior, simulator, n, verbose=0)
 
 
@@ -113,14 +115,12 @@ def _jax_program(simulator: Callable, prior: Prior) -> Callable:
 
     def row(key: Array, number: Array, vector: Array) -> Array:
         theta = vector if prior.named is None else prior.named.natural(vector)
-        return jax.numpy.asarray(simulator(jax.random.fold_in(key, number), theta))
+        x = simulator(jax.random.fold_in(key, number), theta)
+        if isinstance(x, tuple | list | dict):
+            raise TypeError(f"it returns a {type(x).__name__}; expected one array")
+        return jax.numpy.asarray(x)
 
-    def make() -> Callable:
-        return jax.jit(jax.vmap(row, (None, 0, 0), out_axes=-1))
-
-    named = None if prior.named is None else tuple(prior.named)
     try:
-        program: Callable = _programs((simulator, named, prior.size), make)
         like = jax.eval_shape(row, jax.random.key(0), np.uint32(0), np.zeros(prior.size, np.float32))
     except Exception as error:
         raise FlowsError(
@@ -130,7 +130,7 @@ def _jax_program(simulator: Callable, prior: Prior) -> Callable:
         ) from error
     if like.dtype.kind not in "fiub":
         raise FlowsError(f"simulate: the simulator returned {like.dtype}; expected real numbers")
-    return program
+    return jax.jit(jax.vmap(row, (None, 0, 0), out_axes=-1))
 
 
 def _in_blocks(program: Callable, prior: Prior, theta_key: Array, x_key: Array, store: Store, bar: Any) -> None:
@@ -190,6 +190,8 @@ class Rows:
         shape = np.atleast_1d(output).shape
         if like is not None and shape != like.shape:
             return f"row {i} has shape {shape}, and earlier rows {like.shape}; expected one shape (sets are padded by as_sets)"
+        if like is not None and _numbers(output).dtype.itemsize > like.dtype.itemsize:
+            return f"row {i} is of dtype {output.dtype}, and earlier rows {like.dtype}; expected one dtype"
         return None
 
     @property
@@ -245,7 +247,7 @@ def _run(simulator: Callable, words: list[int], numbers: list[int], thetas: list
     for i, theta in zip(numbers, thetas, strict=True):
         try:
             outputs.append(np.asarray(simulator(np.random.default_rng([*words, i]), theta)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             outputs.append(f"{type(error).__name__}: {error!s:.300}")
     return outputs, time.perf_counter() - began
 

@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError, Shape
+from flows.core import Array, FlowsError, Shape, pieces_of
 from flows.sbi.prior import Prior
 
 IN_MEMORY = 2**30  # bytes, from which rows of a folder stay on the disk
-COPIED = 2**16  # rows of a file that grows, at once
 DONE, FAILED = 1, 2
 ABOUT = "about.json"
 
@@ -55,12 +54,11 @@ class Simulations:
 
     @property
     def valid(self) -> np.ndarray:
-        pieces = [slice(i, i + COPIED) for i in range(0, len(self), COPIED)]
-        finite = (
-            np.isfinite(array[piece]).reshape(len(array[piece]), -1) for piece in pieces for array in (self.theta, self.x)
-        )
-        rows = [a.all(1) & b.all(1) for a, b in zip(*[iter(finite)] * 2, strict=True)]
-        return np.concatenate(rows) if rows else np.zeros(0, bool)
+        rows = np.ones(len(self), bool)
+        for array in (self.theta, self.x):
+            for piece in pieces_of(len(self), array.shape[1:]):
+                rows[piece] &= np.isfinite(array[piece]).reshape(len(array[piece]), -1).all(1)
+        return rows
 
     def __len__(self) -> int:
         return len(self.theta)
@@ -120,11 +118,11 @@ def as_sets(sets: Sequence[Any], most: int | None = None) -> np.ndarray:
 class Store:
     """Rows on their way from a simulator to `Simulations`: theta, x and what is done, in memory or in files of a folder.
 
-    A row counts once its mark in `done` is set, which comes after its numbers.
+    A row counts once its mark in `done` is set, which comes after its numbers; rows of `open_marks` are run again.
     """
 
-    def __init__(self, path: Any, prior: Prior, key: Array, n: int):
-        self.folder, self.n, self.x = None if path is None else Path(path), n, None
+    def __init__(self, path: Any, prior: Prior, key: Array, n: int, open_marks: tuple[int, ...] = (0,)):
+        self.folder, self.n, self.x, self.open_marks = None if path is None else Path(path), n, None, open_marks
         about = {"format": 1, "prior": prior.digest(), "rng": np.asarray(jax.random.key_data(key)).ravel().tolist()}
         if self.folder is None:
             self.theta, self.done = np.zeros((n, prior.size), prior.dtype), np.zeros(n, np.uint8)
@@ -171,9 +169,12 @@ class Store:
 
     def _read(self, name: str, mode: Any = "r") -> np.ndarray:
         try:
-            return np.load(self._file(name), mmap_mode=mode, allow_pickle=False)
+            array = np.load(self._file(name), mmap_mode=mode, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise self._damaged(f"{name}.npy: {error}") from None
+        if not array.ndim or array.dtype.kind not in "fu":
+            raise self._damaged(f"{name}.npy is of dtype {array.dtype} and shape {array.shape}")
+        return array
 
     def _grown(self, name: str, n: int, shape: Shape, dtype: np.dtype) -> np.ndarray:
         """Return a file of at least n rows, which is written to; one that is too short is replaced by a longer copy."""
@@ -186,9 +187,9 @@ class Store:
                 return old
         longer = file.with_suffix(".part")
         new = np.lib.format.open_memmap(longer, mode="w+", dtype=dtype, shape=(n, *shape))
-        for start in range(0, 0 if old is None else len(old), COPIED):
-            rows = slice(start, min(start + COPIED, len(old)))  # type: ignore[arg-type]
-            new[rows] = old[rows]  # type: ignore[index]
+        if old is not None:
+            for rows in pieces_of(len(old), shape):
+                new[rows][: len(old[rows])] = old[rows]
         new.flush()
         os.replace(longer, file)
         return new
@@ -196,7 +197,7 @@ class Store:
     @property
     def left(self) -> np.ndarray:
         """The numbers of rows that are not done."""
-        return np.flatnonzero(self.done[: self.n] == 0)
+        return np.flatnonzero(np.isin(self.done[: self.n], self.open_marks))
 
     def write(self, numbers: np.ndarray, theta: np.ndarray, rows: Sequence[Any]) -> None:
         """Write rows by their numbers; None stands for one that failed."""
@@ -205,10 +206,12 @@ class Store:
             if first is not None:
                 shape, count = (len(self.theta), *first.shape), len(self.theta)
                 self.x = np.zeros(shape, first.dtype) if self.folder is None else self._grown("x", count, *_of(first))
-                failed = np.flatnonzero(self.done == FAILED)
-                self.x[failed] = np.nan
+                self.x[self.done == FAILED] = np.nan
         self.theta[numbers] = theta
         if isinstance(rows, np.ndarray) and self.x is not None:
+            if _of(rows[0]) != _of(self.x[0]):
+                now, before = (f"{row.dtype} {row.shape}" for row in (rows[0], self.x[0]))
+                raise FlowsError(f"simulate: rows are {now}, and earlier rows in {self.folder} {before}; expected one kind")
             self.x[numbers] = rows
             self.done[numbers] = DONE
             return
@@ -230,6 +233,7 @@ class Store:
 
 
 def _of(row: np.ndarray) -> tuple[Shape, np.dtype]:
+    """Return the shape and the dtype of a row."""
     return row.shape, row.dtype
 
 

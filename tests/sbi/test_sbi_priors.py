@@ -77,6 +77,15 @@ def test_a_posterior_is_a_prior_and_a_cut_of_one(posterior):
     assert again.share < cut.share and np.linalg.norm(inner - X / 1.01, axis=1).max() < radius
 
 
+def test_cuts_of_cuts_end(posterior):
+    wide, result = posterior
+    cut = wide
+    for i, mass in enumerate((0.9, 0.8, 0.7)):
+        cut = sbi.truncated(i, cut, result, X, mass=mass)
+    drawn = np.asarray(cut.draw(9, 30)["mean"])
+    assert np.isfinite(cut.log_prob(drawn)).all() and len(np.unique(drawn, axis=0)) == 30
+
+
 def test_draws_of_a_thin_cut_follow_the_prior(posterior):
     """Where the cut is too thin for rejection, draws of the posterior are weighed: uniform on a disc, as the prior is there."""
     _, result = posterior
@@ -100,6 +109,11 @@ def test_errors_of_priors(posterior):
     assert "mass is 2" in error_of(lambda: sbi.truncated(0, wide, result, X, mass=2))
     nowhere = sbi.Prior({"mean": (flows.Uniform(50.0, 51.0), 2)})
     assert "the cut holds nothing of the prior" in error_of(lambda: sbi.truncated(0, nowhere, result, X))
+
+    assert "the observation in context= is not finite" in error_of(lambda: sbi.Prior(result, context=X * np.nan))
+    assert "leave dim out" in wrong_type(lambda: sbi.Prior({"a": flows.Normal()}, 1))
+    assert "leave it out" in wrong_type(lambda: sbi.Prior(flows.Normal(), 2, context=X))
+    assert "expected truncated(rng, prior, posterior, x)" in wrong_type(lambda: sbi.truncated(0, flows.Normal(), result, X))
 
     @flows.distribution
     def Improper():

@@ -49,6 +49,10 @@ def in_jax(key, theta):
     return theta["mean"] + jax.random.normal(key, (3,))
 
 
+def in_jax_of_two(key, theta):
+    return jax.numpy.stack([theta["a"], theta["b"]])
+
+
 @pytest.fixture(scope="module")
 def prior():
     return sbi.Prior({"mean": flows.Normal()})
@@ -93,7 +97,7 @@ def test_jax_simulators_run_in_blocks(prior, tmp_path):
 def test_simulations_are_like_lists(rows):
     both = rows[:3] + rows[3:]
     same(both, rows)
-    assert len(rows[5]) == 1 and len(rows[-1]) == 1 and rows[[1, 2]].theta.shape == (2, 1)
+    assert len(list(rows[:3])) == 3 and len(rows[5]) == 1 and len(rows[-1]) == 1 and rows[[1, 2]].theta.shape == (2, 1)
     wrong = sbi.Simulations(rows.theta, np.where(np.arange(N)[:, None] == 4, np.nan, rows.x))
     assert np.flatnonzero(~wrong.valid).tolist() == [4]
     assert "expected (n, d) and (n, *shape)" in error_of(lambda: sbi.Simulations(np.zeros((3, 1)), np.zeros((2, 1))))
@@ -109,6 +113,8 @@ def test_a_row_that_fails_is_named_or_recorded(prior, rows, tmp_path):
     recorded = sbi.simulate(0, prior, failing, N, workers=0, failed="nan", path=tmp_path, verbose=0)
     np.testing.assert_array_equal(recorded.valid, ~hot)
     np.testing.assert_array_equal(recorded.x[~hot], rows.x[~hot])
+    again = sbi.simulate(0, prior, in_python, N, workers=0, path=tmp_path, verbose=0)  # rows that failed run again
+    np.testing.assert_array_equal(again.x, rows.x)
     assert "all of 2 rows failed" in error_of(
         lambda: sbi.simulate(0, prior, lambda rng, theta: 1 / 0, 2, workers=0, failed="nan", verbose=0)
     )
@@ -119,6 +125,10 @@ def test_errors_of_simulate(prior, rows, tmp_path):
     assert "is not a JAX function" in (message := run(in_python)) and "workers=0" in message
     first = int(np.argmax(rows.theta[:, 0] >= 1))
     assert f"row {first} has shape (4,), and earlier rows (3,)" in run(ragged, workers=0)
+    wider = lambda rng, theta: np.zeros(3, np.float32 if theta["mean"] < 1 else np.float64)  # noqa: E731
+    assert f"row {first} is of dtype float64, and earlier rows float32" in run(wider, workers=0)
+    assert "it returns a tuple" in run(lambda key, theta: (1.0, 2.0))
+    assert "raised SystemExit" in run(lambda rng, theta: sys.exit(3), workers=0)
     assert "row 0 is of dtype <U1" in run(lambda rng, theta: "a", workers=0)
     assert "cannot be sent to other processes" in run(lambda rng, theta: 1.0, workers=1)
     assert "expected one of 'raise', 'nan'" in run(in_jax, failed="skip")
@@ -131,6 +141,12 @@ def test_errors_of_simulate(prior, rows, tmp_path):
     assert "of another prior" in error_of(
         lambda: sbi.simulate(0, sbi.Prior({"mean": flows.Uniform()}), in_python, 3, workers=0, path=tmp_path, verbose=0)
     )
+    pair = [sbi.Prior({name: flows.Normal() for name in names}) for names in ("ab", "ba")]
+    first, second = (lambda p=p: sbi.simulate(0, p, in_jax_of_two, 3, path=tmp_path / "two", verbose=0) for p in pair)
+    first()
+    assert "of another prior" in error_of(second)
+    longer = lambda key, theta: in_jax_of_two(key, theta)[:1]  # noqa: E731
+    assert "and earlier rows in" in error_of(lambda: sbi.simulate(0, pair[0], longer, 1_200, path=tmp_path / "two", verbose=0))
     assert "of another rng" in error_of(lambda: sbi.simulate(1, prior, in_python, 3, workers=0, path=tmp_path, verbose=0))
 
 
@@ -163,13 +179,22 @@ def test_a_damaged_folder_is_refused(prior, tmp_path):
     def other_rows(folder):
         np.save(folder / "theta.npy", np.zeros((3, 2), np.float32))
 
+    def no_theta(folder):
+        (folder / "theta.npy").unlink()
+
+    def fewer_rows(folder):
+        np.save(folder / "x.npy", np.load(folder / "x.npy")[:2])
+
+    def scalar(folder):
+        np.save(folder / "done.npy", np.uint8(1))
+
     def another_format(folder):
         (folder / "about.json").write_text(json.dumps({"format": 2}))
 
     (tmp_path / "file").write_text("")
     run = lambda: sbi.simulate(0, prior, in_python, 3, workers=0, path=tmp_path / "file", verbose=0)  # noqa: E731
     assert "cannot be a folder" in error_of(run)
-    for change in (cut_short, no_description, no_json, objects, other_rows):
+    for change in (cut_short, no_description, no_json, objects, other_rows, no_theta, fewer_rows, scalar):
         assert "is damaged" in damaged(change), change.__name__
     assert "of another format" in damaged(another_format)
 

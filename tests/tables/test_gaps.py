@@ -343,7 +343,7 @@ def test_one_column_alone_has_quantiles_and_folds_rank_columns():
 def test_a_question_can_be_checked(fitted):
     question = fitted.conditional(["size", "town"], ["count"]).__flows_check__()
     _, contexts = question.read(FRAME.iloc[:7], None, "data")
-    assert question.draw(0, 1, contexts).shape == (7, 2) and question.draw(0, 5, contexts[0]).shape == (5, 2)
+    assert question.draw(0, 14, contexts).shape == (14, 2) and question.draw(0, 5, contexts[0]).shape == (5, 2)
 
 
 def test_gaps_that_are_values_stay_and_that_is_said():
