@@ -58,11 +58,12 @@ def test_a_likelihood_of_several_rows_narrows(prior, sims):
     likelihood = flows.fit(0, model, sims.x, context=sims.theta, folds=1, max_epochs=4, verbose=0)
     rows = np.stack([linear(jax.random.key(i), {"mean": jnp.ones(2)}) for i in range(4)])
     density = sbi.log_density(prior, likelihood, rows)
-    theta = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32) / 5 + 1
+    theta = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32) + 1
     of_rows = -2 * np.square(rows - (theta @ A)[:, None]).sum((1, 2))
     expected = of_rows - np.square(theta).sum(1) / 2
     values = np.asarray(density({"mean": theta}))
-    close(values - values[0], expected - expected[0], 0.6)
+    slope, _ = np.polyfit(expected, values, 1)
+    assert 0.9 < slope < 1.1 and np.corrcoef(expected, values)[0, 1] > 0.99
     close(density(theta), values, 1e-5)
     close(sbi.log_density(prior, likelihood, rows[0])(theta), sbi.log_density(prior, likelihood, rows[:1])(theta), 0)
     grads = jax.grad(lambda theta: density(theta).sum())(jnp.asarray(theta))

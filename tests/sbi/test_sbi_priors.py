@@ -53,6 +53,7 @@ def test_draws_densities_and_ends_are_by_name(prior):
 def test_a_row_depends_on_its_number_alone(prior):
     few, many = prior.draw(3, 5), prior.draw(3, 1_200)
     jax.tree.map(lambda a, b: close(a, b[:5], 0), few, many)
+    assert len(np.unique(many["rate"])) > 1_190
     close(prior.rows(jax.random.key(3), np.array([1_100])), np.asarray(prior.vectors(many))[1_100:1_101], 0)
 
 

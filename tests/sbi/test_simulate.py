@@ -73,8 +73,11 @@ def test_rows_are_equal_whatever_runs_them(prior, rows, tmp_path):
         same(sbi.simulate(0, prior, in_python, N, executor=threads, verbose=0), rows)
     same(sbi.simulate(0, prior, in_python, 7, workers=0, verbose=0), rows[:7])
     same(sbi.simulate(0, prior, in_python, 7, workers=0, path=tmp_path, verbose=0), rows[:7])
-    same(sbi.simulate(0, prior, in_python, N, workers=0, path=tmp_path, verbose=0), rows)
-    same(sbi.simulate(0, prior, None or in_python, 5, workers=0, path=tmp_path, verbose=0), rows[:5])
+    ran = []
+    counted = lambda rng, theta: ran.append(1) or in_python(rng, theta)  # noqa: E731
+    same(sbi.simulate(0, prior, counted, N, workers=0, path=tmp_path, verbose=0), rows)
+    assert len(ran) == N - 7  # the others are in the folder
+    same(sbi.simulate(0, prior, in_python, 5, workers=0, path=tmp_path, verbose=0), rows[:5])
     close(rows.x.mean(1) - rows.theta[:, 0], np.zeros(N), 4)
     assert not np.array_equal(sbi.simulate(1, prior, in_python, 7, workers=0, verbose=0).x, rows.x[:7])
 
