@@ -1,8 +1,9 @@
-"""Posteriors of simulators: how far from exact draws, by a classifier, next to sbi on the same simulations; and CPU time.
+"""Posteriors of simulators: how far from exact draws, by a classifier, next to sbi and sbijax on equal simulations; CPU time.
 
     make .venv-torch/.stamp && .venv-torch/bin/pip install sbi==0.27.0
-    python benchmarks/simulators.py --torch .venv-torch              # all tasks, five seeds, 1,000 and 10,000 simulations
-    python benchmarks/simulators.py --only beacons --seeds 1 --models
+    python3.12 -m venv .venv-sbijax && .venv-sbijax/bin/pip install sbijax==0.4.0 surjectors==0.3.4
+    python benchmarks/simulators.py --torch .venv-torch --sbijax .venv-sbijax  # five seeds, 1,000 and 10,000 simulations
+    python benchmarks/simulators.py --only beacons --seeds 1 --ours coupling MAF ensemble matching
     python benchmarks/simulators.py --speed                          # embeddings, many images, `simulate` in processes
 
 Each posterior is fitted by the defaults of its library, and drawn from at three observations of the simulator that no fit has
@@ -32,6 +33,7 @@ from flows import sbi
 HERE = Path(__file__).resolve().parent
 SIMULATIONS, OBSERVATIONS, DRAWS = (1_000, 10_000), 3, 2_000
 MOST_COUNT, TIMES, STEP = 150, 8, 0.5  # of the birth-death process
+MATCHING = flows.objectives.flow_matching
 Rows = np.ndarray
 
 
@@ -203,6 +205,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "coupling": {"model": flows.Flow(flows.NSF(autoregressive=False))},
     "MAF": {"model": flows.Flow(flows.MAF())},
     "ensemble": {"fit": functools.partial(flows.fit_ensemble, members=5)},
+    "matching": {"model": flows.Flow(flows.Continuous()), "fit": functools.partial(flows.fit, objective=MATCHING)},
 }
 
 
@@ -223,13 +226,13 @@ def share_outside(prior: sbi.Prior, draws: list[Rows]) -> float:
     return float(np.mean([np.isneginf(prior.log_prob(rows)).mean() for rows in draws]))
 
 
-def peer(python: Path, task: Task, sims: sbi.Simulations, observations: Rows, seed: int) -> tuple[list[Rows], float, float]:
-    """Draws by sbi, CPU seconds, and the share of its draws outside the support before it rejects them."""
+def peer(program: str, python: Path, task: Task, sims: sbi.Simulations, observations: Rows, seed: int) -> tuple[Any, ...]:
+    """Draws by a peer, CPU seconds, and the share of its draws outside the support before it rejects them."""
     with tempfile.TemporaryDirectory() as folder:
         low, high = (np.broadcast_to(np.asarray(end, float), (task.prior.size,)) for end in task.prior.region)
         few = {"theta": sims.theta, "x": sims.x, "observations": observations, "low": low, "high": high}
         np.savez(Path(folder) / "in.npz", seed=seed, draws=DRAWS, **few)
-        command = [python.absolute() / "bin" / "python", HERE / "peers" / "simulators_torch.py", folder]
+        command = [python.absolute() / "bin" / "python", HERE / "peers" / program, folder]
         subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # logs stay there
         with np.load(Path(folder) / "out.npz") as out:
             return list(out["draws"]), float(out["cpu"]), float(out["outside"])
@@ -246,10 +249,11 @@ def compare(name: str, options: Any) -> None:
             rng = np.random.default_rng(seed)
             exact = [task.exact(rng, np.asarray(x, float)) for x in observed]
             runs: dict[str, tuple[Any, ...]] = {}
-            for model, settings in (MODELS if options.models else {"default": {}}).items():
-                runs[model] = ours(task, sims, observed, seed, **settings)
-            if options.torch:
-                runs["sbi"] = peer(options.torch, task, sims, observed, seed)
+            for model in options.ours:
+                runs[model] = ours(task, sims, observed, seed, **MODELS[model])
+            for library, python in (("torch", options.torch), ("sbijax", options.sbijax)):
+                if python:
+                    runs[library] = peer(f"simulators_{library}.py", python, task, sims, observed, seed)
             for model, (draws, seconds, *more) in runs.items():
                 outside.setdefault(model, []).append(more[0] if more else share_outside(task.prior, draws))
                 scores.setdefault(model, []).append([c2st(a, b) for a, b in zip(draws, exact, strict=True)])
@@ -305,10 +309,11 @@ def speed() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch", type=Path, help="an environment with torch and sbi")
+    parser.add_argument("--sbijax", type=Path, help="an environment with sbijax")
     parser.add_argument("--only", nargs="*", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--simulations", type=int, nargs="*", default=SIMULATIONS)
-    parser.add_argument("--models", action="store_true", help="our other models, too")
+    parser.add_argument("--ours", nargs="*", choices=MODELS, default=["default"], help="our models")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--core", type=int)
     options = parser.parse_args()
