@@ -50,6 +50,10 @@ endef
 	$(call venv,.venv,$(PYTHON),PYTHON,11)
 	$(call install,.venv,-e '.[test]' -c constraints.txt,the checkout (test) )
 
+# An executor that runs simulators, which one slow test needs.
+.venv/.stamp-slow: .venv/.stamp-test
+	$(call install,.venv,distributed -c constraints.txt,Dask )
+
 $(DOCS)/.stamp: pyproject.toml constraints.txt
 	$(call venv,$(DOCS),$(PYTHON),PYTHON,11)
 	$(call install,$(DOCS),-e '.[docs]' -c constraints.txt,the checkout (docs) )
@@ -131,7 +135,7 @@ test-full: .venv/.stamp-test
 	@echo "== all tests but slow ones"
 	$(call shares,.venv,full)
 
-test-slow: .venv/.stamp-test
+test-slow: .venv/.stamp-slow
 	@echo "== all tests, slow ones too"
 	$(call shares,.venv,all)
 

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import close
@@ -65,3 +66,59 @@ def test_observations_of_another_process_are_told():
         rows = sbi.simulate(100, prior, functools.partial(wide, **settings), n, verbose=0).x
         passed[name] = sum(sbi.check_observation(i, posterior, sims, x, wide).passed for i, x in enumerate(rows))
     assert passed["itself"] >= 49 and passed["noise"] == passed["shift"] == 0, passed
+
+
+def test_a_curved_posterior_is_near_the_exact_one_on_a_grid():
+    def means(a, b, xp):
+        return xp.stack([a + b**2 / 2, b - a**2 / 2], -1)
+
+    prior = sbi.Prior({"a": flows.Uniform(-2.0, 2.0), "b": flows.Uniform(-2.0, 2.0)})
+
+    def curved(key, theta):
+        return means(theta["a"], theta["b"], jnp) + 0.3 * jax.random.normal(key, (2,))
+
+    posterior = sbi.fit_posterior(1, prior, sbi.simulate(0, prior, curved, 10_000, verbose=0), fit=FIT)
+    middles, cell = np.linspace(-1.995, 1.995, 400), 0.01**2
+    grid, behind = np.stack(np.meshgrid(middles, middles, indexing="ij"), -1).reshape(-1, 2), []
+    for x in sbi.simulate(9, prior, curved, 20, verbose=0).x:
+        log_p = -0.5 * np.square((x - means(*grid.T, np)) / 0.3).sum(1)
+        log_p -= np.log(np.exp(log_p).sum() * cell)
+        log_q = np.asarray(posterior.log_prob(grid.astype(np.float32), context=x))
+        behind.append((np.exp(log_p) * cell * (log_p - log_q)).sum())
+    assert 0 < np.mean(behind) < 0.15
+
+
+def test_sets_of_5_to_50_have_conjugate_means_and_deviations():
+    prior = sbi.Prior({"mean": flows.Normal()})
+
+    def draws(key, theta):
+        keys = jax.random.split(key)
+        here = (jnp.arange(50) < jax.random.randint(keys[0], (), 5, 51)).astype(jnp.float32)
+        return jnp.stack([(theta["mean"] + jax.random.normal(keys[1], (50,))) * here, here], 1)
+
+    sims = sbi.simulate(0, prior, draws, 10_000, verbose=0)
+    posterior = sbi.fit_posterior(1, prior, sims, embedding=flows.conditioners.DeepSet(mask=True), fit=FIT)
+    sets = sbi.simulate(5, prior, draws, 200, verbose=0).x
+    counts = sets[..., 1].sum(1)
+    drawn = np.asarray(posterior.draw(3, 1_000, context=sets)["mean"])
+    errors = drawn.mean(1) - sets[..., 0].sum(1) / (counts + 1)  # the deviation of the prior is 1
+    assert np.sqrt(np.square(errors).mean()) < 0.05 and np.abs(np.mean(errors * np.sqrt(counts + 1))) < 0.05
+    ratios = drawn.std(1) * np.sqrt(counts + 1)
+    for least, most in ((5, 15), (16, 30), (31, 50)):
+        close(ratios[(counts >= least) & (counts <= most)].mean(), 1, 0.05)
+
+
+def test_the_truth_lies_in_99_of_100_cuts():
+    prior = sbi.Prior({"mean": (flows.Uniform(-10.0, 10.0), 2)})
+
+    def noisy(key, theta):
+        return theta["mean"] + 0.5 * jax.random.normal(key, (2,))
+
+    sims, new = (sbi.simulate(seed, prior, noisy, n, verbose=0) for seed, n in ((0, 50_000), (1, 100)))
+    model, short = flows.Flow(flows.NSF(1, hidden=(16,))), functools.partial(FIT, folds=1, max_epochs=30)
+    inside = []
+    for i, x in enumerate(new.x):
+        posterior = sbi.fit_posterior(i, prior, sims[500 * i : 500 * (i + 1)], model=model, fit=short)
+        cut = sbi.truncated(i, prior, posterior, x)
+        inside.append(cut.share < 0.1 and np.isfinite(cut.log_prob(new.theta[i : i + 1]))[0])
+    assert sum(inside) >= 99

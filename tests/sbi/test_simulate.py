@@ -82,6 +82,19 @@ def test_rows_are_equal_whatever_runs_them(prior, rows, tmp_path):
     assert not np.array_equal(sbi.simulate(1, prior, in_python, 7, workers=0, verbose=0).x, rows.x[:7])
 
 
+@pytest.mark.slow
+def test_rows_are_equal_by_loky_and_dask(prior, rows):
+    from distributed import Client
+    from joblib.externals.loky import get_reusable_executor
+
+    here = str(Path(__file__).parent)  # where processes find the simulator
+    loky = get_reusable_executor(2, env={"PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])})
+    same(sbi.simulate(0, prior, in_python, N, executor=loky, verbose=0), rows)
+    loky.shutdown()
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        same(sbi.simulate(0, prior, in_python, N, executor=client.get_executor(), verbose=0), rows)
+
+
 def test_processes_make_the_same_rows(prior, rows, tmp_path):
     same(sbi.simulate(0, prior, in_python, N, workers=2, path=tmp_path, verbose=0), rows)
 
