@@ -33,6 +33,7 @@ from flows import sbi
 HERE = Path(__file__).resolve().parent
 SIMULATIONS, OBSERVATIONS, DRAWS = (1_000, 10_000), 3, 2_000
 MOST_COUNT, TIMES, STEP = 150, 8, 0.5  # of the birth-death process
+PEERS = {"sbi": "simulators_torch.py", "sbijax": "simulators_sbijax.py"}
 MATCHING = flows.objectives.flow_matching
 Rows = np.ndarray
 
@@ -251,9 +252,9 @@ def compare(name: str, options: Any) -> None:
             runs: dict[str, tuple[Any, ...]] = {}
             for model in options.ours:
                 runs[model] = ours(task, sims, observed, seed, **MODELS[model])
-            for library, python in (("torch", options.torch), ("sbijax", options.sbijax)):
+            for library, python in {"sbi": options.torch, "sbijax": options.sbijax}.items():
                 if python:
-                    runs[library] = peer(f"simulators_{library}.py", python, task, sims, observed, seed)
+                    runs[library] = peer(PEERS[library], python, task, sims, observed, seed)
             for model, (draws, seconds, *more) in runs.items():
                 outside.setdefault(model, []).append(more[0] if more else share_outside(task.prior, draws))
                 scores.setdefault(model, []).append([c2st(a, b) for a, b in zip(draws, exact, strict=True)])

@@ -18,7 +18,7 @@ def DeepSet(
     after: Sequence[int] = (64,),
     mask: bool = False,
     activation: str = "relu",
-    last_scale: float = 0.01,
+    last_scale: float = 1.0,
 ):
     """A network of sets of vectors, such as independent rows of one experiment, in any order and, with a mask, of any number.
 
@@ -31,7 +31,8 @@ def DeepSet(
         after: units of the hidden layers of g.
         mask: the last feature of an element is 1, or 0 where there is none, as padding.
         activation: as in `MLP`.
-        last_scale: factor on the last layer's initial weights, as in `MLP`.
+        last_scale: factor on the last layer's initial weights. It is 1, as `EmbeddedContext` divides features by their
+            standard deviation, and with the small start of `MLP` a step of training would move features of sets too far.
 
     Params:
         {"each": layers of f, "all": layers of g}, each a tuple of {"w": (inputs, outputs), "b": (outputs,)}.

@@ -9,7 +9,6 @@ from flows.core.caching import assigned as assigned
 from flows.core.caching import clear_caches as clear_caches
 from flows.core.caching import fresh_caches as fresh_caches
 from flows.core.constructors import Value as Value
-from flows.core.constructors import call as call
 from flows.core.constructors import check_function as check_function
 from flows.core.constructors import check_takes as check_takes
 from flows.core.constructors import decorated as decorated

@@ -68,7 +68,9 @@ def revise(init_fun: V, **arguments: Any) -> V:
     def revised(x: Any) -> Any:
         if isinstance(x, Value):
             known.update(x.arguments)
-            changed = {name: arguments[name] if name in arguments else revised(old) for name, old in x.arguments.items()}
+            changed = {
+                name: arguments[name] if name in arguments else revised(argument) for name, argument in x.arguments.items()
+            }
             return call(x.constructor, changed)
         if isinstance(x, tuple):
             return tuple(revised(entry) for entry in x)

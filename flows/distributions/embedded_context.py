@@ -1,6 +1,5 @@
 """A conditional distribution that sees features of its context, which a network makes. Family: Given a context."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +25,6 @@ from flows.core import (
     Value,
     as_dim,
     as_event,
-    call,
     check_layers,
     check_result,
     check_structure,
@@ -48,8 +46,7 @@ def EmbeddedContext(distribution: DistributionLike, network: ConditionerLike, si
 
     h is a network, trained with q: it makes a summary of a context of any shape, such as an image or a series, for all layers
     of q at once. Mean and standard deviation of each feature of h (its last axis) are measured at the start, and stay: they are
-    not trained, and `remeasure` leaves them. A network whose `last_scale` is its default starts with 1 here: divided by a small
-    standard deviation, features would move a hundred times as far in each step of training.
+    not trained, and `remeasure` leaves them.
 
     Args:
         distribution: a conditional distribution, q.
@@ -76,8 +73,7 @@ def EmbeddedContext(distribution: DistributionLike, network: ConditionerLike, si
         (5, 3)
     """
     check_layers("EmbeddedContext", (distribution,), DistributionInit, "a distribution")
-    network = check_conditioner(network, "EmbeddedContext: network")
-    net, features = _at_full_scale(network), as_event(size, "EmbeddedContext: size")
+    net, features = check_conditioner(network, "EmbeddedContext: network"), as_event(size, "EmbeddedContext: size")
 
     def compose(event: Shape, context: Shape | None) -> DistributionPart:
         if context is None:
@@ -107,14 +103,6 @@ def EmbeddedContext(distribution: DistributionLike, network: ConditionerLike, si
     pieces = (Piece(distribution, ("distribution",), "distribution"),)
     keywords = OWN_KEYWORDS | {"params"} if measured_by(net) else OWN_KEYWORDS
     return Composite(compose, (distribution,), keywords, "context", pieces, features)
-
-
-def _at_full_scale(network: Any) -> Any:
-    """The network with last_scale=1 in place of its default."""
-    default = inspect.signature(network.constructor).parameters.get("last_scale") if isinstance(network, Value) else None
-    if default is None or network.arguments["last_scale"] != default.default:
-        return network
-    return call(network.constructor, {**network.arguments, "last_scale": 1.0})
 
 
 class Embedding:

@@ -90,7 +90,7 @@ def fit_posterior(
     if embedding is None and len(event) > 1:
         raise FlowsError(
             f"fit_posterior: an x has shape {event}, and networks take vectors; expected embedding=, a network of such an x "
-            "(flows.conditioners.DeepSet for a set, ConvNet for an image), or x flattened"
+            "(flows.conditioners.DeepSet for a set, FromEquinox or FromNNX for an image), or x flattened"
         )
     _check_theta(prior, simulations)
     whole = model or _default(prior)

@@ -36,8 +36,9 @@ from flows.training.fingerprint import digest_of
 TOGETHER = 1_000  # rows of one call, and so of one program
 LOOKED_AT = 100  # draws that have to be finite
 DRAWS = 20_000  # of a posterior and of a prior, by which a cut is placed and its share is measured
-ENOUGH = 0.05  # of the prior's draws in a cut: below it an ellipsoid is tried, where more of them may lie in the cut
-MARGIN = 1.1  # of this ellipsoid around draws of the posterior
+LEAST_SHARE = 1e-3  # of the prior, below which draws of the posterior are weighed
+CANDIDATES = 64  # of these, for one draw
+MOST_AGAIN = 20  # times that other candidates are drawn
 ATTEMPTS = 1_000_003  # for one draw of a cut, more than it takes; odd, so that cuts of cuts do not repeat theirs
 
 
@@ -208,9 +209,9 @@ def _joint(marginals: Mapping) -> tuple[DistributionInit, Parameters]:
 class Truncated(Prior):
     """Part of a prior where a posterior at an observation is dense: log p(theta) - log share inside, and -inf outside."""
 
-    def __init__(self, base: Prior, proposal: Prior, log_q: Callable, least: float, part: float, ball: "Ellipsoid | None"):
-        self._base, self._proposal, self._log_q, self._least, self._part, self._ball = base, proposal, log_q, least, part, ball
-        self.share = part * base.share
+    def __init__(self, base: Prior, proposal: Prior, log_q: Callable, least: float, share: float):
+        self._base, self._proposal, self._log_q, self._least, self._part = base, proposal, log_q, least, share
+        self.share = share * base.share
         self.named, self.size, self.region, self.dtype = base.named, base.size, base.region, base.dtype
 
     def log_pdf(self, x: Array) -> Array:
@@ -218,17 +219,36 @@ class Truncated(Prior):
 
     def rows(self, key: Array, numbers: np.ndarray, attempts: np.ndarray | None = None) -> np.ndarray:
         first = np.zeros_like(numbers) if attempts is None else attempts
+        if self._part < LEAST_SHARE:
+            return self._resampled(key, numbers, first)
         drawn, left, tried = np.zeros((len(numbers), self.size), self.dtype), np.arange(len(numbers)), 0
         while len(left):  # more attempts at once for fewer rows, so that a call has as many points
             m = max(TOGETHER // len(left), 1)
             which, attempt = np.repeat(left, m), tried + np.tile(np.arange(m), len(left))
-            at = numbers[which], first[which] * ATTEMPTS + attempt
-            points, least = (self._base.rows(key, *at), -np.inf) if self._ball is None else self._ball.rows(key, *at)
-            inside = (self._log_density(points) + math.log(self._part) > least).reshape(-1, m)
+            points = self._base.rows(key, numbers[which], first[which] * ATTEMPTS + attempt)
+            inside = np.isfinite(self._log_density(points)).reshape(-1, m)
             hit = inside.any(1)
             drawn[left[hit]] = points.reshape(-1, m, self.size)[hit, inside[hit].argmax(1)]
             left, tried = left[~hit], tried + m
         return drawn
+
+    def _resampled(self, key: Array, numbers: np.ndarray, attempts: np.ndarray) -> np.ndarray:
+        """Return for each row one of some draws of the posterior, by its weight: prior over posterior."""
+        words = np.asarray(jax.random.key_data(key)).ravel().tolist()
+        drawn, left = np.zeros((len(numbers), self.size), self.dtype), np.arange(len(numbers))
+        for again in range(MOST_AGAIN):
+            i, t = numbers[left], attempts[left] * ATTEMPTS + again
+            which, candidate = np.repeat(i, CANDIDATES), np.tile(np.arange(CANDIDATES), len(left))
+            points = self._proposal.rows(key, which, np.repeat(t, CANDIDATES) * CANDIDATES + candidate)
+            log_w = self._log_density(points) - by_pieces(self._log_q, points, sizes=(TOGETHER,))
+            noise = [np.random.default_rng([*words, *pair]).gumbel(size=CANDIDATES) for pair in zip(i, t, strict=True)]
+            log_w = log_w.reshape(-1, CANDIDATES)
+            chosen = (log_w + np.stack(noise)).argmax(1)
+            drawn[left] = points.reshape(len(left), CANDIDATES, -1)[np.arange(len(left)), chosen]
+            left = left[np.isneginf(log_w).all(1)]  # of none of which the prior has a density
+            if not len(left):
+                return drawn
+        raise FlowsError("Prior: draws of the posterior miss the cut of the prior; is it a posterior of this prior?")
 
     def _log_density(self, points: np.ndarray) -> np.ndarray:
         return by_pieces(self.log_pdf, points, sizes=(TOGETHER,))
@@ -245,9 +265,8 @@ def truncated(rng: Any, prior: Prior, posterior: FitResult, x: Any, *, mass: flo
     """Return the prior where the posterior's log-density at x is above the quantile 1 - mass of its draws.
 
     Simulations of it are near the observation, and a posterior that is fitted to them needs no correction there, as the cut
-    only removes parameters that the observation rules out. Its draws are draws of the prior that lie inside. Where less than
-    0.05 of the prior does, and more of an ellipsoid around draws of the posterior, they are points of this ellipsoid that lie
-    inside, each of which stays with a probability in proportion to the density of the prior.
+    only removes parameters that the observation rules out. Its draws are draws of the prior that lie inside; where less than
+    0.001 of the prior does, each is one of 64 draws of the posterior, by weights prior over posterior.
 
     Args:
         rng: key or seed.
@@ -269,57 +288,20 @@ def truncated(rng: Any, prior: Prior, posterior: FitResult, x: Any, *, mass: flo
     mass = number(mass, "truncated: mass", lambda m: 0 < m < 1, "a number between 0 and 1, such as 0.9999")
     if not isinstance(prior, Prior) or not isinstance(posterior, FitResult):
         raise TypeError(f"truncated: got {prior!r:.40} and {posterior!r:.40}; expected truncated(rng, prior, posterior, x)")
-    proposal, numbers = Prior(posterior, context=x), np.arange(DRAWS)
-    keys, log_q_of, log_p_of = jax.random.split(as_key(rng), 3), jax.jit(proposal.log_pdf), jax.jit(prior.log_pdf)
-
-    def among(points: np.ndarray) -> np.ndarray:  # the log prior inside the cut, -inf outside
-        log_q, log_p = (by_pieces(of, points, sizes=(TOGETHER,)) for of in (log_q_of, log_p_of))
-        return np.where(log_q >= least, log_p, -np.inf)
-
-    drawn = proposal.rows(keys[0], numbers)
-    least = float(np.quantile(by_pieces(log_q_of, drawn, sizes=(TOGETHER,)), 1 - mass))
-    part, ball = float(np.isfinite(among(prior.rows(keys[1], numbers))).mean()), None
-    log_p = among(drawn)
-    if part < ENOUGH and np.isfinite(log_p).sum() > prior.size:
-        ball = Ellipsoid(drawn[np.isfinite(log_p)], log_p.max(), prior.periods)
-        log_p = among(ball.rows(keys[2], numbers, 0 * numbers)[0]) - ball.most
-        if np.exp(np.minimum(log_p, 0.0)).mean() > part:
-            part = math.exp(ball.most + ball.log_volume) * float(np.exp(log_p).mean())
-        else:
-            ball = None
-    if not part > 0:
+    proposal = Prior(posterior, context=x)
+    log_q_of = jax.jit(proposal.log_pdf)
+    key, prior_key = jax.random.split(as_key(rng))
+    drawn = proposal.rows(key, np.arange(DRAWS))
+    log_q = by_pieces(log_q_of, drawn, sizes=(TOGETHER,))
+    least = float(np.quantile(log_q, 1 - mass))
+    points = prior.rows(prior_key, np.arange(DRAWS))
+    share = float((by_pieces(log_q_of, points, sizes=(TOGETHER,)) >= least).mean())
+    if share < LEAST_SHARE:
+        log_p = by_pieces(jax.jit(prior.log_pdf), drawn, sizes=(TOGETHER,))
+        share = float(np.where(log_q >= least, np.exp(np.minimum(log_p - log_q, 80.0)), 0.0).mean())
+    if not share > 0:
         raise FlowsError(
             f"truncated: the cut holds nothing of the prior: no draw of the posterior at this observation, above log-density "
             f"{least:.4g}, has a density under {prior!r:.60}; is it the prior of this posterior?"
         )
-    return Truncated(prior, proposal, log_q_of, least, min(part, 1.0), ball)
-
-
-class Ellipsoid:
-    """Uniform points of an ellipsoid around draws, of angles of the whole circle, each with a log-density that the prior has to
-    exceed there: `most`, its largest among the draws, plus the log of a uniform number."""
-
-    def __init__(self, drawn: np.ndarray, most: float, periods: np.ndarray):
-        line, self.most = periods == 0, float(most)
-        center, d = np.where(line, drawn.mean(0), 0.0), int(line.sum())
-        spread = np.cov(drawn[:, line].T).reshape(d, d)
-        root = np.linalg.cholesky(spread + 1e-12 * np.diag(np.diag(spread)) + 1e-30 * np.eye(d))
-        far = np.linalg.norm(np.linalg.solve(root, (drawn - center)[:, line].T), axis=0).max(initial=0.0) * MARGIN
-        log_ball = d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1)
-        self.log_volume = log_ball + float(np.log(far * np.diag(root)).sum() + np.log(periods[~line]).sum())
-        shape = np.zeros((line.size, d))
-        shape[line] = far * root
-
-        def one(key: Array, i: Array, attempt: Array) -> Array:
-            keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, i), attempt), 3)
-            z = jax.random.normal(keys[0], (d + 2,))  # of a point of the sphere in d + 2 dimensions, d are uniform in the ball
-            turn = jax.random.uniform(keys[1], (line.size,), minval=-0.5, maxval=0.5) * periods
-            place = center + turn + jnp.asarray(shape) @ (z[:d] / jnp.linalg.norm(z))
-            return jnp.concatenate([place, jnp.log(jax.random.uniform(keys[2], (1,)))])
-
-        self._program = jax.jit(jax.vmap(one, (None, 0, 0), out_axes=1))
-
-    def rows(self, key: Array, numbers: np.ndarray, attempts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        at = numbers.astype(np.uint32), attempts.astype(np.uint32)
-        *place, log_u = by_pieces(lambda i, t: self._program(key, i, t), *at, sizes=(TOGETHER,))
-        return np.stack(place, 1), log_u + self.most
+    return Truncated(prior, proposal, log_q_of, least, min(share, 1.0))

@@ -148,12 +148,3 @@ def test_bad_input_is_refused(call, expected):
     assert expected in error_of(call)
     with pytest.raises(TypeError, match="EmbeddedContext: network"):
         flows.EmbeddedContext(NORMAL, flows.Normal(), 3)
-
-
-def test_a_network_starts_at_full_scale():
-    def network(**settings):
-        return flows.EmbeddedContext(NORMAL, flows.MLP(4, **settings), 3)(0, 2, context_dim=6).params["network"]
-
-    # as features are standardised: 0.01 would make a step of training a hundred times as long; a scale that was given stays
-    jax.tree.map(lambda a, b: close(a, b, 0), network(), network(last_scale=1.0))
-    assert float(abs(network(last_scale=0.02)[-1]["w"]).max()) < 0.1 < float(abs(network()[-1]["w"]).max())
