@@ -108,6 +108,7 @@ def test_sets_of_5_to_50_have_conjugate_means_and_deviations():
         close(ratios[(counts >= least) & (counts <= most)].mean(), 1, 0.05)
 
 
+@pytest.mark.filterwarnings("ignore:fit")  # of 50 rows held out, one is far out in a few of the 100 fits
 def test_the_truth_lies_in_99_of_100_cuts():
     prior = sbi.Prior({"mean": (flows.Uniform(-10.0, 10.0), 2)})
 
