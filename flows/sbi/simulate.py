@@ -16,7 +16,7 @@ from tqdm import tqdm
 from flows.core import Array, FlowsError, as_key, explained_call, positive_int
 from flows.results.pieces import by_pieces
 from flows.sbi.prior import TOGETHER, Prior
-from flows.sbi.simulations import FAILED, Simulations, Store
+from flows.sbi.simulations import FAILED, Simulations, Store, locked
 
 SECONDS = 0.5  # of a task
 MOST_OF_TASK = 10_000  # rows
@@ -61,8 +61,8 @@ def simulate(
 
     Errors:
         FlowsError: a row that raises, or has another shape or dtype than the first; a simulator that is not JAX without
-            workers; one that cannot be sent to processes; a worker that was killed; a folder that is damaged, or of another
-            prior or rng.
+            workers; one that cannot be sent to processes; a worker that was killed; a folder that is damaged, of another prior
+            or rng, or that another call is writing to.
 
     Example:
         >>> import flows, jax
@@ -83,18 +83,20 @@ def simulate(
     if workers:
         _check_sendable(simulator)
     program = _jax_program(simulator, prior) if in_jax else None
-    store = Store(path, prior, key, n, (0, FAILED) if failed == "raise" else (0,))
-    with tqdm(total=n, initial=n - len(store.left), desc="simulations", unit="row", disable=not verbose) as bar:
+    with ExitStack() as stack:
+        stack.enter_context(locked(path))
+        store = Store(path, prior, key, n, (0, FAILED) if failed == "raise" else (0,))
+        bar = tqdm(total=n, initial=n - len(store.left), desc="simulations", unit="row", disable=not verbose)
+        stack.enter_context(bar)
         if program is not None:
             _in_blocks(program, prior, theta_key, x_key, store, bar)
         else:
-            with ExitStack() as stack:
-                if workers:
-                    spawn = multiprocessing.get_context("spawn")
-                    executor = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawn))
-                words = np.asarray(jax.random.key_data(x_key)).ravel().tolist()
-                rows = Rows(simulator, prior, theta_key, words, store, failed)
-                _in_tasks(rows, executor, workers or 0, bar)
+            if workers:
+                spawn = multiprocessing.get_context("spawn")
+                executor = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawn))
+            words = np.asarray(jax.random.key_data(x_key)).ravel().tolist()
+            rows = Rows(simulator, prior, theta_key, words, store, failed)
+            _in_tasks(rows, executor, workers or 0, bar)
     return store.simulations()
 
 
@@ -221,7 +223,7 @@ def _in_tasks(rows: Rows, executor: Executor | None, workers: int, bar: Any) -> 
                 at += len(numbers)
                 flying[_submitted(executor, rows.task(numbers))] = numbers
             for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                outputs, seconds = future.result()
+                outputs, seconds = _by_executor(future.result)
                 numbers = flying.pop(future)
                 rows.take(numbers, outputs)
                 bar.update(len(numbers))
@@ -235,10 +237,23 @@ def _in_tasks(rows: Rows, executor: Executor | None, workers: int, bar: Any) -> 
 
 def _submitted(executor: Executor | None, arguments: tuple[Any, ...]) -> Future:
     if executor is not None:
-        return executor.submit(_run, *arguments)
+        return _by_executor(executor.submit, _run, *arguments)
     future = Future[Any]()
     future.set_result(_run(*arguments))
     return future
+
+
+def _by_executor(call: Callable, *arguments: Any) -> Any:
+    """Call an executor, whose own errors are of tasks that it cannot send; errors of a simulator are returned as texts."""
+    try:
+        return call(*arguments)
+    except BrokenExecutor:
+        raise
+    except Exception as error:
+        raise FlowsError(
+            f"simulate: the executor cannot run the simulator ({type(error).__name__}: {error!s:.200}). Where it cannot be "
+            "pickled, define it at the top of a module, or give loky.get_reusable_executor() or workers=0"
+        ) from error
 
 
 def _run(simulator: Callable, words: list[int], numbers: list[int], thetas: list[Any]) -> tuple[list[Any], float]:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import numpy as np
 
 from flows.core import Array, FlowsError, Shape, pieces_of
 from flows.sbi.prior import Prior
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a folder cannot be locked
+    fcntl = None  # type: ignore[assignment]
 
 IN_MEMORY = 2**30  # bytes, from which rows of a folder stay on the disk
 DONE, FAILED = 1, 2
@@ -115,6 +121,37 @@ def as_sets(sets: Sequence[Any], most: int | None = None) -> np.ndarray:
     return padded
 
 
+@contextmanager
+def locked(path: Any) -> Iterator[None]:
+    """Make a folder, and keep other calls from writing to it; a kill ends a lock, too."""
+    if path is None:
+        yield
+        return
+    try:
+        os.makedirs(path, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY) if fcntl is not None else None
+    except OSError as error:
+        raise FlowsError(f"simulate: path is {path!s:.200}, which cannot be a folder ({error.strerror})") from None
+    try:
+        if descriptor is not None:
+            _lock(descriptor, path)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Any) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FlowsError(
+            f"simulate: another call is writing to {path!s:.200} now; wait until it ends, or give another folder"
+        ) from None
+    except OSError:  # a disk without locks
+        pass
+
+
 class Store:
     """Rows on their way from a simulator to `Simulations`: theta, x and what is done, in memory or in files of a folder.
 
@@ -127,10 +164,6 @@ class Store:
         if self.folder is None:
             self.theta, self.done = np.zeros((n, prior.size), prior.dtype), np.zeros(n, np.uint8)
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FlowsError(f"simulate: path is {path!s:.200}, which cannot be a folder ({error.strerror})") from None
         self._check(about)
         marks = self._read("done") if self._file("done").exists() else np.zeros(0, np.uint8)
         for name in ("theta", "x") if marks.any() and (marks == DONE).any() else ():

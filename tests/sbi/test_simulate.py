@@ -1,12 +1,13 @@
 """Running simulators: equal rows whatever runs them, folders that survive kills, and errors that name a row."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -83,6 +84,13 @@ def test_rows_are_equal_whatever_runs_them(prior, rows, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_executor_that_cannot_send_a_simulator(prior):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        message = error_of(lambda: sbi.simulate(0, prior, lambda rng, theta: 1.0, 3, executor=pool, verbose=0))
+    assert "the executor cannot run the simulator" in message and "define it at the top of a module" in message
+
+
+@pytest.mark.slow
 def test_rows_are_equal_by_loky_and_dask(prior, rows):
     from distributed import Client
     from joblib.externals.loky import get_reusable_executor
@@ -153,7 +161,12 @@ def test_errors_of_simulate(prior, rows, tmp_path):
     assert "workers is -1" in run(in_python, workers=-1)
     with pytest.raises(TypeError, match="expected simulate"):
         run(3)
-    sbi.simulate(0, prior, in_python, 3, workers=0, path=tmp_path, verbose=0)
+    with ThreadPoolExecutor(1) as stopped:
+        pass
+    assert "the executor cannot run the simulator (RuntimeError: cannot schedule" in run(in_python, executor=stopped)
+    twice = lambda rng, theta: sbi.simulate(0, prior, in_python, 3, workers=0, path=tmp_path, verbose=0)  # noqa: E731
+    assert "another call is writing to" in run(twice, workers=0, path=tmp_path)
+    sbi.simulate(0, prior, in_python, 3, workers=0, path=tmp_path, verbose=0)  # the lock ended with the call
     assert "of another prior" in error_of(
         lambda: sbi.simulate(0, sbi.Prior({"mean": flows.Uniform()}), in_python, 3, workers=0, path=tmp_path, verbose=0)
     )
