@@ -19,9 +19,9 @@ def bridge_normalizer(log_w_of_draws: Any, log_w_of_proposals: Any, *, effective
     error is the sum of the relative variances of the two means, divided by their numbers of independent draws.
 
     Args:
-        log_w_of_draws: (n,), at the draws of a sampler of p; finite. log_w_of_proposals: (m,), at draws of q, which were not
-        used to fit q to p; -inf where p is 0. effective: the number of independent draws that the n draws are worth,
-        `flows.diagnostics.effective_draws`; by default n.
+        log_w_of_draws: (n,), at the draws of a sampler of p; finite.
+        log_w_of_proposals: (m,), at draws of q, which were not used to fit q to p; -inf where p is 0.
+        effective: how many independent draws the n draws are worth, by `flows.diagnostics.effective_draws`; by default n.
 
     Returns:
         `Estimate(value, standard_error)`.
