@@ -37,7 +37,11 @@ PATH, DIGITS = re.compile(r' d="[^"]*"'), re.compile(r"(\.\d)\d+")  # a tenth of
 CODE = re.compile("`([^`]+)`")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 STYLE = Path(__file__).with_name("page.css")
-Cell = Any  # text, or a number
+Cell = Any  # text, a number, or Html
+
+
+class Html(str):
+    """Text that is HTML already."""
 
 
 def write(checks: Any, path: Any, title: str | None, rows: bool) -> None:
@@ -89,12 +93,13 @@ def number(value: Any) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], label: str = "table") -> str:
-    """Return a table, which scrolls by itself where it is wide; cells that begin with < are HTML."""
+    """Return a table, which scrolls by itself where it is wide."""
 
     def cell(value: Cell) -> str:
-        if isinstance(value, bool | str) or value is None:
-            return f"<td>{value if str(value).startswith('<') else text('' if value is None else value)}</td>"
-        return f'<td class="number">{number(value)}</td>'
+        if isinstance(value, Html):
+            return f"<td>{value}</td>"
+        words = isinstance(value, str) or value is None
+        return f"<td>{text(value or '')}</td>" if words else f'<td class="number">{number(value)}</td>'
 
     lines = ("".join(map(cell, row)) for row in rows)
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
@@ -132,10 +137,10 @@ def _verdicts(checks: Any) -> Iterable[str]:
         words = WORDS[check.name]
         remedy = f"<p><b>What to do.</b> {text(words.remedy)}</p>" if check.verdict == "FAIL" else ""
         said = f"<p><b>{text(check.detail)}</b></p><p>Up to {check.tolerance:g}: {text(words.meaning)}.</p>{remedy}"
-        verdict = f'<span class="{clean(check.verdict)}">{clean(check.verdict)}</span>'
+        verdict = Html(f'<span class="{clean(check.verdict)}">{clean(check.verdict)}</span>')
         size = "" if check.size is None else f"{number(check.size)} ({words.unit})"
         p = "" if check.p is None else "p < 1e-4" if check.p < 1e-4 else f"p = {check.p:.2g}"
-        rows.append((f"<b>{check.name}</b>", verdict, size, f"up to {check.tolerance:g}", p, said))
+        rows.append((Html(f"<b>{check.name}</b>"), verdict, size, f"up to {check.tolerance:g}", p, Html(said)))
     yield "<h2>Verdicts</h2>"
     if "rows" in figures:
         yield f'<p class="soft">{text("; ".join(checks.head()[len(figures["remarks"]) :]))}</p>'
