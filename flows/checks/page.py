@@ -228,7 +228,7 @@ def _curves(checks: Any, draw: Callable[..., str]) -> Iterable[str]:
 
 
 def _pairs(checks: Any, draw: Callable[..., str]) -> Iterable[str]:
-    if "pairs" not in checks or len(checks.seen.axes) < 2:
+    if "pairs" not in checks or checks["pairs"].size is None:
         return
     places = checks.seen.differ[:4]
     rows, draws = (np.corrcoef(in_units(checks, which, places, MARGIN).T) for which in ("rows", "draws"))

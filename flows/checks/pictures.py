@@ -40,8 +40,9 @@ EDGES = {
 
 def plot(checks: Any, name: str | None) -> Any:
     """Return the figure; arguments as in `Checks.plot`."""
-    names = [each for each in checks if each == "pairs" and checks.seen.axes and len(checks.seen.axes) > 1]
-    names = [each for each in checks if checks.seen.tests.get(each)] + names
+    names = [each for each in checks if checks.seen.tests.get(each)]
+    if "pairs" in checks and checks["pairs"].size is not None:
+        names.append("pairs")
     if not names:
         raise FlowsError(f"plot: of these checks none has a picture: {', '.join(checks)}")
     if name is not None and name not in names:
