@@ -75,7 +75,7 @@ def explained(figure: Any, handles: list[Any], notes: list[str], room: bool = Fa
 
 def literal(text: str) -> str:
     """Return text that is drawn as it is, as matplotlib would read what is between two $ as a formula."""
-    return text.replace("$", r"\$")
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text).replace("$", r"\$")
 
 
 def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]:
