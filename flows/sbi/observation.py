@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.checks.model import Model, flat, result_model
-from flows.checks.seen import Seen
+from flows.checks.sample import Model, flat, result_model
 from flows.checks.verdicts import Checks, Finding, judged
 from flows.core import FlowsError, as_key, explained_call, number
 from flows.diagnostics.arrays import generator, unit_of
@@ -74,8 +73,7 @@ def check_observation(
         findings["predictive"] = _predictive(predicted, row, arrays)
     checks = judged(findings, dict.fromkeys(findings, 0.0), level)
     remark = f"an observation of shape {event}, next to {len(valid):,} simulations"
-    seen = Seen(result_model(posterior).about)
-    return Checks(checks, None, {"remarks": [remark], "level": float(level)}, arrays, seen)
+    return Checks(checks, None, {"remarks": [remark], "level": float(level)}, arrays)
 
 
 def _outside(model: Model, sims: Simulations, valid: np.ndarray, row: np.ndarray, arrays: dict[str, np.ndarray]) -> Finding:
