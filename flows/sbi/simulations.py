@@ -20,6 +20,7 @@ except ImportError:  # Windows, where a folder cannot be locked
 
 IN_MEMORY = 2**30  # bytes, from which rows of a folder stay on the disk
 DONE, FAILED = 1, 2
+HELD = set[int]()  # descriptors of folders that are locked
 ABOUT = "about.json"
 
 
@@ -129,16 +130,29 @@ def locked(path: Any) -> Iterator[None]:
         return
     try:
         os.makedirs(path, exist_ok=True)
-        descriptor = os.open(path, os.O_RDONLY) if fcntl is not None else None
+        if fcntl is not None:
+            HELD.add(descriptor := os.open(path, os.O_RDONLY))
     except OSError as error:
         raise FlowsError(f"simulate: path is {path!s:.200}, which cannot be a folder ({error.strerror})") from None
+    if fcntl is None:
+        yield
+        return
     try:
-        if descriptor is not None:
-            _lock(descriptor, path)
+        _lock(descriptor, path)
         yield
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        _release(descriptor)
+
+
+def _release(*descriptors: int) -> None:
+    """Close these descriptors, or all."""
+    for descriptor in HELD.intersection(descriptors or HELD):
+        HELD.remove(descriptor)
+        os.close(descriptor)
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_release)  # a worker that was forked would keep the lock of its parent
 
 
 def _lock(descriptor: int, path: Any) -> None:

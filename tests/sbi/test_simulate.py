@@ -91,6 +91,14 @@ def test_an_executor_that_cannot_send_a_simulator(prior):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork")
+def test_workers_that_were_forked_do_not_keep_a_folder_locked(prior, rows, tmp_path):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        for n in (5, N):
+            same(sbi.simulate(0, prior, in_python, n, executor=pool, path=tmp_path, verbose=0), rows[:n])
+
+
+@pytest.mark.slow
 def test_rows_are_equal_by_loky_and_dask(prior, rows):
     from distributed import Client
     from joblib.externals.loky import get_reusable_executor
