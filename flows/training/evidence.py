@@ -49,8 +49,7 @@ def evidence(rng: Any, draws: Any, log_density: Callable, *, flow: Any = None, f
         draws: of the density, (n, d), (chains, n, d), or a dict of arrays (n, *shape); 100 or more, in the order of sampling.
         log_density: log(p Z), (n,), of points (n, d) or of a dict of arrays, in NumPy or JAX.
         flow: a distribution whose densities of points are fast; by default `Flow(NSF())`.
-        fit: called `fit(rng, flow, rows)`; by default `flows.fit` without a bar. Bounds:
-            `functools.partial(flows.fit, support=...)`.
+        fit: called `fit(rng, flow, rows)`; by default `flows.fit` without a bar; `partial(flows.fit, support=...)` for bounds.
 
     Returns:
         An `Evidence`. It warns where chains do not mix, where the halves disagree by more than three standard errors, and where
