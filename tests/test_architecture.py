@@ -147,11 +147,11 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 51_235,
-    "files": 264,
+    "library": 51_985,
+    "files": 270,
     "core": 4_247,
     "training": 8_460,
-    "tables": 4_722,
+    "tables": 4_726,
     "kinds": 4,
     "orders": 17,
     "lines on devices": 174,
