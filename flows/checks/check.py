@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.checks import density, likeness, rows
-from flows.checks.sample import LEAST, Model, Sample, flat, model_of
+from flows.checks.details import details_of
+from flows.checks.model import Model, flat, model_of
+from flows.checks.sample import LEAST, Sample
 from flows.checks.verdicts import FAIL, Checks, Finding, judged
 from flows.core import FlowsError, as_key, not_negative, number, positive_int
 from flows.diagnostics import crps, ranks
@@ -15,6 +17,7 @@ from flows.diagnostics.classifier import check_classifier
 BY_CHANCE = 4.0  # standard errors, by which more rows than draws have to be training rows for a remark
 BROKEN = 1e-3  # share of draws that are not finite, above which this is the only finding
 NAMED = 5  # rows that a remark names
+ODD = 20  # rows of least p-values
 
 
 class Question(NamedTuple):
@@ -119,7 +122,8 @@ def check(
     names = names or [name for name in QUESTIONS if _is_usual(name, sample)]
     checks = judged({name: _finding(name, sample) for name in names}, tolerances, level)
     figures = {**_figures(sample), "level": float(level), "remarks": _remarks(checks, sample)}
-    return Checks(checks, sample.report if "rows" in checks else None, figures, _arrays(sample))
+    report, arrays = sample.report if "rows" in checks else None, _arrays(sample)
+    return Checks(checks, report, figures, arrays, details_of(sample, report, arrays["oddest"]))
 
 
 def _names(only: Any) -> list[str]:
@@ -216,6 +220,11 @@ def _figures(sample: Sample) -> dict[str, Any]:
         "standard_error": _finite(error),
         "without_density": int((~np.isfinite(log_p)).sum()),
         "crps": scores,
+        "columns": [
+            {"check": name, "name": test.name, "p": test.p, "size": test.size, "unit": test.unit, "fault": test.fault}
+            for name in ("columns", "ranks")
+            for test in sample.tests.get(name, [])
+        ],
     }
 
 
@@ -229,4 +238,5 @@ def _arrays(sample: Sample) -> dict[str, np.ndarray]:
     arrays = {"places": sample.places, "rows": sample.rows, "draws": sample.draws, "log_p": sample.log_p, **sample.arrays}
     if len(sample.rows) and len(sample.draws):
         arrays["ranks"] = ranks(sample.rows, sample.draws, rng=sample.key(16))
+    arrays["oddest"] = np.lexsort([sample.log_p, *([arrays["shift"]] if "shift" in arrays else [])])[:ODD]
     return arrays

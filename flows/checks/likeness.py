@@ -3,20 +3,16 @@
 import numpy as np
 
 from flows.checks.sample import PER_ROW, Sample, as_numbers, features
-from flows.checks.verdicts import Finding, OneTest, rank_test, worst
+from flows.checks.verdicts import Finding, OneTest, rank_test, tested, worst
 from flows.diagnostics import classifier_two_sample, code_counts, correlations, energy_distance, sbc, uniformity
 from flows.diagnostics import coverage as coverage_of
 from flows.diagnostics import tarp as tarp_of
 from flows.diagnostics.arrays import chosen
+from flows.diagnostics.calibration import Coverage
+from flows.diagnostics.uniformity import Uniformity
 from flows.results.columns import Column
 
 MOST_COLUMNS = 64  # whose pairs are tested
-WRONG = (  # words for the largest term of `uniformity`, below 0 and above it
-    ("rows lie lower than draws", "rows lie higher than draws"),
-    ("draws are too wide", "draws are too narrow"),
-    ("in skewness", "in skewness"),
-    ("in tails", "in tails"),
-)
 
 
 def coverage(sample: Sample) -> Finding:
@@ -26,11 +22,8 @@ def coverage(sample: Sample) -> Finding:
     if unknown:
         return Finding(f"log p is NaN of {unknown:,} rows and draws")
     test = coverage_of(log_p, draws_log_p, rng=sample.key(10))
-    levels = np.sort(test.levels)
-    shares = np.arange(1, len(levels) + 1) / len(levels)
-    at = int(np.abs(shares - levels).argmax())
-    detail = f"largest error: the region of {levels[at]:.0%} of draws holds {shares[at]:.0%} of rows"
-    return Finding(detail, test.size, test.p)
+    error = _keep("coverage", sample, test, draws_log_p.shape[-1], draws_log_p.ndim == 1)
+    return Finding(f"largest error: {error}", test.size, test.p)
 
 
 def columns(sample: Sample) -> Finding:
@@ -44,16 +37,29 @@ def columns(sample: Sample) -> Finding:
             continue
         rows, draws = as_numbers(column, sample.rows), as_numbers(column, sample.draws)
         for name in rows:
-            test, terms = rank_test(rows[name], draws[name], random)
-            tests.append(test._replace(name=f"Kolmogorov distance of {name}, {_fault(terms)}"))
-    return worst(tests, "{}")
+            tests.append(rank_test(rows[name], draws[name], random, name))
+    sample.tests["columns"] = tests
+    return worst(tests, "{0.unit} of {0.name}, {0.fault}")
+
+
+def _keep(name: str, sample: Sample, test: Coverage, draws: int, shared: bool) -> str:
+    """Keep the levels of a test of coverage, and its curve; return its largest error in words."""
+    levels = np.sort(test.levels)
+    shares = np.arange(1, len(levels) + 1) / len(levels)
+    at = int(np.abs(shares - levels).argmax())
+    error = f"the region of {levels[at]:.0%} of draws holds {shares[at]:.0%} of rows"
+    curve = tested(test, name, test.ranks, draws, shared)
+    sample.arrays[name], sample.tests[name] = test.levels, [curve._replace(fault=error)]
+    return error
 
 
 def _code_test(column: Column, sample: Sample) -> OneTest:
-    test = code_counts(sample.rows[:, column.place], sample.draws[:, column.place])
+    rows, draws = (x[:, column.place] for x in (sample.rows, sample.draws))
+    test = code_counts(rows, draws)
     at = int(np.abs(test.rows - test.draws).argmax())
     shares = f"{column.code(test.codes[at])} in {test.rows[at]:.1%} of rows, {test.draws[at]:.1%} of draws"
-    return OneTest(test.p, test.size, f"total variation of {column.name}, {shares}")
+    curve = rank_test(rows, draws, sample.random(17 + column.place), column.name)
+    return curve._replace(p=test.p, size=test.size, fault=shares, unit="total variation")
 
 
 def has_cdf(sample: Sample) -> bool:
@@ -69,14 +75,9 @@ def _by_cdf(sample: Sample) -> Finding:
     shares = np.asarray(result.cdf(sample.all_rows[sample.places], context=sample.contexts), float)
     if np.isnan(shares).any():
         return Finding(f"the distribution function is NaN at {int(np.isnan(shares).sum()):,} rows")
-    test = uniformity(np.clip(shares, 0, 1))
-    return Finding(f"Kolmogorov distance of P(X <= x), {_fault(test.terms)}", float(test.size), float(test.p))
-
-
-def _fault(terms: np.ndarray) -> str:
-    """Return the largest fault in words."""
-    at = int(np.abs(terms).argmax())
-    return WRONG[at][int(terms[at] > 0)]
+    shares = np.clip(shares, 0, 1)
+    sample.tests["columns"] = [test] = [tested(uniformity(shares), "P(X <= x)", shares, None)]
+    return worst([test], "{0.unit} of {0.name}, {0.fault}")
 
 
 def pairs(sample: Sample) -> Finding:
@@ -87,7 +88,7 @@ def pairs(sample: Sample) -> Finding:
     some = np.sort(chosen(np.arange(len(names)), MOST_COLUMNS, sample.random(12)))
     note = f"; {MOST_COLUMNS} columns of {len(names):,}, at random" if len(some) < len(names) else ""
     test = correlations(rows[:, some], draws[:, some])
-    first, second = (names[some[i]] for i in test.pair)
+    sample.pair = first, second = tuple(names[some[i]] for i in test.pair)
     r, s = test.rows[test.pair], test.draws[test.pair]
     return Finding(f"correlation of {first} and {second}: {r:.2f} of rows, {s:.2f} of draws{note}", test.size, test.p)
 
@@ -116,6 +117,11 @@ def ranks(sample: Sample) -> Finding:
     names, numbers = features(sample.columns, sample.rows, sample.draws)
     called, conditions = sample.conditions
     test = sbc(*numbers, context=conditions, rng=sample.key(20))
+    terms = uniformity(test.ranks, PER_ROW, shared=False)
+    sample.tests["ranks"] = [
+        tested(Uniformity(*(np.asarray(field)[..., j] for field in terms)), names[j], test.ranks[:, j], PER_ROW)
+        for j in range(len(names))
+    ]
     where = "all rows" if test.part is None else f"slice {test.part[1]} of {called[test.part[0]]}"
     return Finding(f"Kolmogorov distance of the ranks of {names[test.column]}, {where}", test.size, test.p)
 
@@ -124,4 +130,5 @@ def tarp(sample: Sample) -> Finding:
     """Test that balls around points of reference hold rows as often as draws given the same context."""
     _, numbers = features(sample.columns, sample.rows, sample.draws)
     test = tarp_of(*numbers, context=sample.conditions[1], rng=sample.key(21))
+    _keep("tarp", sample, test, PER_ROW, False)
     return Finding(f"largest error of coverage, of balls around points of reference, {PER_ROW} draws a row", test.size, test.p)

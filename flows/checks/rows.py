@@ -11,8 +11,9 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import rankdata
 
-from flows.checks.sample import PER_ROW, Sample, features, flat
-from flows.checks.verdicts import Finding, OneTest, rank_test, worst
+from flows.checks.model import flat
+from flows.checks.sample import PER_ROW, Sample, features
+from flows.checks.verdicts import Finding, OneTest, rank_test, tested, worst
 from flows.core import (
     FlowsError,
     Region,
@@ -40,6 +41,7 @@ FADED = 0.05  # correlation, below which rows count as independent
 MOST_COLUMNS, MOST_PAIRS = 64, 300
 BASE = 10_000  # draws of the base
 SHOWN = 4  # layers
+DRAWN = 10_000  # ranks of scores, of which a picture has the curve
 
 
 def rows(sample: Sample) -> Finding:
@@ -96,8 +98,12 @@ def shift(sample: Sample) -> Finding:
         first, last = (below[np.searchsorted(held_out[order], scores[i, mine], side=side)] for side in ("left", "right"))
         one = np.square(weight).sum() / weight.sum()  # the row itself
         shares[mine] = (first + random.uniform(size=mine.sum()) * (last - first + one)) / (below[-1] + one)
-    test = uniformity(np.minimum(np.floor(shares * (effective + 1)), effective), effective, shared=True)
+    ranks = np.minimum(np.floor(shares * (effective + 1)), effective).astype(int)
+    test = uniformity(ranks, effective, shared=True)
+    sample.arrays["shift"] = result.p_values_of(scores)
     side = "lower" if test.terms[0] < 0 else "higher"
+    curve = tested(test, "scores", chosen(ranks, DRAWN, random), effective, True)
+    sample.tests["shift"] = [curve._replace(fault=f"scores are {side}")]
     detail = f"Kolmogorov distance of scores, {side} than of {known.size:,} rows held out"
     return Finding(detail, float(test.size), float(test.p))
 
@@ -198,12 +204,13 @@ def latents(sample: Sample) -> Finding:
         middle = base.reshape(-1, base.shape[-1]).mean(0)
         some = np.sort(chosen(np.arange(len(names)), MOST_COLUMNS, random))
         left_out += len(names) - len(some)
-        tests += [rank_test(z[:, j], base[..., j], random)[0]._replace(name=names[j]) for j in some]
+        tests += (single := [rank_test(z[:, j], base[..., j], random, names[j]) for j in some])
+        sample.tests.setdefault("latents", []).extend(single)
         for i, j in chosen(some[np.stack(np.triu_indices(len(some), 1), 1)], MOST_PAIRS, random):
             rows_, base_ = ((x[..., i] - middle[i]) * (x[..., j] - middle[j]) for x in (z, base))
-            tests.append(rank_test(rows_, base_, random)[0]._replace(name=f"{names[i]} times {names[j]}"))
+            tests.append(rank_test(rows_, base_, random, f"{names[i]} times {names[j]}"))
     note = f"; {left_out:,} dimensions, drawn at random, were left out" if left_out else ""
-    return worst(tests, f"Kolmogorov distance of {{}} from {others}{note}")
+    return worst(tests, f"{{0.unit}} of {{0.name}} from {others}{note}")
 
 
 def _noise(sample: Sample, x: np.ndarray, purpose: int) -> Iterator[Noise]:

@@ -1,16 +1,23 @@
 """Findings of checks, their verdicts in view of all checks of the call, and the table that `flows.check` returns."""
 
 from collections.abc import Iterator, Mapping
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from flows.diagnostics import holm, ranks, uniformity
+from flows.diagnostics.uniformity import cells_of
 
 PASS, SMALL, FAIL, CANNOT_TELL = "pass", "small", "FAIL", "cannot tell"
 SURE = 0.01  # p-value times the number of tests, below which the size of a test is not chance
 SHOWN = 8  # columns, whose CRPS is printed
+POINTS = 100  # of a curve
+WRONG = (  # words for the largest term of `uniformity`, below 0 and above it
+    ("rows lie lower than draws", "rows lie higher than draws"),
+    ("draws are too wide", "draws are too narrow"),
+    ("in skewness", "in skewness"),
+    ("in tails", "in tails"),
+)
 
 
 class Check(NamedTuple):
@@ -46,8 +53,10 @@ class Checks(Mapping[str, Check]):
             among its draws; "latents", the noise of rows; "log_p", of all rows.
     """
 
-    def __init__(self, checks: dict[str, Check], rows: Any, figures: dict[str, Any], arrays: dict[str, np.ndarray]):
-        self._checks, self.rows, self.arrays = checks, rows, arrays
+    def __init__(
+        self, checks: dict[str, Check], rows: Any, figures: dict[str, Any], arrays: dict[str, np.ndarray], details: Any = None
+    ):
+        self._checks, self.rows, self.arrays, self.details = checks, rows, arrays, details
         self.figures = {**figures, "passed": self.passed, "checks": {name: check._asdict() for name, check in checks.items()}}
 
     def __getitem__(self, name: str) -> Check:
@@ -65,15 +74,71 @@ class Checks(Mapping[str, Check]):
         return not any(check.verdict == FAIL for check in self._checks.values())
 
     def __repr__(self) -> str:
-        return "\n".join([*self._head(), "", *self._table()])
+        return "\n".join([*self.head(), "", *self._table()])
 
     def _repr_html_(self) -> str:
-        """Return the same as HTML, for a notebook: long details wrap."""
-        rows = ["".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in cells) for cells in self._cells()]
-        table = f"<table><tr>{'</tr><tr>'.join(rows)}</tr></table>"
-        return f'<div class="flows-checks">{"<br>".join(map(escape, self._head()))}{table}</div>'
+        from flows.checks.html import notebook
 
-    def _head(self) -> list[str]:
+        return notebook(self, self._cells())
+
+    def plot(self, name: str | None = None) -> Any:
+        """Draw a check, or all that have a picture on one sheet; needs matplotlib.
+
+        columns, ranks, latents: for each column the share of rows below a value less the share of draws below it, against the
+        latter, in a band that holds all curves of 19 of 20 right models (`diagnostics.ecdf_band`); of the 8 that differ most
+        those outside are coloured, and named. coverage, tarp, shift: their one curve, likewise. pairs: points and margins of up
+        to four columns whose correlations or margins differ most.
+
+        Args:
+            name: one of these checks; None for all that were run.
+
+        Returns:
+            A matplotlib Figure.
+
+        Errors:
+            FlowsError: a check that has no picture, or was not run. ImportError: matplotlib is not installed.
+
+        Example:
+            >>> import flows, numpy as np
+            >>> rows = np.random.default_rng(0).normal(size=(500, 2)) * [1.0, 1.25]
+            >>> figure = flows.check(flows.Normal()(0, 2), rows, only=["coverage", "columns"]).plot("columns")
+            >>> figure.axes[0].get_legend().get_texts()[0].get_text()
+            'column 1: draws are too narrow'
+            >>> figure.clear()
+        """
+        from flows.checks.pictures import plot
+
+        return plot(self, name)
+
+    def write_html(self, path: Any, *, title: str | None = None, rows: bool = True) -> None:
+        """Write what was found to one page of HTML, which has no script and needs no network.
+
+        It has the verdicts in words, what each size means and what to do, the model, each column next to its draws, curves in
+        their bands, and the 20 oddest rows with the rows that `result.verify` names. Equal calls write equal bytes. Without
+        matplotlib it has tables in place of pictures.
+
+        Args:
+            path: a file name.
+            title: the heading of the page.
+            rows: False leaves out all rows: odd ones, and points of pairs.
+
+        Errors:
+            FlowsError: a path that cannot be written to; what was there stays.
+
+        Example:
+            >>> import flows, numpy as np, tempfile, pathlib
+            >>> rows = np.random.default_rng(0).normal(size=(500, 2))
+            >>> page = pathlib.Path(tempfile.mkdtemp()) / "check.html"
+            >>> flows.check(flows.Normal()(0, 2), rows, only="columns").write_html(page, title="Two columns")
+            >>> "<h1><bdi>Two columns</bdi></h1>" in page.read_text()
+            True
+        """
+        from flows.checks.page import write
+
+        write(self, path, title, rows)
+
+    def head(self) -> list[str]:
+        """Return the lines above the table."""
         figures = self.figures
         if "rows" not in figures:
             return list(figures["remarks"])
@@ -116,27 +181,53 @@ class Finding(NamedTuple):
 
 
 class OneTest(NamedTuple):
-    """One of several tests of a check: its p-value, its size and its name."""
+    """One of several tests of a check.
+
+    Attributes:
+        p, size: the p-value of this test alone, and its size, in `unit`.
+        name, fault: what it is of, and what is wrong, in words.
+        curve: the distribution function of ranks less the one of uniform ranks, at the points of `diagnostics.ecdf_band`; None
+            without a picture.
+        rows, draws, shared: as in `ecdf_band`.
+        place: the place of its column; -1 where it is of no column.
+    """
 
     p: float
     size: float
     name: str = ""
+    fault: str = ""
+    unit: str = "Kolmogorov distance"
+    curve: Any = None
+    rows: int = 0
+    draws: int | None = None
+    shared: bool = False
+    place: int = -1
 
 
-def rank_test(rows: np.ndarray, draws: np.ndarray, random: np.random.Generator) -> tuple[OneTest, np.ndarray]:
-    """Test ranks of rows (rows,) among shared draws, (draws,), or draws for each row, (rows, draws); also return its terms."""
+def rank_test(rows: np.ndarray, draws: np.ndarray, random: np.random.Generator, name: str) -> OneTest:
+    """Test ranks of rows (rows,) among shared draws, (draws,), or draws for each row, (rows, draws)."""
     ranks_ = ranks(rows, draws, rng=int(random.integers(2**32)))
-    test = uniformity(ranks_, draws.shape[-1], shared=draws.ndim == 1)
-    return OneTest(float(test.p), float(test.size)), test.terms
+    return tested(uniformity(ranks_, draws.shape[-1], shared=draws.ndim == 1), name, ranks_, draws.shape[-1], draws.ndim == 1)
+
+
+def tested(test: Any, name: str, values: np.ndarray, draws: int | None, shared: bool = False) -> OneTest:
+    """Return a test of uniform ranks, or numbers from 0 to 1, with its fault in words and its curve."""
+    total, ends = cells_of(draws, POINTS)
+    counts = np.bincount(values if draws is not None else np.minimum((values * total).astype(int), total - 1), minlength=total)
+    curve = np.cumsum(counts)[ends[1:-1] - 1] / len(values) - ends[1:-1] / total
+    at = int(np.abs(test.terms).argmax())
+    fault = WRONG[at][int(test.terms[at] > 0)]
+    more = {"curve": curve, "rows": len(values), "draws": draws, "shared": shared}
+    return OneTest(float(test.p), float(test.size), name, fault, **more)
 
 
 def worst(tests: list[OneTest], detail: str) -> Finding:
     """Return the least p-value of several tests, times their number, and the largest size of the tests that are surely off, as
-    codes of many classes are far off by chance; else the size at the least p-value. `detail` has a place for its name."""
-    count = len(tests)
-    surely = [test for test in tests if test.p * count < SURE] or [min(tests)]
+    codes of many classes are far off by chance; else the size at the least p-value. `detail` has places for its fields."""
+    least = min(tests, key=lambda test: (test.p, test.size))
+    surely = [test for test in tests if test.p * len(tests) < SURE] or [least]
     largest = max(surely, key=lambda test: test.size)
-    return Finding(detail.format(largest.name), largest.size, min(1.0, min(tests).p * count))
+    return Finding(detail.format(largest), largest.size, min(1.0, least.p * len(tests)))
 
 
 def judged(findings: Mapping[str, Finding], tolerances: Mapping[str, float], level: float) -> dict[str, Check]:

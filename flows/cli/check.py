@@ -11,6 +11,7 @@ import typer
 import flows
 from flows.checks.check import QUESTIONS
 from flows.checks.sample import LEAST
+from flows.checks.words import WORDS
 from flows.cli.command import FILES, Data, Mistake, Model, Shared, command
 from flows.cli.models import asked, keep_programs, loaded, typed
 from flows.cli.output import check_output, print_json
@@ -20,11 +21,12 @@ from flows.persistence.container import replacement
 from flows.results.frames import listed
 from flows.results.pictures.axes import STYLE
 
+CHECKS = ", ".join(f"{name} ({WORDS[name].subject})" for name in QUESTIONS)
 FAILED = 3  # the exit status where something FAILs
 DATES = {".png": None, ".svg": "Date", ".pdf": "CreationDate"}  # by ending, the entry of metadata that has the time
 
 
-@command("drop_gaps", "seed", *FILES, "no_cache")
+@command("drop_gaps", "seed", "force", *FILES, "no_cache")
 def check(
     shared: Shared,
     model: Model,
@@ -35,12 +37,17 @@ def check(
     ] = None,
     only: Annotated[
         Optional[list[str]],
-        typer.Option("--only", metavar="NAME", help="A check to run; give it again for more. By default all."),
+        typer.Option("--only", metavar="NAME", help=f"A check to run; give it again for more. By default all: {CHECKS}."),
     ] = None,
     level: Annotated[float, typer.Option("--level", help="Share of right models that get a FAIL.")] = 0.01,
     n: Annotated[int, typer.Option("-n", help="Draws; with a condition 99 for each of 2,000 rows.")] = 10_000,
+    html: Annotated[
+        Optional[str], typer.Option("--html", metavar="FILE", help="A page to write: pictures, words, and the 20 oddest rows.")
+    ] = None,
+    no_rows: Annotated[bool, typer.Option("--no-rows", help="Leave all rows out of this page.")] = False,
 ) -> int:
-    """Is the density right? A verdict for each question, by rows that the model was not fitted to; exit status 3 for a FAIL."""
+    """Is the density right? A verdict for each question, by rows that the model was not fitted to, which are read whole; exit
+    status 3 for a FAIL."""
     for name in only or []:
         if name not in QUESTIONS:
             raise Mistake(f"--only is {name!r}; expected one of {', '.join(QUESTIONS)}")
@@ -48,6 +55,10 @@ def check(
         raise Mistake(f"--level is {level:g}; expected a share between 0 and 1, such as 0.01")
     if n < LEAST:
         raise Mistake(f"-n is {n}; expected {LEAST} or more")
+    if no_rows and html is None:
+        raise Mistake("--no-rows is of the page that --html writes; give --html FILE, too")
+    if html is not None:
+        check_output(html, shared.force, model, data, train)
     if data == train == "-":
         raise Mistake("DATA and --train are both stdin; give a file for one of them")
     table = loaded(model)
@@ -56,6 +67,8 @@ def check(
     train_rows = None if train is None else with_rows(table.schema.rows, train, table, shared)[1]
     _, rows, _ = with_rows(table.schema.rows, data, table, shared)
     checks = flows.check(table, rows, train=train_rows, rng=shared.seed, samples=n, level=level, only=only or None)
+    if html is not None:
+        checks.write_html(html, title=f"{Path(model).name}, checked by {Path(data).name}", rows=not no_rows)
     if shared.json:
         print_json(checks.figures)
     else:

@@ -224,8 +224,7 @@ def ecdf_band(
     m = None if draws is None else positive_int(draws, "ecdf_band: draws")
     if m is not None and shared is None:
         raise FlowsError("ecdf_band: expected shared=True for ranks among the same draws, or False where each row has its own")
-    total = m + 1 if m is not None else cells
-    ends = np.unique(np.round(np.linspace(0, total, min(cells, total) + 1)).astype(int))  # cells of equal size, or nearly
+    total, ends = cells_of(m, cells)
     random, at = generator(rng), ends[1:-1] / total
     mass = np.diff(ends) / total
     if m is not None and shared:  # the masses between sorted draws are Dirichlet
@@ -241,6 +240,12 @@ def ecdf_band(
     gamma = np.quantile(worst, 1 - level, method="lower")
     inside = tails >= gamma
     return Band(at, inside.argmax(1) / n, (n - inside[:, ::-1].argmax(1)) / n, float(1 - gamma))
+
+
+def cells_of(draws: int | None, points: int) -> tuple[int, np.ndarray]:
+    """Return a number of ranks, and those at which a band begins and ends cells of equal size, or nearly."""
+    total = points if draws is None else draws + 1
+    return total, np.unique(np.round(np.linspace(0, total, min(points, total) + 1)).astype(int))
 
 
 def _beta_binomial(n: int, a: int, b: int) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.checks.sample import Model, flat, result_model
+from flows.checks.details import Details
+from flows.checks.model import Model, flat, result_model
 from flows.checks.verdicts import Checks, Finding, judged
 from flows.core import FlowsError, as_key, explained_call, number
 from flows.diagnostics.arrays import generator, unit_of
@@ -73,7 +74,8 @@ def check_observation(
         findings["predictive"] = _predictive(predicted, row, arrays)
     checks = judged(findings, dict.fromkeys(findings, 0.0), level)
     remark = f"an observation of shape {event}, next to {len(valid):,} simulations"
-    return Checks(checks, None, {"remarks": [remark], "level": float(level)}, arrays)
+    details = Details(result_model(posterior).about)
+    return Checks(checks, None, {"remarks": [remark], "level": float(level)}, arrays, details)
 
 
 def _outside(model: Model, sims: Simulations, valid: np.ndarray, row: np.ndarray, arrays: dict[str, np.ndarray]) -> Finding:

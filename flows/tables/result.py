@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from scipy.special import logsumexp
 
-from flows.checks.sample import Model, result_model
+from flows.checks.model import Axis, Model, result_model
 from flows.core import FlowsError, as_key, declares, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
@@ -300,7 +301,10 @@ class TableResult(Hints, Answers):
 
         kinds: dict[str, Any] = {name: schema.complete(name).kind for name in schema.codes}
         called = {name: kind.called for name, kind in kinds.items()}
-        return replace(model, columns=columns_of(schema.columns, model.region, None, called), read=read, draw=draw)
+        columns, fields = columns_of(schema.columns, model.region, None, called), map(schema.complete, schema.columns)
+        axes = (Axis(field.kind.axis(field, str(field.label)), partial(field.kind.in_units, field)) for field in fields)
+        about = None if model.about is None else model.about._replace(lines=repr(self), metadata=self.metadata or {})
+        return replace(model, columns=columns, read=read, draw=draw, axes=tuple(axes), about=about)
 
     def rows(self, frame: Any, errors: str = "raise") -> Rows:
         # A frame as the model takes it.

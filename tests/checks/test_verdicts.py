@@ -57,7 +57,7 @@ def test_verdicts():
 
 def test_the_column_that_is_wrong_is_named():
     def told(ps, sizes):
-        return worst([OneTest(p, size, name) for p, size, name in zip(ps, sizes, "abc", strict=False)], "of {}")
+        return worst([OneTest(p, size, name) for p, size, name in zip(ps, sizes, "abc", strict=False)], "of {0.name}")
 
     assert told([0.4, 1e-6], [0.2, 0.05]) == ("of b", 0.05, 2e-6, False), "0.2 is chance"
     assert told([1e-6, 1e-5, 0.5], [0.04, 0.05, 0.9])[:2] == ("of b", 0.05), "the largest of those that are not"

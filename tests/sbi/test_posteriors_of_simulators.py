@@ -121,7 +121,7 @@ def test_ends_and_angles_of_a_prior_stay():
     result = sbi.fit_posterior(0, prior, sims, fit=fit)
     drawn = result.draw(0, 500, context=sims.x[0])
     assert float(drawn["rate"].min()) >= 0.5 and float(drawn["rate"].max()) <= 2
-    assert [column.period > 0 for column in flows.checks.sample.result_model(result).columns] == [True, False, False]
+    assert [column.period > 0 for column in flows.checks.model.result_model(result).columns] == [True, False, False]
 
 
 def test_an_observation_is_checked(posterior, prior, sims):

@@ -70,7 +70,12 @@ def explained(figure: Any, handles: list[Any], notes: list[str], room: bool = Fa
         figure.legend(handles=handles, **where)
     if notes:
         lines = textwrap.wrap("; ".join(notes), int(LETTERS * figure.get_figwidth()))
-        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8.5)
+        figure.supxlabel(literal("\n".join(lines)), x=0.01, ha="left", fontsize=8.5)
+
+
+def literal(text: str) -> str:
+    """Return text that is drawn as it is, as matplotlib would read what is between two $ as a formula."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text).replace("$", r"\$")
 
 
 def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]:
@@ -161,7 +166,7 @@ def set_ticks(axis: Any, column: Column, named: bool) -> None:
     if column.bars:
         step = max(1, -(-len(column.bars) // NAMED))
         codes = range(0, len(column.bars), step)
-        shown = [shortened_name(name, SHORT) for name in column.bars[::step]]
+        shown = [literal(shortened_name(name, SHORT)) for name in column.bars[::step]]
         axis.set_ticks(codes, shown if named else [""] * len(shown))
         if axis.axis_name == "x" and named and sum(map(len, shown)) > SHORT:
             axis.set_tick_params(rotation=90)
@@ -180,7 +185,9 @@ def set_ticks(axis: Any, column: Column, named: bool) -> None:
     axis.set_tick_params(**{"labelbottom" if axis.axis_name == "x" else "labelleft": named})
     axis.get_offset_text().set_visible(named)
     if named:
-        axis.set_label_text(shortened_name(column.name, LONG), **({"fontsize": 8.5} if len(column.name) > SHORT else {}))
+        axis.set_label_text(
+            literal(shortened_name(column.name, LONG)), **({"fontsize": 8.5} if len(column.name) > SHORT else {})
+        )
 
 
 def thin_out(axis: Any, low: float, high: float) -> None:
