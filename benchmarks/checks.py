@@ -76,15 +76,20 @@ def cost_of_fit() -> dict[str, Any]:
 
 
 def cost_of_check(name: str, count: int) -> dict[str, Any]:
-    """Of a check alone, or of "all"."""
+    """Of a check alone, of "all", or of a "page" of all: its CPU time, and its share of the CPU time of its check."""
     (train, rows), result = household(), flows.load(MODEL)
-    seconds, memory = list[float](), [most_memory()]
+    seconds, shares, memory = list[float](), list[float](), [most_memory()]
     for seed in range(2):
         start = spent()
-        flows.check(result, rows[:count], train=train, rng=seed, only=None if name == "all" else name)
+        checks = flows.check(result, rows[:count], train=train, rng=seed, only=None if name in ("all", "page") else name)
         seconds.append(spent() - start)
+        if name == "page":
+            start, checked = spent(), seconds.pop()
+            checks.write_html(MODEL.with_suffix(".html"))
+            seconds.append(spent() - start)
+            shares.append(seconds[-1] / checked)
         memory.append(most_memory())
-    return {"cpu": seconds, "MiB": memory}
+    return {"cpu": seconds, "MiB": memory, **({"share": shares} if shares else {})}
 
 
 # What is found
@@ -184,7 +189,7 @@ def missing(found: dict[str, Any], options: argparse.Namespace) -> Iterator[tupl
 
     sizes = {str(count): count for count in options.rows}
     if "cost" in options.only:
-        names = ["all", *(name for name, each in QUESTIONS.items() if not each.conditional)]
+        names = ["all", "page", *(name for name, each in QUESTIONS.items() if not each.conditional)]
         wanted = [(size, name) for size in sizes for name in names if name not in known("cost", size)]
         if "fit" not in known("cost") or (wanted and not MODEL.exists()):
             yield ("cost", "fit"), partial(in_a_process_of_its_own, "fit", environment=QUIET)

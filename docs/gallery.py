@@ -89,6 +89,7 @@ def program_page(name, path):
     """The program, what it printed, and its pictures."""
     entry = entry_of(name)
     parts = [f"# {name}.py", line_of(path), *map(picture, pictures_of(name, path))]
+    parts += [f"[{Path(page).name}](../pictures/{page}): a page of checks, as it wrote it." for page in entry.get("pages", [])]
     parts += ["## What it prints", included(f"{name}.txt", "text")]
     parts += [f"`python {' '.join(entry['command'])}`, in {time_of(entry['seconds'])} of the processor."]
     parts += ["## The program", included(f"../../examples/{name}.py", "python")]

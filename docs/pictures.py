@@ -35,6 +35,7 @@ ARGUMENTS = {  # of programs that need some, or have more to show with them
 }
 FIGURES = {"gallery": "gallery.json"}  # what belongs into benchmarks/results
 MOST = 200_000  # bytes of a picture
+MOST_OF_PAGE = 700_000  # bytes of a page of checks
 WIDEST = 2_400  # pixels
 KINDS = (".png", ".webp", ".gif")
 
@@ -70,7 +71,8 @@ def kept():
 
 
 def is_fresh(name, path, entry):
-    there = all((FOLDER / each["file"]).exists() for each in entry["pictures"])
+    files = [*(each["file"] for each in entry["pictures"]), *entry.get("pages", [])]
+    there = all((FOLDER / file).exists() for file in files)
     return there and entry["hash"] == digest(path) and entry["command"] == command(name)
 
 
@@ -105,6 +107,8 @@ def run(name, path):
         raise SystemExit(f"{ended.stdout}\nerror: {path.name} ended with status {ended.returncode}")
     entry |= {"seconds": round(seconds, 1), "printed": printed(name, ended.stdout)}
     entry["pictures"] = taken(name, work / "out", alts(path))
+    if pages := taken_pages(name, work / "out"):
+        entry["pages"] = pages
     if name in FIGURES:
         RECORDS["write"](RESULTS / FIGURES[name], json.loads((work / "out" / FIGURES[name]).read_text()))
     shutil.rmtree(work)
@@ -146,6 +150,16 @@ def taken(name, out, named):
     if not made:
         raise SystemExit(f"error: {name}.py draws no picture")
     return made
+
+
+def taken_pages(name, out):
+    """The pages of checks that a run wrote, as files of docs/pictures/."""
+    pages = sorted(out.rglob("*.html"))
+    for page in pages:
+        if (size := page.stat().st_size) > MOST_OF_PAGE:
+            raise SystemExit(f"error: {name}.py writes {page.name} of {size:,} bytes, more than {MOST_OF_PAGE:,}")
+        shutil.copy(page, FOLDER / name)
+    return [f"{name}/{page.name}" for page in pages]
 
 
 def small(path):

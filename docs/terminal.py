@@ -4,9 +4,10 @@
     shell("flows show power.flows")
 
 All commands of a page run in one folder, in which power.csv and weather.csv are the data of the examples; `drawn("pairs.png")`
-is a picture that one of them wrote there.
+is a picture that one of them wrote there, and `linked("check.html")` a link to a page.
 """
 
+import base64
 import io
 import os
 import re
@@ -18,7 +19,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from IPython.display import Image
+from IPython.display import HTML, Image
 from rich.console import Console
 from rich.text import Text
 
@@ -41,6 +42,13 @@ class Picture:
 
 def drawn(name: str) -> Image:
     return Image(filename=str(Path(FOLDER.name, name)))
+
+
+def linked(name: str) -> HTML:
+    """A link that saves a page which a command wrote."""
+    page = Path(FOLDER.name, name).read_bytes()
+    address = f"data:text/html;base64,{base64.b64encode(page).decode()}"
+    return HTML(f'<a download="{name}" href="{address}">{name}, {len(page) / 1e3:.0f} kB</a>')
 
 
 def shell(*commands: str, status: int = 0) -> Picture:

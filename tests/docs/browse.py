@@ -6,7 +6,7 @@
 A page has to be free of messages in the console, of requests to other hosts, of anything wider than the screen, of images that
 are missing, have no alt text or are drawn on white, and of text of little contrast (look.js); its buttons copy code without
 prompts (copy.js). Words of the glossary are found first, questions of newcomers are answered a few clicks from the first page,
-and the whole site has at most 40 MB.
+and the whole site has at most 40 MB. A page of checks with hostile names is written there, and opened, too.
 The exit status is 1 where something is wrong.
 """
 
@@ -22,7 +22,11 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import quote
 
+import numpy as np
+import pandas as pd
 from playwright.sync_api import Page, sync_playwright
+
+import flows
 
 SITE = Path(__file__).resolve().parents[2] / "site" / "html"
 LOOK, COPY = (Path(__file__).with_name(name).read_text() for name in ("look.js", "copy.js"))
@@ -71,6 +75,15 @@ def window() -> Iterator[Page]:
     args = ["--no-sandbox", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=args) as browser:
         yield browser.new_page()
+
+
+def write_hostile(path: Path) -> None:
+    """A page of checks whose columns and title are markup, or are written from the right."""
+    names = ["</title><img src=x onerror=console.error(1)>", "\u202eright", "line\u2028end"]
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(500, 3)), columns=names)
+    result = flows.fit(0, flows.Normal(trainable=True), rows, max_epochs=1, verbose=0)
+    checks = flows.check(result, rows, only=["coverage", "columns", "pairs", "shift"], samples=1_000)
+    checks.write_html(path, title=names[0])
 
 
 def problems_of(page: Page, site: str, name: str) -> list[str]:
@@ -138,6 +151,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", nargs="?", default="", help="only pages with this in their name, and no search")
     part = parser.parse_args().part
+    if SITE.exists():
+        write_hostile(SITE / "hostile.html")
     names = sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if part in str(path.relative_to(SITE)))
     if not names:
         raise SystemExit(f"error: no page of {SITE} has {part!r} in its name; `make docs` builds them")

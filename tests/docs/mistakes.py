@@ -73,6 +73,15 @@ def main() -> int:
                     lambda told=told: any(told in each for each in problems_of(page, site, PAGE)),
                 )
                 tell(name, caught)
+            name = next(copy.rglob("check.html")).relative_to(copy).as_posix()
+            if problems := problems_of(page, site, name):
+                raise SystemExit(f"{name} has problems without a mistake: {problems}")
+            wide = change(
+                name,
+                lambda html: html.replace(".wide { overflow-x: auto; }", "").replace("overflow-wrap: anywhere;", ""),
+                lambda: any("wider than the screen" in each for each in problems_of(page, site, name)),
+            )
+            tell("a wide table in a page of checks", wide)
             if not is_found(page, site, "quantile"):
                 raise SystemExit(f"quantile is not found without a mistake, but {first_result(page, site, 'quantile')}")
             taken = change(

@@ -157,7 +157,14 @@ def test_tables_of_checks_tell_shares_of_seeds():
     lines = checked("galaxies", found).splitlines()
     assert lines[0] == "```{raw} html" and lines[-1] == "```"
     assert "9 rows, 10,000 draws, log-likelihood -1.500 +- 0.100" in lines[1]
-    assert re.findall(r">([^<>]+)</bd?i?>", "".join(lines))[-6:] == ["columns", "FAIL", "0.001", "0.0500", "0.03", "of column &lt;1&gt;"]
+    assert re.findall(r">([^<>]+)</bd?i?>", "".join(lines))[-6:] == [
+        "columns",
+        "FAIL",
+        "0.001",
+        "0.0500",
+        "0.03",
+        "of column &lt;1&gt;",
+    ]
 
 
 def test_recorded_rows_are_those_of_a_set_without_its_noise(made):
