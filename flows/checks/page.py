@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from flows.checks.details import OddRow, text_of
-from flows.checks.html import Cell, Html, clean, folded, number, table, text
+from flows.checks.html import Cell, Html, clean, folded, table, text
 from flows.checks.pictures import CURVES, band_of, column, in_units, is_outside, pairs
 from flows.checks.verdicts import SHOWN, OneTest
 from flows.checks.words import WORDS, in_words
@@ -97,7 +97,7 @@ def _verdicts(checks: Any) -> Iterable[str]:
         remedy = f"<p><b>What to do.</b> {text(words.remedy)}</p>" if check.verdict == "FAIL" else ""
         said = f"<p><b>{text(check.detail)}</b></p><p>Up to {check.tolerance:g}: {text(words.meaning)}.</p>{remedy}"
         verdict = Html(f'<span class="{clean(check.verdict)}">{clean(check.verdict)}</span>')
-        size = "" if check.size is None else f"{number(check.size)} ({words.unit})"
+        size = "" if check.size is None else f"{check.size:.4f} ({words.unit})"
         p = "" if check.p is None else "p < 1e-4" if check.p < 1e-4 else f"p = {check.p:.2g}"
         rows.append((Html(f"<b>{check.name}</b>"), verdict, size, f"up to {check.tolerance:g}", p, Html(said)))
     yield "<h2>Verdicts</h2>"
@@ -127,7 +127,7 @@ def _model(checks: Any, draw: Callable[..., str]) -> Iterable[str]:
             )
             yield draw(lambda: about.history.plot().figure, "Losses by epoch", numbers)
     known = {"flows": sys.modules["flows"].__version__, "jax": jax.__version__, **({} if about is None else about.metadata)}
-    yield table(("", ""), known.items(), "versions and metadata")
+    yield table(("name", "value"), _flat(known), "versions and metadata")
 
 
 def _columns(checks: Any, draw: Callable[..., str]) -> Iterable[str]:

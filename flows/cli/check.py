@@ -42,12 +42,14 @@ def check(
     level: Annotated[float, typer.Option("--level", help="Share of right models that get a FAIL.")] = 0.01,
     n: Annotated[int, typer.Option("-n", help="Draws; with a condition 99 for each of 2,000 rows.")] = 10_000,
     html: Annotated[
-        Optional[str], typer.Option("--html", metavar="FILE", help="A page to write: pictures, words, and the 20 oddest rows.")
+        Optional[str],
+        typer.Option(
+            "--html", metavar="FILE", help="A page to write: pictures, words, the 20 oddest rows. DATA is read whole."
+        ),
     ] = None,
     no_rows: Annotated[bool, typer.Option("--no-rows", help="Leave all rows out of this page.")] = False,
 ) -> int:
-    """Is the density right? A verdict for each question, by rows that the model was not fitted to, which are read whole; exit
-    status 3 for a FAIL."""
+    """Is the density right? A verdict for each question, by rows that the model was not fitted to; exit status 3 for a FAIL."""
     for name in only or []:
         if name not in QUESTIONS:
             raise Mistake(f"--only is {name!r}; expected one of {', '.join(QUESTIONS)}")
@@ -67,12 +69,12 @@ def check(
     train_rows = None if train is None else with_rows(table.schema.rows, train, table, shared)[1]
     _, rows, _ = with_rows(table.schema.rows, data, table, shared)
     checks = flows.check(table, rows, train=train_rows, rng=shared.seed, samples=n, level=level, only=only or None)
-    if html is not None:
-        checks.write_html(html, title=f"{Path(model).name}, checked by {Path(data).name}", rows=not no_rows)
     if shared.json:
         print_json(checks.figures)
     else:
-        print(checks)
+        print(checks, flush=True)
+    if html is not None:
+        checks.write_html(html, title=f"{Path(model).name}, checked by {Path(data).name}", rows=not no_rows)
     return 0 if checks.passed else FAILED
 
 

@@ -69,6 +69,21 @@ def test_rows_of_the_model_itself_pass(model, flows, drawn):
     assert (status, err) == (0, "") and "columns  pass" in out and "FAIL" not in out
 
 
+def test_a_page_is_written_next_to_the_table(model, flows, drawn, tmp_path):
+    plain, page = flows("check", model, drawn, *SOME), tmp_path / "check.html"
+    with_page = flows("check", model, drawn, *SOME, "--html", "check.html")
+    assert with_page == plain, with_page[2]
+    text = page.read_text()
+    assert "<bdi>m.flows, checked by drawn.csv</bdi>" in text.replace(model.name, "m.flows") and "The oddest rows" in text
+    status, out, err = flows("check", model, drawn, *SOME, "--html", "check.html", "--no-rows")
+    assert (status, out) == (2, "") and "check.html exists" in err and "--force" in err
+    assert flows("check", model, drawn, *SOME, "--html", "check.html", "--no-rows", "--force")[0] == 0
+    assert "The oddest rows" not in page.read_text()
+    assert "--no-rows is of the page that --html writes" in flows("check", model, drawn, *SOME, "--no-rows")[2]
+    status, out, err = flows("check", model, drawn, *SOME, "--html", "/dev/full")
+    assert status == 2 and "/dev/full" in err
+
+
 def test_rows_that_were_trained_on_are_found(model, flows, drawn, tmp_path):
     given = ("--only", "copies", "-n", 500, "--no-cache", "--json")
     told = json.loads(flows("check", model, drawn, "--train", drawn, *given)[1])
