@@ -152,6 +152,16 @@ def test_a_page_has_units_and_texts_of_others_as_text():
     assert "The oddest rows" not in without and "Pairs of columns" not in without
 
 
+def test_the_oddest_rows_are_those_of_the_least_p_values():
+    checks, rows = checked("plain"), rows_of(300, 2, 1)
+    p_values = np.array([row.p_value for row in checks.details.odd[:20]])
+    assert (p_values == np.sort(checks.arrays["shift"])[:20]).all() and len(p_values) == 20
+    for row in checks.details.odd[:20]:
+        assert row.values == tuple(f"{value:.7g}" for value in rows[row.place])
+        np.testing.assert_allclose(row.deviations, (rows[row.place] - rows.mean(0)) / rows.std(0), rtol=1e-4)
+        assert row.p_value == checks.arrays["shift"][row.place] and row.log_p == checks.arrays["log_p"][row.place]
+
+
 def test_equal_calls_write_equal_bytes_in_another_process_too(tmp_path):
     checks, path = checked("table"), tmp_path / "page.html"
     checks.write_html(path, title="Is it right?")
@@ -191,6 +201,7 @@ def test_curves_say_what_the_table_says():
     np.testing.assert_array_equal(band.lower, expected.lower)
     assert is_outside(narrow, band) and is_outside(shifted, band) and not is_outside(right, band)
     figure = checks.plot("columns")
+    np.testing.assert_allclose(figure.axes[0].lines[-1].get_ydata()[1:-1], 100 * narrow.curve)
     drawn = figure.axes[0].collections[0].get_paths()[0].vertices
     assert drawn[:, 1].max() == pytest.approx(100 * (band.upper - band.at).max())
     assert figure.axes[0].get_legend().get_texts()[0].get_text() == "draws are too narrow"
