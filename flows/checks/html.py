@@ -9,7 +9,7 @@ from flows.checks.words import in_words
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 CODE = re.compile("`([^`]+)`")
-COLOURS = {"FAIL": "#c62828", "pass": "#2e7d32"}  # in a notebook, light or dark
+BEHIND = {"FAIL": "#c62828", "pass": "#2e7d32"}  # white verdicts in a notebook, which is light or dark
 Cell = Any  # text, a number, or Html
 
 
@@ -53,7 +53,6 @@ def folded(name: str, content: str) -> str:
 def notebook(checks: Any, cells: Sequence[Sequence[str]]) -> str:
     """Return verdicts in words, and their table, where long details wrap."""
     lines = "<br>".join(map(text, [*checks.head(), *in_words(checks)]))
-    rows = [
-        [Html(f'<b style="color:{COLOURS[cell]}">{cell}</b>') if cell in COLOURS else cell for cell in row] for row in cells[1:]
-    ]
+    badge = '<b style="background:{};color:#fff;padding:0 0.3em">{}</b>'
+    rows = [[Html(badge.format(BEHIND[cell], cell)) if cell in BEHIND else cell for cell in row] for row in cells[1:]]
     return f'<div class="flows-checks">{lines}{table(cells[0], rows)}</div>'

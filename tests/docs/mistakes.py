@@ -73,7 +73,7 @@ def main() -> int:
                     lambda told=told: any(told in each for each in problems_of(page, site, PAGE)),
                 )
                 tell(name, caught)
-            name = next(copy.rglob("check.html")).relative_to(copy).as_posix()
+            name = next(copy.glob("_downloads/*/check.html")).relative_to(copy).as_posix()
             if problems := problems_of(page, site, name):
                 raise SystemExit(f"{name} has problems without a mistake: {problems}")
             wide = change(
