@@ -2,6 +2,7 @@
 
 import datetime as dt
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class Details(NamedTuple):
         axes: the columns in their units.
         tests: tests by check, with their curves.
         differ: places of the columns, those first whose correlations or margins differ most.
+        pairs: names of two columns and the correlations of their normal scores, of rows and of draws, that differ most.
         odd: the oddest rows, and the rows that `verify` names.
     """
 
@@ -47,6 +49,7 @@ class Details(NamedTuple):
     axes: tuple[Axis, ...] = ()
     tests: dict[str, list[OneTest]] = {}  # noqa: RUF012 - never written to
     differ: tuple[int, ...] = ()
+    pairs: tuple[tuple[str, str, float, float], ...] = ()
     odd: tuple[OddRow, ...] = ()
 
 
@@ -68,18 +71,27 @@ def details_of(sample: Sample, report: Any, oddest: np.ndarray) -> Details:
         p = None if p_values is None else float(p_values[place])
         odd.append(OddRow(place, p, float(sample.log_p[place]), texts, tuple(far), reason))
     place_of = {name: c.place for c in sample.columns for name in as_numbers(c, np.zeros((1, len(sample.columns))))}
-    place_of |= {c.name: c.place for c in sample.columns} | {"P(X <= x)": 0}
     tests = dict(sample.tests)
-    for name in {"columns", "ranks"} & {*tests}:
-        tests[name] = [test._replace(place=place_of[test.name]) for test in tests[name]]
+    if "ranks" in tests:
+        tests["ranks"] = [test._replace(place=place_of[test.name]) for test in tests["ranks"]]
     sizes = sorted(tests.get("columns", tests.get("ranks", [])), key=lambda test: -test.size)
-    differ = dict.fromkeys([*map(place_of.__getitem__, sample.pair), *(test.place for test in sizes), *range(len(axes))])
-    return Details(model.about, axes, tests, tuple(differ), tuple(odd))
+    first = [place_of[name] for pair in sample.pairs[:1] for name in pair[:2]]
+    differ = dict.fromkeys([*first, *(test.place for test in sizes), *range(len(axes))])
+    return Details(model.about, axes, tests, tuple(differ), tuple(sample.pairs), tuple(odd))
 
 
 def text_of(column: Column, value: float) -> str:
     """Return a value in the unit of its column."""
     if column.dates:
-        moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(days=float(value))
-        return str(moment.astimezone(column.zone) if column.zone else moment.replace(tzinfo=None))
+        try:
+            moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(days=float(value))
+            return str(moment.astimezone(_zone(column.zone)) if column.zone else moment.replace(tzinfo=None))
+        except OverflowError:  # a draw beyond the years 1 to 9999
+            return f"{value:.7g} days since 1970"
     return column.code(float(value)) if column.classes else f"{value:.7g}"
+
+
+def _zone(name: str) -> dt.tzinfo:
+    """Return a time zone by its name, or by its offset from Universal Time, such as +02:00."""
+    offset = name.removeprefix("UTC")
+    return dt.datetime.fromisoformat(f"2000-01-01T00:00{offset}").tzinfo or dt.UTC if offset[:1] in "+-" else ZoneInfo(name)

@@ -13,6 +13,7 @@ from flows.diagnostics.uniformity import Uniformity
 from flows.results.columns import Column
 
 MOST_COLUMNS = 64  # whose pairs are tested
+PAIRS = 10  # of which a page has the correlations
 
 
 def coverage(sample: Sample) -> Finding:
@@ -37,7 +38,7 @@ def columns(sample: Sample) -> Finding:
             continue
         rows, draws = as_numbers(column, sample.rows), as_numbers(column, sample.draws)
         for name in rows:
-            tests.append(rank_test(rows[name], draws[name], random, name))
+            tests.append(rank_test(rows[name], draws[name], random, name)._replace(place=column.place))
     sample.tests["columns"] = tests
     return worst(tests, "{0.unit} of {0.name}, {0.fault}")
 
@@ -59,7 +60,7 @@ def _code_test(column: Column, sample: Sample) -> OneTest:
     at = int(np.abs(test.rows - test.draws).argmax())
     shares = f"{column.code(test.codes[at])} in {test.rows[at]:.1%} of rows, {test.draws[at]:.1%} of draws"
     curve = rank_test(rows, draws, sample.random(17 + column.place), column.name)
-    return curve._replace(p=test.p, size=test.size, fault=shares, unit="total variation")
+    return curve._replace(p=test.p, size=test.size, fault=shares, unit="total variation", place=column.place)
 
 
 def has_cdf(sample: Sample) -> bool:
@@ -76,7 +77,7 @@ def _by_cdf(sample: Sample) -> Finding:
     if np.isnan(shares).any():
         return Finding(f"the distribution function is NaN at {int(np.isnan(shares).sum()):,} rows")
     shares = np.clip(shares, 0, 1)
-    sample.tests["columns"] = [test] = [tested(uniformity(shares), "P(X <= x)", shares, None)]
+    sample.tests["columns"] = [test] = [tested(uniformity(shares), "P(X <= x)", shares, None)._replace(place=0)]
     return worst([test], "{0.unit} of {0.name}, {0.fault}")
 
 
@@ -88,8 +89,10 @@ def pairs(sample: Sample) -> Finding:
     some = np.sort(chosen(np.arange(len(names)), MOST_COLUMNS, sample.random(12)))
     note = f"; {MOST_COLUMNS} columns of {len(names):,}, at random" if len(some) < len(names) else ""
     test = correlations(rows[:, some], draws[:, some])
-    sample.pair = first, second = tuple(names[some[i]] for i in test.pair)
-    r, s = test.rows[test.pair], test.draws[test.pair]
+    far, (i, j) = np.abs(test.rows - test.draws), np.triu_indices(len(some), 1)
+    order = [test.pair, *((i[k], j[k]) for k in np.argsort(-far[i, j], kind="stable") if {i[k], j[k]} != {*test.pair})][:PAIRS]
+    sample.pairs = [(names[some[a]], names[some[b]], float(test.rows[a, b]), float(test.draws[a, b])) for a, b in order]
+    first, second, r, s = sample.pairs[0]
     return Finding(f"correlation of {first} and {second}: {r:.2f} of rows, {s:.2f} of draws{note}", test.size, test.p)
 
 

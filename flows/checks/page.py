@@ -5,8 +5,10 @@ Every text is escaped where it is written. Pictures are SVG in the page, each wi
 
 import importlib.util
 import io
+import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from urllib.parse import quote
 import jax
 import numpy as np
 
+from flows.checks.check import QUESTIONS
 from flows.checks.details import OddRow, text_of
 from flows.checks.html import Cell, Html, clean, folded, table, text
-from flows.checks.pictures import CURVES, band_of, column, in_units, is_outside, pairs
+from flows.checks.pictures import CURVES, band_of, column, has_pairs, in_units, is_outside, pairs
 from flows.checks.verdicts import SHOWN, OneTest
 from flows.checks.words import WORDS, in_words
 from flows.core import lacking
@@ -27,6 +30,7 @@ from flows.results.pictures.axes import STYLE as LOOKS
 from flows.results.pictures.axes import pyplot
 
 MOST = 60  # columns with a picture of their own
+RARE = 5  # rows that have a code, below which it may tell who they are
 FEW = 12  # columns of a row that are all in the table of odd rows; of more, those furthest from the mean
 MARGIN = 10_000  # rows and draws of a margin
 TENTHS = slice(9, None, 10)  # of the points of a curve, which a table has
@@ -40,7 +44,7 @@ STYLE = Path(__file__).with_name("page.css")
 def write(checks: Any, path: Any, title: str | None, rows: bool) -> None:
     """Write the page; arguments as in `Checks.write_html`."""
     text = page_of(checks, "Is the density right?" if title is None else title, rows)
-    with replacement(path) as file:
+    with replacement(os.fsdecode(path)) as file:
         file.write(text.encode())
 
 
@@ -56,7 +60,7 @@ def page_of(checks: Any, title: str, rows: bool) -> str:
         f'<p class="soft">{text(missing)}</p>' * bool(missing),
         *_verdicts(checks),
         *_model(checks, draw),
-        *_columns(checks, draw),
+        *_columns(checks, draw, rows),
         *_curves(checks, draw),
         *(_pairs(checks, draw) if rows else []),
         *(_rows(checks) if rows else []),
@@ -78,7 +82,8 @@ def _undrawn(_: Callable[[], Any], label: str, numbers: str) -> str:
 def _drawn(make: Callable[[], Any], label: str, numbers: str) -> str:
     """Return a picture with its label, and its numbers folded below it; equal figures make equal text."""
     plt, file = pyplot(), io.StringIO()
-    with plt.rc_context(fname=LOOKS), plt.rc_context(LIGHT):
+    with plt.rc_context(fname=LOOKS), plt.rc_context(LIGHT), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the reader's browser has its own
         figure = make()
         figure.savefig(file, format="svg", dpi=DOTS, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         plt.close(figure)
@@ -95,7 +100,8 @@ def _verdicts(checks: Any) -> Iterable[str]:
     for check in checks.values():
         words = WORDS[check.name]
         remedy = f"<p><b>What to do.</b> {text(words.remedy)}</p>" if check.verdict == "FAIL" else ""
-        said = f"<p><b>{text(check.detail)}</b></p><p>Up to {check.tolerance:g}: {text(words.meaning)}.</p>{remedy}"
+        usual = f"Up to {QUESTIONS[check.name].tolerance:g}" if check.name in QUESTIONS else "Where it passes"
+        said = f"<p><b>{text(check.detail)}</b></p><p>{usual}: {text(words.meaning)}.</p>{remedy}"
         verdict = Html(f'<span class="{clean(check.verdict)}">{clean(check.verdict)}</span>')
         size = "" if check.size is None else f"{check.size:.4f} ({words.unit})"
         p = "" if check.p is None else "p < 1e-4" if check.p < 1e-4 else f"p = {check.p:.2g}"
@@ -126,18 +132,22 @@ def _model(checks: Any, draw: Callable[..., str]) -> Iterable[str]:
                 ("epoch", *losses), [(int(i), *(float(loss[:, i].mean()) for loss in losses.values())) for i in epochs]
             )
             yield draw(lambda: about.history.plot().figure, "Losses by epoch", numbers)
-    known = {"flows": sys.modules["flows"].__version__, "jax": jax.__version__, **({} if about is None else about.metadata)}
+    known = {**({} if about is None else about.metadata), "flows": sys.modules["flows"].__version__, "jax": jax.__version__}
     yield table(("name", "value"), _flat(known), "versions and metadata")
 
 
-def _columns(checks: Any, draw: Callable[..., str]) -> Iterable[str]:
+def _columns(checks: Any, draw: Callable[..., str], with_rows: bool) -> Iterable[str]:
     """Yield each column: margins of rows next to draws, and its curve in its band."""
     axes, tests = checks.details.axes, checks.details.tests.get("columns") or checks.details.tests.get("ranks", [])
-    if not axes or "rows" not in checks.arrays or not len(checks.arrays["rows"]):
+    if not axes or any(not np.size(checks.arrays.get(which, ())) for which in ("rows", "draws")):
         return
-    shown = sorted(checks.details.differ[:MOST])
+    rare = {j for j in range(len(axes)) if not with_rows and _has_rare(checks, j)}
+    differ = [j for j in checks.details.differ if j not in rare]
+    shown = sorted(differ[:MOST])
     yield "<h2>Columns</h2>"
-    if left := [axes[j].column.name for j in sorted(checks.details.differ[MOST:])]:
+    if rare:
+        yield f"<p>{len(rare):,} of {len(axes):,} columns, with codes of fewer than {RARE} rows, are left out.</p>"
+    if left := [axes[j].column.name for j in sorted(differ[MOST:])]:
         names = ", ".join(left[:SHOWN]) + ", ..." * (len(left) > SHOWN)
         yield f"<p>{len(left):,} of {len(axes):,} columns, those that differ least, are left out: {text(names)}.</p>"
     which = "columns" if "columns" in checks.details.tests else "ranks"
@@ -152,6 +162,12 @@ def _columns(checks: Any, draw: Callable[..., str]) -> Iterable[str]:
     yield "</div>"
 
 
+def _has_rare(checks: Any, place: int) -> bool:
+    """Return whether a column has codes that name few rows."""
+    column = checks.details.axes[place].column
+    return bool(column.classes) and np.unique(checks.arrays["rows"][..., place], return_counts=True)[1].min() < RARE
+
+
 def _margins(of: Column, rows: np.ndarray, draws: np.ndarray) -> str:
     """Return the table of a margin: quantiles, or shares of codes."""
     if of.classes:
@@ -160,7 +176,7 @@ def _margins(of: Column, rows: np.ndarray, draws: np.ndarray) -> str:
         return table(
             ("value", "rows", "draws"), [(of.code(code), *(float((x == code).mean()) for x in (rows, draws))) for code in often]
         )
-    shares = np.linspace(0, 1, 11)
+    shares = np.linspace(0.05, 0.95, 10)  # the ends are single rows
     cells = (map(lambda value: text_of(of, value), np.quantile(x, shares)) for x in (rows, draws))
     return table(("quantile", "rows", "draws"), zip(shares.tolist(), *cells, strict=True))
 
@@ -177,6 +193,8 @@ def _numbers(checks: Any, name: str, tests: Sequence[OneTest]) -> str:
 
 def _curves(checks: Any, draw: Callable[..., str]) -> Iterable[str]:
     """Yield the curves of each check that has some."""
+    if not any(checks.details.tests.values()):
+        return
     yield '<h2>Checks in their bands</h2><div class="columns">'
     for name in CURVES:
         tests = sorted(checks.details.tests.get(name, []), key=lambda test: -np.abs(test.curve).max())[:SHOWN]
@@ -187,14 +205,11 @@ def _curves(checks: Any, draw: Callable[..., str]) -> Iterable[str]:
 
 
 def _pairs(checks: Any, draw: Callable[..., str]) -> Iterable[str]:
-    if "pairs" not in checks or checks["pairs"].size is None:
-        return
-    places = checks.details.differ[:4]
-    rows, draws = (np.corrcoef(in_units(checks, which, places, MARGIN).T) for which in ("rows", "draws"))
-    names = [checks.details.axes[j].column.name for j in places]
-    cells = [(f"{a} and {b}", rows[i, k], draws[i, k]) for i, a in enumerate(names) for k, b in enumerate(names) if k < i]
-    yield "<h2>Pairs of columns</h2>"
-    yield draw(lambda: pairs(checks), f"pairs: {checks['pairs'].detail}", table(("correlation", "rows", "draws"), cells))
+    if has_pairs(checks):
+        cells = [(f"{first} and {second}", of_rows, of_draws) for first, second, of_rows, of_draws in checks.details.pairs]
+        numbers = table(("correlation of normal scores", "rows", "draws"), cells)
+        yield "<h2>Pairs of columns</h2>"
+        yield draw(lambda: pairs(checks), f"pairs: {checks['pairs'].detail}", numbers)
 
 
 def _rows(checks: Any) -> Iterable[str]:
@@ -205,8 +220,13 @@ def _rows(checks: Any) -> Iterable[str]:
         if not rows:
             continue
         yield f"<h2>{title}</h2>"
+        if odd and len(checks.rows.rows) > len(rows):
+            yield f"<p>{len(rows)} of {len(checks.rows.rows):,} such rows.</p>"
         cells = [(row.place, row.p_value, row.log_p, _values(row, names), *([row.reason] if odd else [])) for row in rows]
-        yield "<p>Values are in the units of the data; standard deviations of the rows from their mean are in brackets.</p>"
+        yield (
+            "<p>Rows are counted from 0, without rows that were left out for their gaps. Values are in the units of the data; "
+            "how far they are from the mean of rows, in standard deviations, is in brackets.</p>"
+        )
         yield table(("row", "p_value", "log p", "values", *(["reason"] if odd else [])), cells, title)
 
 

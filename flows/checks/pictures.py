@@ -35,12 +35,12 @@ EDGES = {"left": 0.14, "right": 0.97, "bottom": 0.14, "top": 0.9, "hspace": 0.35
 def plot(checks: Any, name: str | None) -> Any:
     """Return the figure; arguments as in `Checks.plot`."""
     names = [name for name in checks if checks.details.tests.get(name)]
-    if "pairs" in checks and checks["pairs"].size is not None:
+    if has_pairs(checks):
         names.append("pairs")
     if not names:
         raise FlowsError(f"plot: of these checks none has a picture: {', '.join(checks)}")
-    if name is not None and name not in names:
-        why = "has no picture" if name in checks else "was not run"
+    if name is not None and (not isinstance(name, str) or name not in names):
+        why = "has no picture" if isinstance(name, str) and name in checks else "was not run"
         raise FlowsError(f"plot: {name!r:.60} {why}; expected one of {', '.join(names)}, or None for all")
     if name == "pairs":
         return pairs(checks)
@@ -68,6 +68,11 @@ def pairs(checks: Any) -> Any:
     return comparison.pairs(
         [checks.details.axes[j].column for j in places], comparison.Compared(rows, draws, *labels, _left_out(checks, places))
     )
+
+
+def has_pairs(checks: Any) -> bool:
+    """Return whether two columns or more were compared in pairs; codes of one column are, too."""
+    return "pairs" in checks and checks["pairs"].size is not None and len(checks.details.axes) > 1
 
 
 def _left_out(checks: Any, places: Sequence[int]) -> list[str]:

@@ -39,7 +39,7 @@ class Sample:
         self.model, self.all_rows, self.all_contexts, self.train = model, rows, contexts, train
         self.classifier, self.columns = classifier, model.columns
         self.arrays, self.tests = dict[str, np.ndarray](), dict[str, list[OneTest]]()  # for pictures
-        self.pair: tuple[str, ...] = ()  # whose correlation differs most
+        self.pairs = list[tuple[str, str, float, float]]()  # names and correlations, of rows and draws, that differ most
         self._key, self._samples = key, samples
 
     def key(self, purpose: int) -> Any:

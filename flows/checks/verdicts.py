@@ -84,10 +84,9 @@ class Checks(Mapping[str, Check]):
     def plot(self, name: str | None = None) -> Any:
         """Draw a check, or all that have a picture on one sheet; needs matplotlib.
 
-        columns, ranks, latents: for each column the share of rows below a value less the share of draws below it, against the
-        latter, in a band that holds all curves of 19 of 20 right models (`diagnostics.ecdf_band`); of the 8 that differ most
-        those outside are coloured, and named. coverage, tarp, shift: their one curve, likewise. pairs: points and margins of up
-        to four columns whose correlations or margins differ most.
+        columns, ranks, latents: for the 8 columns that differ most, the share of rows below a value less the share of draws, in
+        a band that holds all curves of 19 of 20 right models (`diagnostics.ecdf_band`); curves outside have a colour and a
+        name. coverage, tarp, shift: their one curve. pairs: points and margins of up to four columns that differ most.
 
         Args:
             name: one of these checks; None for all that were run.

@@ -18,9 +18,11 @@ from triples import normal
 import flows
 from flows import tables
 from flows.checks import html, page
+from flows.checks.details import text_of
 from flows.checks.pictures import SURE, band_of, is_outside
 from flows.checks.words import WORDS
 from flows.diagnostics import ecdf_band
+from flows.results.columns import Column
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the closed-form Gaussian with", "ignore:.*was still falling")
 HOSTILE = ("</title><img src=x onerror=alert(1)>", "\u202eright", "line\u2028end\x00", "$a$_`b`")
@@ -63,7 +65,7 @@ def a_table():
             "town": random.choice([*HOSTILE[:2], "Bonn"], n),
             HOSTILE[0]: random.normal(size=n),
             HOSTILE[3]: random.normal(size=n) % 6,
-            HOSTILE[2]: pd.Timestamp("2021-03-01") + pd.to_timedelta(random.integers(0, 90, n), "D"),
+            HOSTILE[2]: pd.Timestamp("2021-03-01", tz="Europe/Berlin") + pd.to_timedelta(random.integers(0, 90, n), "D"),
         }
     )
     kinds = [tables.Category(), tables.Real(), tables.Circular(period=6), tables.DateTime()]
@@ -147,9 +149,10 @@ def test_a_page_has_units_and_texts_of_others_as_text():
     assert "line\u2028end\ufffd" in whole and "\x00" not in whole and "2021-0" in whole
     title = page.page_of(checked("triple"), HOSTILE[0], True)
     assert "<title>&lt;/title&gt;&lt;img" in title and "nothing is known of its making" in title
-    assert "The oddest rows" in text("plain") and "standard deviations of the rows" in text("plain")
-    without = page.page_of(checked("plain"), "", False)
+    assert "The oddest rows" in text("plain") and "in standard deviations, is in brackets" in text("plain")
+    without, rows = page.page_of(checked("plain"), "", False), checked("plain").arrays["rows"]
     assert "The oddest rows" not in without and "Pairs of columns" not in without
+    assert not [value for value in rows.ravel() if f">{value:.7g}<" in without]
 
 
 def test_the_oddest_rows_are_those_of_the_least_p_values():
@@ -160,6 +163,23 @@ def test_the_oddest_rows_are_those_of_the_least_p_values():
         assert row.values == tuple(f"{value:.7g}" for value in rows[row.place])
         np.testing.assert_allclose(row.deviations, (rows[row.place] - rows.mean(0)) / rows.std(0), rtol=1e-4)
         assert row.p_value == checks.arrays["shift"][row.place] and row.log_p == checks.arrays["log_p"][row.place]
+
+
+def test_pages_of_odd_models(tmp_path):
+    params, log_pdf, _ = normal()
+    lost = flows.check((params, log_pdf, lambda rng, params, n: np.full((n, 2), np.nan)), rows_of(300, 2), only=FEWER["only"])
+    lost.write_html(bytes(tmp_path / "lost.html"))
+    assert "FAIL" in (tmp_path / "lost.html").read_text() and "<figure>" not in (tmp_path / "lost.html").read_text()
+    strict = page.page_of(flows.check(normal(), rows_of(300, 2), only=["columns", "energy"], tolerance=0.2), "", True)
+    assert "Up to 0.03: <bdi>No probability" in strict and ">up to 0.2<" in strict
+    never = Column("never", 0, dates=True, zone="Europe/Berlin")
+    assert text_of(never, 18_687.0) == "2021-03-01 01:00:00+01:00" and text_of(never, 3e6) == "3000000 days since 1970"
+    assert text_of(never._replace(zone="+02:00"), 18_687.5) == "2021-03-01 14:00:00+02:00"
+    towns = pd.DataFrame({"town": np.random.default_rng(0).choice(["Bonn", "Köln", *map(str, range(10))], 300)})
+    fitted = tables.fit(0, towns, **QUICK)
+    checks = flows.check(fitted, towns, only=["columns", "pairs"], samples=500)
+    assert [axes.get_title()[:8] for axes in checks.plot().axes] == ["columns:"]
+    plt.close("all")
 
 
 def test_equal_calls_write_equal_bytes_in_another_process_too(tmp_path):
