@@ -295,10 +295,13 @@ def truncated(rng: Any, prior: Prior, posterior: FitResult, x: Any, *, mass: flo
     log_q = by_pieces(log_q_of, drawn, sizes=(TOGETHER,))
     least = float(np.quantile(log_q, 1 - mass))
     points = prior.rows(prior_key, np.arange(DRAWS))
-    share = float((by_pieces(log_q_of, points, sizes=(TOGETHER,)) >= least).mean())
-    if share < LEAST_SHARE:
+    inside = by_pieces(log_q_of, points, sizes=(TOGETHER,)) >= least
+    share = float(inside.mean())
+    if share < 10 * LEAST_SHARE:  # few hits: the estimate with the smaller relative error
         log_p = by_pieces(jax.jit(prior.log_pdf), drawn, sizes=(TOGETHER,))
-        share = float(np.where(log_q >= least, np.exp(np.minimum(log_p - log_q, 80.0)), 0.0).mean())
+        weights = np.where(log_q >= least, np.exp(np.minimum(log_p - log_q, 80.0)), 0.0)
+        if share < LEAST_SHARE or weights.std() * share < inside.std() * weights.mean():
+            share = float(weights.mean())
     if not share > 0:
         raise FlowsError(
             f"truncated: the cut holds nothing of the prior: no draw of the posterior at this observation, above log-density "
