@@ -47,10 +47,11 @@ class Checks(Mapping[str, Check]):
     Attributes:
         rows: the `RowReport` of `result.verify`; None without a result, or if the check "rows" did not run.
         figures: plain numbers and text, for JSON: "rows", "draws", "log_likelihood", "standard_error", "crps" by column,
-            "level", "remarks", and "checks" by name.
-        arrays: NumPy arrays for pictures, as far as they were computed: "rows" and "draws" that were compared, flat, draws of
-            a conditional model (rows, 99, columns); "places", the places of these rows in the data; "ranks", of each number
-            among its draws; "latents", the noise of rows; "log_p", of all rows.
+            "columns", a test of each, "level", "remarks", and "checks" by name.
+        arrays: NumPy arrays, as far as they were computed: "rows" and "draws" that were compared, flat, draws of a conditional
+            model (rows, 99, columns); "places" of these rows in the data; "ranks" of numbers among their draws; "latents", the
+            noise of rows; "coverage" and "tarp", levels; "log_p" and "shift", p-values, of all rows; "oddest", 20 places.
+        details: the model, columns in their units, curves and odd rows, for pictures and pages.
     """
 
     def __init__(
@@ -112,9 +113,8 @@ class Checks(Mapping[str, Check]):
     def write_html(self, path: Any, *, title: str | None = None, rows: bool = True) -> None:
         """Write what was found to one page of HTML, which has no script and needs no network.
 
-        It has the verdicts in words, what each size means and what to do, the model, each column next to its draws, curves in
-        their bands, and the 20 oddest rows with the rows that `result.verify` names. Equal calls write equal bytes. Without
-        matplotlib it has tables in place of pictures.
+        It has verdicts in words, what sizes mean, what to do, the model, columns next to draws, curves in bands, the 20 oddest
+        rows, and rows that `result.verify` names. Equal calls write equal bytes. Without matplotlib it has tables alone.
 
         Args:
             path: a file name.
