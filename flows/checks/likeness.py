@@ -3,7 +3,7 @@
 import numpy as np
 
 from flows.checks.sample import PER_ROW, Sample, as_numbers, features
-from flows.checks.verdicts import Finding, OneTest, rank_test, tested, worst
+from flows.checks.verdicts import Finding, OneTest, one_test, rank_test, worst
 from flows.diagnostics import classifier_two_sample, code_counts, correlations, energy_distance, sbc, uniformity
 from flows.diagnostics import coverage as coverage_of
 from flows.diagnostics import tarp as tarp_of
@@ -49,7 +49,7 @@ def _keep(name: str, sample: Sample, test: Coverage, draws: int, shared: bool) -
     shares = np.arange(1, len(levels) + 1) / len(levels)
     at = int(np.abs(shares - levels).argmax())
     error = f"the region of {levels[at]:.0%} of draws holds {shares[at]:.0%} of rows"
-    curve = tested(test, name, test.ranks, draws, shared)
+    curve = one_test(test, name, test.ranks, draws, shared)
     sample.arrays[name], sample.tests[name] = test.levels, [curve._replace(fault=error)]
     return error
 
@@ -77,7 +77,7 @@ def _by_cdf(sample: Sample) -> Finding:
     if np.isnan(shares).any():
         return Finding(f"the distribution function is NaN at {int(np.isnan(shares).sum()):,} rows")
     shares = np.clip(shares, 0, 1)
-    sample.tests["columns"] = [test] = [tested(uniformity(shares), "P(X <= x)", shares, None)._replace(place=0)]
+    sample.tests["columns"] = [test] = [one_test(uniformity(shares), "P(X <= x)", shares, None)._replace(place=0)]
     return worst([test], "{0.unit} of {0.name}, {0.fault}")
 
 
@@ -122,7 +122,7 @@ def ranks(sample: Sample) -> Finding:
     test = sbc(*numbers, context=conditions, rng=sample.key(20))
     terms = uniformity(test.ranks, PER_ROW, shared=False)
     sample.tests["ranks"] = [
-        tested(Uniformity(*(np.asarray(field)[..., j] for field in terms)), names[j], test.ranks[:, j], PER_ROW)
+        one_test(Uniformity(*(np.asarray(field)[..., j] for field in terms)), names[j], test.ranks[:, j], PER_ROW)
         for j in range(len(names))
     ]
     where = "all rows" if test.part is None else f"slice {test.part[1]} of {called[test.part[0]]}"

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from flows.checks.model import flat
 from flows.checks.sample import PER_ROW, Sample, features
-from flows.checks.verdicts import Finding, OneTest, rank_test, tested, worst
+from flows.checks.verdicts import Finding, OneTest, one_test, rank_test, worst
 from flows.core import (
     FlowsError,
     Region,
@@ -102,7 +102,7 @@ def shift(sample: Sample) -> Finding:
     test = uniformity(ranks, effective, shared=True)
     sample.arrays["shift"] = result.p_values_of(scores)
     side = "lower" if test.terms[0] < 0 else "higher"
-    curve = tested(test, "scores", chosen(ranks, DRAWN, random), effective, True)
+    curve = one_test(test, "scores", chosen(ranks, DRAWN, random), effective, True)
     sample.tests["shift"] = [curve._replace(fault=f"scores are {side}")]
     detail = f"Kolmogorov distance of scores, {side} than of {known.size:,} rows held out"
     return Finding(detail, float(test.size), float(test.p))

@@ -206,10 +206,10 @@ class OneTest(NamedTuple):
 def rank_test(rows: np.ndarray, draws: np.ndarray, random: np.random.Generator, name: str) -> OneTest:
     """Test ranks of rows (rows,) among shared draws, (draws,), or draws for each row, (rows, draws)."""
     ranks_ = ranks(rows, draws, rng=int(random.integers(2**32)))
-    return tested(uniformity(ranks_, draws.shape[-1], shared=draws.ndim == 1), name, ranks_, draws.shape[-1], draws.ndim == 1)
+    return one_test(uniformity(ranks_, draws.shape[-1], shared=draws.ndim == 1), name, ranks_, draws.shape[-1], draws.ndim == 1)
 
 
-def tested(test: Any, name: str, values: np.ndarray, draws: int | None, shared: bool = False) -> OneTest:
+def one_test(test: Any, name: str, values: np.ndarray, draws: int | None, shared: bool = False) -> OneTest:
     """Return a test of uniform ranks, or numbers from 0 to 1, with its fault in words and its curve."""
     total, ends = cells_of(draws, POINTS)
     counts = np.bincount(values if draws is not None else np.minimum((values * total).astype(int), total - 1), minlength=total)
