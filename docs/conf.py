@@ -203,12 +203,16 @@ def as_directive(lines):
 
 
 def entry(name):
-    """A public name with its docstring, and a class with its members."""
+    """A public name with its docstring, and where it is shown; a class with its members."""
     thing = PUBLIC[name][1]
     kind = "class" if inspect.isclass(thing) else "function" if callable(thing) else "data"
     members = ", ".join(member.rpartition(".")[2] for member, owner in MEMBERS.items() if owner == name)
     options = {"class": [f"   :members: {members}"] * bool(members) + ["   :show-inheritance:"], "data": ["   :no-value:"]}
-    return ["", f".. auto{kind}:: {name}", *options.get(kind, [])]
+    alike = [f"{each.__name__}.{short}" for each in MODULES for short in names_of(each) if getattr(each, short) is thing]
+    return ["", f".. auto{kind}:: {name}", *options.get(kind, []), "", f"   {SHOWN_IN(name, alike)}".rstrip()]
+
+
+SHOWN_IN = runpy.run_path(str(Path(__file__).with_name("shown_in.py")))["shown_in"]
 
 
 def made_by(name, function=None):

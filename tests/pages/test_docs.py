@@ -226,3 +226,21 @@ def test_pages_are_run_again_where_what_they_read_has_changed(conf, tmp_path, mo
     (tmp_path / "docs" / "pictures").mkdir()
     (tmp_path / "docs" / "pictures" / "pictures.json").write_text("drawn by programs, and shown beside pages that run")
     assert conf["digest"]() in seen
+
+
+def test_names_are_shown_where_code_uses_them(conf):
+    made = runpy.run_path(str(DOCS / "shown_in.py"))
+    lines = ["import flows", "from flows import sbi, NSF as Spline", "%run it", "flows.fit(0, sbi.Prior)", "# flows.MAF"]
+    code = "\n".join([*lines, "fit = 'flows.check'"])
+    assert made["names_in"](code) == {"flows", "flows.sbi", "flows.NSF", "flows.fit", "flows.sbi.Prior"}
+    assert made["names_in"]("import flows.sklearn as fs\nfs.FlowDensity(flows.NSF)") == {
+        "flows.sklearn",
+        "flows.sklearn.FlowDensity",
+    }
+    documents = {document for of_name in made["shown"]().values() for document in of_name}
+    programs = {f"/gallery/{path.stem}" for path in (DOCS.parent / "examples").glob("*.py")}
+    assert len(documents) > 40 and all(name in programs or (DOCS / f"{name[1:]}.md").exists() for name in documents)
+    assert conf["entry"]("flows.check")[-1] == f"   {made['shown_in']('flows.check')}" and "/guide/checks" in made["shown_in"](
+        "flows.check"
+    )
+    assert made["shown_in"]("flows.nothing") == "" and made["shown_in"]("flows.fit").count(":doc:") == made["MOST"]
