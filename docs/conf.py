@@ -6,7 +6,8 @@ Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("The contract
 names in prose become links. What is made of the library has a file beside this one: `{{ families() }}` is the table of all
 bijections, and so are the commands, papers, extras, claims, charts, the gallery, what was checked and what flows are worth. A
 page's blocks of Python are run as one program, and what they return is shown; a block that fails, fails the build. A comment
-before a block that draws is what its picture shows, for those who do not see it: `% alt: rows and samples, side by side`.
+before a block that draws is what its picture shows, for those who do not see it: `% alt: rows and samples, side by side`. A
+comment `% says: FAIL` fails the build where what the block prints or returns lacks these words.
 """
 
 import hashlib
@@ -233,13 +234,22 @@ def on_source_read(app, docname, source):
 
     pages = Environment(undefined=StrictUndefined)
     text = linked(pages.from_string(source[0]).render(ASKED))
-    cells = re.sub(r"^(?:% alt: (.*)\n+)?```python\n", as_cell, text, flags=re.MULTILINE)
+    cells = re.sub(r"^(?:% alt: (.*)\n+)?(?:% says: (.*)\n+)?```python\n", as_cell, text, flags=re.MULTILINE)
     source[0] = text if cells == text else NOTEBOOK + cells
 
 
 def as_cell(block):
-    alt = f"---\nmystnb:\n  image:\n    alt: {json.dumps(block[1])}\n---\n" if block[1] else ""
-    return "```{code-cell}\n" + alt
+    options = f"mystnb:\n  image:\n    alt: {json.dumps(block[1])}\n" if block[1] else ""
+    options += f"says: {json.dumps(block[2])}\n" if block[2] else ""
+    return "```{code-cell}\n" + (f"---\n{options}---\n" if options else "")
+
+
+def on_doctree_read(app, doctree):
+    """What a block has to say, it says."""
+    for cell in doctree.findall(lambda node: node.get("nb_element") == "cell_code" if hasattr(node, "get") else False):
+        words = cell["cell_metadata"].get("says")
+        if words and " ".join(words.split()) not in " ".join(" ".join(part.astext() for part in cell[1:]).split()):
+            logging.getLogger("sphinx").warning("%s: a block does not say %r", app.env.docname, words)
 
 
 def on_builder_inited(app):
@@ -342,6 +352,7 @@ def setup(app):
     app.connect("builder-inited", on_builder_inited)
     app.connect("env-before-read-docs", on_before_read_docs)
     app.connect("source-read", on_source_read)
+    app.connect("doctree-read", on_doctree_read)
     app.connect("autodoc-process-docstring", on_docstring)
     app.connect("env-check-consistency", on_check_consistency)
     app.connect("html-page-context", on_html_page_context)
