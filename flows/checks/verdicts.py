@@ -119,7 +119,7 @@ class Checks(Mapping[str, Check]):
         Args:
             path: a file name.
             title: the heading of the page.
-            rows: False leaves out all rows: odd ones, and points of pairs.
+            rows: False leaves out all rows: odd ones, and points of pairs. A verdict may still name a rare category.
 
         Errors:
             FlowsError: a path that cannot be written to; what was there stays.
