@@ -200,10 +200,11 @@ else:
             raise AttributeError(message)
         if (new := _new_name(name)) is not None:
             return getattr(_importlib.import_module("flows"), new)
-        called = _importlib.import_module("flows.elsewhere").CALLED.get(name)
-        if called is None:
+        whose, called = _importlib.import_module("flows.elsewhere").CALLED.get(name, ("", ""))
+        if not called:
             raise AttributeError(message)
-        raise AttributeError(f"{message}; here it is {called}", name=name, obj=None)  # so that Python guesses no other name
+        message += f", a name of {whose}; here it is {called}"
+        raise AttributeError(message, name=name, obj=None)  # so that Python guesses no other name
 
 
 _ROOMS = (

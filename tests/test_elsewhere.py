@@ -10,13 +10,18 @@ import pytest
 import flows
 from flows.elsewhere import CALLED
 
+LIBRARIES = {"flowjax", "paramax", "zuko", "nflows", "normflows", "distrax", "TFP", "bijx", "pzflow", "flowMC", "NumPyro"}
+LIBRARIES |= {"sbi", "torch", "scikit-learn", "PyMC", "flows.transformers"}
+
 
 @pytest.mark.parametrize("name", CALLED)
 def test_a_name_of_another_library_is_told_what_it_is_called_here(name):
-    with pytest.raises(AttributeError, match=re.escape(f"module 'flows' has no attribute {name!r}; here it is flows.")) as told:
+    whose, called = CALLED[name]
+    expected = f"module 'flows' has no attribute {name!r}, a name of {whose}; here it is {called}"
+    with pytest.raises(AttributeError, match=f"^{re.escape(expected)}$") as told:
         getattr(flows, name)
-    here = re.findall(r"\bflows((?:\.\w+)+)", CALLED[name])
-    assert here and name not in flows.__all__
+    here = re.findall(r"\bflows((?:\.\w+)+)", called)
+    assert here and called.startswith("flows.") and {*whose.split(", ")} <= LIBRARIES and name not in flows.__all__
     for path in here:
         assert reduce(getattr, path[1:].split("."), flows) is not None, f"flows{path} is no name"
     assert told.value.name == name
@@ -42,4 +47,5 @@ def test_they_are_read_only_where_a_name_is_not_found():
     code = "import sys, flows; print('flows.elsewhere' in sys.modules, flush=True); flows.NCSF"  # which is much like NSF
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.stdout == "False\n"
-    assert done.stderr.rstrip().endswith(f"AttributeError: module 'flows' has no attribute 'NCSF'; here it is {CALLED['NCSF']}")
+    message = f"module 'flows' has no attribute 'NCSF', a name of zuko; here it is {CALLED['NCSF'][1]}"
+    assert done.stderr.rstrip().endswith(f"AttributeError: {message}")
