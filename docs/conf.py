@@ -224,7 +224,7 @@ def made_by(name, function=None):
 ASKED = {"readme": readme, "reference": reference}
 ASKED |= {
     name: made_by(name)
-    for name in ("families", "commands", "papers", "extras", "claims", "charts", "gallery", "checked", "worth")
+    for name in ("families", "commands", "papers", "extras", "claims", "charts", "gallery", "checked", "worth", "coming_from")
 }
 NOTEBOOK = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: python3}\n---\n"
 
