@@ -37,6 +37,7 @@ README = ROOT / "README.md"
 project, author, release = "flows", "the jax-flows authors", flows.__version__
 project_copyright = author
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sphinx_design"]
+myst_enable_extensions = ["colon_fence"]  # around tabs, in which prose has links and blocks are not run
 nitpicky = True  # a link without a target is a warning, and a warning fails the build
 nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures, most of which are not ours
 
