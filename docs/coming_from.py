@@ -34,7 +34,7 @@ def beside(name):
 
     def lines(found):
         yield "::::{grid} 1 1 1 2\n:gutter: 2\n:class-container: programs"
-        for each, caption, shown in (name, NAMES.get(name, name), ""), ("flows", "flows", ":class: sd-d-none sd-d-lg-block\n"):
+        for each, caption, shown in (name, NAMES.get(name, name), ""), ("flows", "flows", ":class: ours\n"):
             yield f":::{{grid-item}}\n{shown}```{{code-block}} python\n:caption: {caption}\n\n{code(each)}```\n:::"
         yield f"::::\n\nIt printed `{found[name]['printed']}`."
 
