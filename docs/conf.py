@@ -4,10 +4,10 @@ what it asks for, and nothing is told twice.
 Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("The contract") }}` is a section of the README and
 `{{ reference("flows.models") }}` all public names that are defined there, `groups=` which of them under which heading. Public
 names in prose become links. What is made of the library has a file beside this one: `{{ families() }}` is the table of all
-bijections, and so are the commands, papers, extras, claims, charts, the gallery, what was checked and what flows are worth. A
-page's blocks of Python are run as one program, and what they return is shown; a block that fails, fails the build. A comment
-before a block that draws is what its picture shows, for those who do not see it: `% alt: rows and samples, side by side`. A
-comment `% says: FAIL` fails the build where what the block prints or returns lacks these words.
+bijections, and so are the commands, papers, extras, claims, charts, the gallery, what was checked, what flows are worth, and
+which model to take. A page's blocks of Python are run as one program, and what they return is shown; a block that fails, fails
+the build. A comment before a block that draws is what its picture shows, for those who do not see it: `% alt: rows and samples,
+side by side`. A comment `% says: FAIL` fails the build where what the block prints or returns lacks these words.
 """
 
 import hashlib
@@ -222,11 +222,8 @@ def made_by(name, function=None):
     return lambda *asked: runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))[function or name](*asked)
 
 
-ASKED = {"readme": readme, "reference": reference}
-ASKED |= {
-    name: made_by(name)
-    for name in ("families", "commands", "papers", "extras", "claims", "charts", "gallery", "checked", "worth", "coming_from")
-}
+MADE = ("families", "commands", "papers", "extras", "claims", "charts", "gallery", "checked", "worth", "coming_from", "choosing")
+ASKED = {"readme": readme, "reference": reference} | {name: made_by(name) for name in MADE}
 NOTEBOOK = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: python3}\n---\n"
 
 

@@ -68,10 +68,8 @@ MOVED = {  # sections that README had, and the page of the guide that has each n
     "Estimators for scikit-learn": "estimators",
     "A layer is a function": "layers",
     "Any transformer in any engine": "parts",
-    "Published models": "models",
     "Conditional flows": "conditional",
     "Save, load, describe": "saving",
-    "What there is": "names",
 }
 
 

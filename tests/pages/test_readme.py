@@ -16,7 +16,6 @@ PAGES = {  # and the text at which what is run here ends
     "estimators": "## A density",
     "layers": "",
     "parts": "",
-    "models": "",
     "conditional": "## Fitted",
     "saving": "",
     "checks": "",
