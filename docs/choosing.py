@@ -92,7 +92,8 @@ def models():
 
 
 def lead(method, name):
-    return "{:+.2f} nats a row next to the best other, {}".format(*leads(method)[name])
+    nats, other = leads(method)[name]
+    return f"{abs(nats):.2f} nats a row {'ahead of' if nats > 0 else 'behind'} the best other, {other}"
 
 
 def times(speed):
