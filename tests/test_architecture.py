@@ -147,10 +147,10 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 52_018,
+    "library": 52_023,
     "files": 270,
     "core": 4_247,
-    "training": 8_460,
+    "training": 8_464,
     "tables": 4_726,
     "kinds": 4,
     "orders": 17,
