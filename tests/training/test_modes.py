@@ -13,6 +13,7 @@ from flows.training import History, fit_to_density
 from flows.training.density import variational
 from flows.training.density.figures import Verdict
 from flows.training.density.modes import Gaussian, modes_of, spread_points
+from flows.training.density.start import begin
 from flows.training.density.target import Target, box_of
 from flows.training.density.variational import default_model
 
@@ -53,6 +54,22 @@ def test_all_wells_are_found_with_their_masses(d, count):
         widths = np.sqrt(np.einsum("kij,kij->ki", modes.factors, modes.factors))
         np.testing.assert_allclose(widths, np.broadcast_to(scales[which, None], widths.shape), rtol=0.06)
         assert modes.effective > 0.9 and modes.shares.sum() == pytest.approx(1)
+
+
+def test_modes_of_a_support_are_where_the_model_starts():
+    """Modes are found on the line that stands for a support; the layers of a model take points of the support."""
+
+    def log_density(x):  # half of the mass is around e^-3, half around e^3
+        y = jnp.log(x)
+        return (jnp.logaddexp(-50 * jnp.square(y + 3), -50 * jnp.square(y - 3)) - y).sum(1)
+
+    model, box = flows.Flow(flows.RealNVP(1, hidden=(4,))), box_of((0, None), None, (1,))
+    start = begin(np.random.default_rng(0), model, log_density, box, 8, True)
+    params, _, sample = start.init_fun(0, (1,))
+    y = np.log(sample(1, start.set(params, jnp.float32), 1_000))
+    assert len(start.base.shares) == 2
+    np.testing.assert_allclose([y[y < 0].mean(), y[y > 0].mean()], [-3, 3], atol=0.05)
+    np.testing.assert_allclose([y[y < 0].std(), y[y > 0].std()], 0.1, rtol=0.2)
 
 
 def test_the_tails_of_a_mode_count():

@@ -12,7 +12,7 @@ from scipy.linalg import solve_triangular
 
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import joined
-from flows.core import Array, FlowsError, Shape, bijection_part, distribution_part, is_flow, leading, on_device
+from flows.core import Array, FlowsError, bijection_part, distribution_part, is_flow, leading, on_device
 from flows.distributions.flow import Flow
 from flows.distributions.normal_mixtures import GMM
 from flows.objectives import log_normalizer
@@ -34,19 +34,21 @@ NEAR = 3.0  # standard deviations of a Gaussian: a mode within belongs to it
 
 class Beginning(NamedTuple):
     """The model with the layers in front of it, the numbers at which these layers and the base start, the modes on the line
-    (None if the fit did not search, or none exist), and whether the Gaussian at the start is near the largest mode."""
+    (None if the fit did not search, or none exist), whether the Gaussian at the start is near the largest mode, and the box
+    that has the line."""
 
     init_fun: Any
     layers: tuple[dict, ...]
     base: Modes | None
     modes: Modes | None
     at_mode: bool
+    box: Box
 
-    def set(self, params: Any, event: Shape, dtype: Any) -> Any:
+    def set(self, params: Any, dtype: Any) -> Any:
         """The params with the numbers of the layers and of the base."""
         if self.layers:
             params = {**params, "bijection": self.layers[0] if len(self.layers) == 1 else self.layers}
-        return params if self.base is None else _with_modes(self.init_fun, params, self.base, event, dtype)
+        return params if self.base is None else _with_modes(self.init_fun, params, self.base, self.box, dtype)
 
     def weighed(self, params: Any, lacking: np.ndarray) -> Any:
         """The params with corrected weights of the components of the base, as path gradients do not train these weights."""
@@ -83,7 +85,7 @@ def begin(
         # Of paths alone the density at a mode's own draws is not known.
         modes = None if getattr(init_fun, "likelihood", "") == "lower bound" else modes_of(rng, target, starts, nearest)
     if again:
-        return Beginning(init_fun, (), None, modes, False)
+        return Beginning(init_fun, (), None, modes, False, box)
     if standardize and modes is not None and len(modes.shares) > 1 and is_flow(init_fun):
         mixture = with_base(init_fun, GMM(num_components=len(modes.shares), trainable=True))
         if mixture != init_fun and not wide_normal_is_better(rng, target, modes):
@@ -97,7 +99,7 @@ def begin(
         fixed = (*fixed, {"fixed": {name: on_device(array, float) for name, array in nearest._asdict().items()}})
     if layers:
         init_fun = Flow(joined(layers), init_fun)
-    return Beginning(init_fun, fixed, base, modes, at_mode)
+    return Beginning(init_fun, fixed, base, modes, at_mode, box)
 
 
 def _refuse_improper(nearest: Gaussian, box: Box, target: Target) -> None:
@@ -122,19 +124,21 @@ def _refuse_improper(nearest: Gaussian, box: Box, target: Target) -> None:
         )
 
 
-def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: Any) -> Any:
-    """The params of a flow whose base is a mixture, with the modes, mapped by the layers before it, as its components.
+def _with_modes(init_fun: Any, params: Any, modes: Modes, box: Box, dtype: Any) -> Any:
+    """The params of a flow whose base is a mixture, with the modes, mapped by the layers before it, as its components. Modes
+    are on the line, and the first layer takes points of the support.
 
     Layers start near the identity, or at a linear map, so that a Gaussian stays a Gaussian. Draws with exactly the mean and the
     covariance of a mode pass through the layers, and the component gets the mean and the covariance of the outputs.
     """
-    *way, base = leading(init_fun, params, event, opening=False)
-    for stage in way:
+    *way, base = leading(init_fun, params, box.event, opening=False)
+    for i, stage in enumerate(way):
         part, d = bijection_part(stage.value, stage.event, None), modes.means.shape[1]
         z = whitened(np.random.default_rng(0).standard_normal((max(DRAWS, 4 * d), d)))
         means, factors = [], []
         for mean, factor in zip(modes.means, modes.factors, strict=True):
             x = on_device(mean + z @ factor.T, dtype)
+            x = x if i else box.back(x)
             y = np.asarray(part.measured_output(stage.params, x, None, jax.random.key(0)), float).reshape(len(z), -1)
             means.append(y.mean(0))
             factors.append(cholesky_of((y - y.mean(0)).T / math.sqrt(len(y))))

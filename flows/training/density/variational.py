@@ -276,7 +276,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     params, part = initialize(init_fun, init_key, event, None)
     params = params if before is None else before.result.params
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
-    params = cast(start.set(params, event, dtype), dtype)
+    params = cast(start.set(params, dtype), dtype)
     objective = partial(reverse_kl, estimator=estimator) if options.objective is None else options.objective
     problem = OfDraws(part, objective, log_density, options.num_samples, key_of(objective))
     target, triple = Target(log_density, event, dtype), problem.published(params)
