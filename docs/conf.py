@@ -7,7 +7,9 @@ names in prose become links. What is made of the library has a file beside this 
 bijections, and so are the commands, papers, extras, claims, charts, the gallery, what was checked, what flows are worth, and
 which model to take. A page's blocks of Python are run as one program, and what they return is shown; a block that fails, fails
 the build. A comment before a block that draws is what its picture shows, for those who do not see it: `% alt: rows and samples,
-side by side`. A comment `% says: FAIL` fails the build where what the block prints or returns lacks these words.
+side by side`; as `% answer:` the picture is shown below the title of the page, too. A comment `% says: FAIL` fails the build
+where what the block prints or returns lacks these words. Figures in prose are computed on the page, {fig}`mean:.2f`, and
+`notebooks.py` writes each page with code as a notebook.
 """
 
 import hashlib
@@ -33,6 +35,8 @@ import flows.tables
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+NOTEBOOKS = runpy.run_path(str(Path(__file__).with_name("notebooks.py")))
+URLS = NOTEBOOKS["PROJECT"].get("urls", {})  # the site and the repository, where there are some
 
 project, author, release = "flows", "the jax-flows authors", flows.__version__
 project_copyright = author
@@ -47,6 +51,8 @@ html_static_path = ["static"]
 html_css_files = ["flows.css"]
 html_favicon = "static/icon.svg"
 html_copy_source = False
+if "Repository" in URLS:
+    html_theme_options = {"source_repository": URLS["Repository"], "source_branch": "main", "source_directory": "docs/"}
 smartquotes = False
 copybutton_exclude = ".linenos, .gp, .go"  # code is copied without its prompts and outputs
 
@@ -222,8 +228,8 @@ def made_by(name, function=None):
     return lambda *asked: runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))[function or name](*asked)
 
 
-MADE = ("families", "commands", "papers", "extras", "claims", "charts", "gallery", "checked", "worth", "coming_from", "choosing")
-ASKED = {"readme": readme, "reference": reference} | {name: made_by(name) for name in MADE}
+MADE = ("families", "commands", "papers", "extras", "claims", "charts", "gallery", "checked", "worth", "coming_from")
+ASKED = {"readme": readme, "reference": reference} | {name: made_by(name) for name in (*MADE, "choosing")}
 NOTEBOOK = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: python3}\n---\n"
 
 
@@ -232,27 +238,57 @@ def on_source_read(app, docname, source):
 
     pages = Environment(undefined=StrictUndefined)
     text = linked(pages.from_string(source[0]).render(ASKED))
-    cells = re.sub(r"^(?:% alt: (.*)\n+)?(?:% says: (.*)\n+)?```python\n", as_cell, text, flags=re.MULTILINE)
-    source[0] = text if cells == text else NOTEBOOK + cells
+    cells = re.sub(r"^(?:% (alt|answer): (.*)\n+)?(?:% says: (.*)\n+)?```python\n", as_cell, text, flags=re.MULTILINE)
+    source[0] = text if cells == text else NOTEBOOK + NOTEBOOKS["linked_to"](docname, NOTEBOOKS["glued"](cells), URLS)
+    if cells != text:
+        path = texts_of(app) / f"{docname}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def texts_of(app):
+    """The folder of texts of pages with code, between the processes that read pages and the one that writes notebooks."""
+    return Path(app.doctreedir) / "texts"
+
+
+def on_build_finished(app, error):
+    if error is None and (folder := texts_of(app)).exists():
+        texts = {path.relative_to(folder).with_suffix("").as_posix(): path.read_text() for path in sorted(folder.rglob("*.md"))}
+        pages = {name: each.docname for name, each in app.env.domains.python_domain.objects.items()}
+        NOTEBOOKS["write_all"](texts, Path(app.outdir) / "notebooks", URLS, pages)
 
 
 def as_cell(block):
-    options = f"mystnb:\n  image:\n    alt: {json.dumps(block[1])}\n" if block[1] else ""
-    options += f"says: {json.dumps(block[2])}\n" if block[2] else ""
+    options = f"mystnb:\n  image:\n    alt: {json.dumps(block[2])}\n" if block[1] else ""
+    options += "answer: true\n" if block[1] == "answer" else ""
+    options += f"says: {json.dumps(block[3])}\n" if block[3] else ""
     return "```{code-cell}\n" + (f"---\n{options}---\n" if options else "")
 
 
 def on_doctree_read(app, doctree):
-    """What a block has to say, it says."""
-    for cell in doctree.findall(lambda node: node.get("nb_element") == "cell_code" if hasattr(node, "get") else False):
+    """What a block has to say, it says; the picture of an answer is shown below the title, too."""
+    from docutils import nodes
+
+    for cell in list(parts_of(doctree, "cell_code")):
+        if cell["cell_metadata"].get("answer"):
+            pictures = [part for part in parts_of(cell, "mime_bundle") if list(part.findall(nodes.image))]
+            doctree[0].insert(1, [part.deepcopy() for part in pictures])
         words = cell["cell_metadata"].get("says")
         if words and " ".join(words.split()) not in " ".join(" ".join(part.astext() for part in cell[1:]).split()):
             logging.getLogger("sphinx").warning("%s: a block does not say %r", app.env.docname, words)
 
 
+def parts_of(node, kind):
+    """What myst-nb made of a kind, such as a cell."""
+    from docutils import nodes
+
+    return node.findall(lambda each: isinstance(each, nodes.Element) and each.get("nb_element") == kind)
+
+
 def on_builder_inited(app):
     """Pages that no one writes are there before pages are looked for. What computes with JAX does so before pages are dealt to
     forks of this process, in which its threads are gone and its locks may be held."""
+    shutil.rmtree(texts_of(app), ignore_errors=True)
     made_by("gallery", "write_pages")()
     families = made_by("families")(family_of)
     ASKED["families"] = lambda: families
@@ -337,7 +373,9 @@ def setup(app):
     # reads on white and on dark, and kernels need not warn that they talk to us by TCP.
     profile = Path(app.doctreedir) / "ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
-    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40  # errors\n")
+    link = f"import os as _os; _os.path.lexists('data') or _os.symlink({str(ROOT / 'examples' / 'data')!r}, 'data')"
+    config = f"c.IPKernelApp.log_level = 40  # errors\nc.IPKernelApp.exec_lines = [{link!r}]  # rows, where a page runs\n"
+    (profile / "ipython_kernel_config.py").write_text(config)
     os.environ["IPYTHONDIR"] = str(profile.parent)
     os.environ["MATPLOTLIBRC"] = str(Path(app.srcdir) / "flows.mplstyle")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (app.srcdir.__fspath__(), os.environ.get("PYTHONPATH"))))
@@ -353,4 +391,5 @@ def setup(app):
     app.connect("doctree-read", on_doctree_read)
     app.connect("autodoc-process-docstring", on_docstring)
     app.connect("env-check-consistency", on_check_consistency)
+    app.connect("build-finished", on_build_finished)
     app.connect("html-page-context", on_html_page_context)

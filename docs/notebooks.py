@@ -1,0 +1,146 @@
+"""Pages as notebooks: the text of which a page is made, without outputs; and an archive of the tutorials with their rows.
+
+Figures in prose, {fig}`expression:format`, are computed on the page and in the notebook: there by a cell whose code is hidden.
+"""
+
+import itertools
+import re
+import tomllib
+import zipfile
+from pathlib import Path
+from urllib.parse import urljoin
+
+from flows.core.extras import CHECKOUT, installs
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DATA = ROOT / "examples" / "data"
+FENCED = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1$\n?", re.MULTILINE | re.DOTALL)
+FIGURE = re.compile(r"{fig}`([^`]+)`")
+ROLE = re.compile(r"{[\w:]+}`([^`<]+?)(?: <([^`]+)>)?`")
+LINK = re.compile(r"!?\[([^\]]*)\]\(([^)\s]*)\)")
+TITLE = re.compile(r"^# .*\n", re.MULTILINE)
+LACKING = '"This notebook reads rows from the folder data/, which is in tutorials.zip, next to this notebook on the site."'
+
+
+def glued(text):
+    """The text in which hidden cells before paragraphs compute their figures."""
+    number = itertools.count()
+
+    def paragraph(part):
+        code = []
+
+        def figure(match):
+            name = f"figure {next(number)}"
+            code.append(f'glue({name!r}, f"""{{{match[1]}}}""", display=False)')
+            return f"{{glue:text}}`{name}`"
+
+        prose = FIGURE.sub(figure, part)
+        cell = ["```{code-cell}", "---", "tags: [remove-cell]", "---", "from myst_nb import glue", "", *code, "```\n\n"]
+        return "\n".join(cell) * bool(code) + prose.lstrip("\n" * bool(code))
+
+    found, end = [], 0
+    for block in [*FENCED.finditer(text), None]:
+        found += ["\n\n".join(map(paragraph, text[end : block and block.start()].split("\n\n")))]
+        found, end = [*found, block[0]] if block else found, block and block.end()
+    return "".join(found)
+
+
+def linked_to(docname, text, urls):
+    """The text with links to its notebook below its title; to Colab where the project has a repository."""
+    up = "../" * docname.count("/")
+    links = {"Download as a notebook": f"{up}notebooks/{docname}.ipynb"}
+    if docname.startswith("tutorials/"):
+        links["All six with their rows"] = f"{up}notebooks/tutorials.zip"
+    if repository := re.fullmatch(r"https://github.com/([^/]+/[^/]+?)/?", urls.get("Repository", "")):
+        links["Open in Colab"] = f"https://colab.research.google.com/github/{repository[1]}/blob/notebooks/{docname}.ipynb"
+    line = " · ".join(f'<a href="{href}">{title}</a>' for title, href in links.items())
+    return TITLE.sub(lambda title: f'{title[0]}\n<p class="notebook">{line}</p>\n', text, count=1)
+
+
+def notebook(docname, text, urls, pages):
+    """Of a page; `pages` has the page of each public name. Links lead to the site where the project names one."""
+    site, folder = urls.get("Documentation", "").rstrip("/"), docname.rpartition("/")[0]
+
+    def role(match):
+        target = match[2] or match[1]
+        return f"[`{match[1]}`]({site}/{pages[target]}.html#{target})" if site and target in pages else f"`{match[1]}`"
+
+    def link(match):
+        if "://" in match[2]:
+            return match[0]
+        page = re.sub(r"\.md\b", ".html", match[2])
+        at = urljoin(f"{site}/{folder}/" if folder else f"{site}/", page if page[:1] != "/" else f"{site}{page}")
+        return f"[{match[1]}]({at})" if site and match[1] and match[0][0] != "!" else match[1]
+
+    def plain(prose):
+        return LINK.sub(link, ROLE.sub(role, re.sub(r"^(% |<p class=|:::).*\n+", "", prose, flags=re.MULTILINE)))
+
+    def words(prose):
+        """Cells of text; a paragraph with figures is one that computes them."""
+        for figures, parts in itertools.groupby(prose.split("\n\n"), lambda part: bool(FIGURE.search(part))):
+            if figures:
+                yield from (hidden(part, plain) for part in parts)
+            elif cleaned := plain("\n\n".join(parts) + "\n").strip():
+                yield cell("markdown", cleaned)
+
+    cells, end = [], 0
+    for block in [*FENCED.finditer(text), None]:
+        cells += words(text[end : block and block.start()])
+        if block and block[2] == "python":
+            cells.append(cell("code", block[3].rstrip()))
+        elif block and "{" not in block[2]:
+            cells.append(cell("markdown", block[0].rstrip()))
+        end = block and block.end()
+    cells.insert(1, cell("code", first_cell(text)))
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    cells = [{"id": f"cell-{number}", **each} for number, each in enumerate(cells)]
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": kernel, "cells": cells}
+
+
+def cell(kind, source, **metadata):
+    """As nbformat has it; code has no outputs."""
+    return {"cell_type": kind, "metadata": metadata, "source": source} | (
+        {"outputs": [], "execution_count": None} if kind == "code" else {}
+    )
+
+
+def hidden(part, plain):
+    """A cell that shows a paragraph with its figures; its code is folded."""
+    pieces = FIGURE.split(part)
+    pieces[::2] = [plain(piece).replace("\\", "\\\\").replace("{", "{{").replace("}", "}}") for piece in pieces[::2]]
+    pieces[1::2] = [f"{{{expression}}}" for expression in pieces[1::2]]
+    code = f'from IPython.display import Markdown\n\nMarkdown(f"""{"".join(pieces).strip()}""")'
+    return cell("code", code, jupyter={"source_hidden": True}, cellView="form")
+
+
+def first_cell(text):
+    """How flows is installed, with what the page imports; and where its rows are, if it reads any."""
+    modules = {each.partition(".")[0] for each in re.findall(r"^(?:import|from) ([\w.]+)", text, re.MULTILINE)}
+    hint = installs(",".join(sorted({"examples", "sklearn"} | (modules & PROJECT["optional-dependencies"].keys()))))
+    lines = [f"# flows, if it is not there: {hint}" if hint.endswith(CHECKOUT) else f"%{hint}"]
+    if rows_of(text):
+        lines += ["from pathlib import Path", "", 'if not Path("data").exists():', f"    raise FileNotFoundError({LACKING})"]
+    return "\n".join(lines)
+
+
+def rows_of(text):
+    return sorted(set(re.findall(r"\"data/([\w.]+)\"", text)))
+
+
+def write_all(texts, folder, urls, pages):
+    """A notebook of each text, {document: text}, and the archive of the tutorials, their rows, and the rows' licences."""
+    import nbformat
+
+    archive = {}
+    for docname, text in texts.items():
+        path = folder / f"{docname}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = nbformat.from_dict(notebook(docname, text, urls, pages))
+        nbformat.validate(made)
+        path.write_text(nbformat.writes(made))
+        if docname.startswith("tutorials/"):
+            archive |= {path.name: path} | {f"data/{name}": DATA / name for name in ["README.md", *rows_of(text)]}
+    with zipfile.ZipFile(folder / "tutorials.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, path in sorted(archive.items()):
+            file.writestr(zipfile.ZipInfo(name), path.read_bytes(), zipfile.ZIP_DEFLATED)
