@@ -1,5 +1,5 @@
-"""The blocks of README run as they are, and print what stands below them; blocks of tutorials and of the guide run with fits of an
-epoch and small models, each page's in order, as one program."""
+"""Blocks of README run as they are, and print what stands below them; blocks of tutorials and of the guide run with fits of an
+epoch and small models, in order, as one program a page."""
 
 import re
 import runpy
