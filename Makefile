@@ -191,8 +191,11 @@ dist: .venv/.stamp-test
 	@rm -rf dist
 	@$(BIN)/python -m build --outdir dist
 
+site/html/notebooks/tutorials.zip:
+	@$(MAKE) --no-print-directory docs
+
 # The wheel in an empty environment, and in a folder that has the programs, and no flows.
-test-dist: dist
+test-dist: dist site/html/notebooks/tutorials.zip
 	@rm -rf $(DIST) build/wheel && mkdir -p build/wheel
 	$(call venv,$(DIST),$(PYTHON),PYTHON,11)
 	@echo "== installing the wheel in $(DIST)"
@@ -202,6 +205,11 @@ test-dist: dist
 	@cd build/wheel && ../../$(DIST)/bin/python -c 'import flows; assert "site-packages" in flows.__file__, flows.__file__'
 	@cd build/wheel && ../../$(DIST)/bin/python examples/household_power.py --quick
 	@cd build/wheel && ../../$(DIST)/bin/pytest -q tests/pages/test_readme.py
+	@echo "== the notebooks of the tutorials"
+	@$(DIST)/bin/python -m pip install --quiet --disable-pip-version-check nbclient ipykernel 'blackjax>=1.2' -c constraints.txt
+	@rm -rf build/notebooks && mkdir build/notebooks
+	@cd build/notebooks && ../../$(DIST)/bin/python -m zipfile -e ../../site/html/notebooks/tutorials.zip .
+	@cd build/notebooks && PATH="$(CURDIR)/$(DIST)/bin:$$PATH" jupyter execute --timeout=-1 ./*.ipynb
 
 $(RELEASE)/.stamp: pyproject.toml
 	$(call venv,$(RELEASE),$(PYTHON),PYTHON,11)

@@ -5,12 +5,15 @@
 
 A page has to be free of messages in the console, of requests to other hosts, of anything wider than the screen, of images that
 are missing, have no alt text or are drawn on white, and of text of little contrast (look.js); its buttons copy code without
-prompts (copy.js). Words of the glossary are found first, questions of newcomers are answered a few clicks from the first page,
-and the whole site has at most 40 MB. A page of checks with hostile names is written there, and opened, too.
+prompts (copy.js); its links lead to files that are there, and its notebook has all of its blocks. Words of the glossary are
+found first, questions of newcomers are answered a few clicks from the first page, and the whole site has at most 40 MB. A page of
+checks with hostile names is written there, and opened, too.
 The exit status is 1 where something is wrong.
 """
 
 import argparse
+import json
+import re
 import shutil
 import sys
 import time
@@ -20,7 +23,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pandas as pd
@@ -43,6 +46,9 @@ ANSWERED = {  # questions of newcomers, the clicks from the first page, and what
     "My posterior has a positive parameter.": (("A posterior",), 'support={"spread": (0, None)}'),
     "Is it faster than what I use?": (("Benchmark",), "every library builds the same flow"),
     "Is my fitted density right?": (("Is it right?",), "flows.check"),
+    "My CSV has categories.": (("A table",), "tables.infer_schema"),
+    "Which model for 300 rows?": (("Which model?",), "300 rows"),
+    "I use zuko: how do I ...?": (("Coming from",), "zuko"),
 }
 MOST_CLICKS = 3
 AT_ONCE = {(1440, 900): "pip install .", (390, 844): "import flows"}  # code that the first page shows without scrolling
@@ -117,6 +123,23 @@ def problems_of(page: Page, site: str, name: str) -> list[str]:
     return list(found)
 
 
+def lost_of(site: Path, name: str) -> list[str]:
+    """Links of a page to files of the site that are not there, and a notebook that lacks blocks of its page."""
+    text = (site / name).read_text()
+    found = list[str]()
+    for href in sorted(set(re.findall(r'<a [^>]*href="([^"#?]+)', text))):
+        if not re.match(r"[a-z]+:", href) and not (site / name).parent.joinpath(unquote(href)).resolve().exists():
+            found.append(f"a link leads nowhere: {href}")
+    if (path := site / "notebooks" / Path(name).with_suffix(".ipynb")).exists():
+        cells = [each for each in json.loads(path.read_text())["cells"] if each["cell_type"] == "code"]
+        blocks, shown = text.count('<div class="cell_input'), [each for each in cells[1:] if not each["metadata"]]
+        if len(shown) != blocks:
+            found.append(f"its notebook has {len(shown)} of {blocks} blocks")
+    elif '<div class="cell_input' in text:
+        found.append("it has blocks, and no notebook")
+    return found
+
+
 def first_result(page: Page, site: str, word: str) -> str:
     """The address within the site of what the search shows first."""
     page.goto(f"{site}search.html?q={quote(word)}", timeout=0)
@@ -159,7 +182,7 @@ def main() -> int:
     begin, wrong = time.perf_counter(), 0
     with served(SITE) as site, window() as page:
         for name in names:
-            if problems := problems_of(page, site, name):
+            if problems := problems_of(page, site, name) + lost_of(SITE, name):
                 wrong += 1
                 print(name, *problems, sep="\n    ", flush=True)
         print(f"{len(names)} pages, {wrong} with problems, {time.perf_counter() - begin:.0f} s")

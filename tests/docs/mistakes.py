@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from browse import SITE, first_result, is_found, problems_of, served, window
+from browse import SITE, first_result, is_found, lost_of, problems_of, served, window
+from small_site import URLS, build
 
 PAGE = "install.html"
 TABLE = '<table style="width: 500px; min-width: 500px"><tr><td>wide</td></tr></table>'
@@ -40,6 +41,13 @@ def without_word(index: str, word: str) -> str:
     read = json.loads(body.rstrip(");\n"))
     del read["indexentries"][word]
     return f"{head}({json.dumps(read)})"
+
+
+def without_block(text: str) -> str:
+    """A notebook without its last block."""
+    notebook = json.loads(text)
+    del notebook["cells"][max(i for i, each in enumerate(notebook["cells"]) if each["cell_type"] == "code")]
+    return json.dumps(notebook)
 
 
 def main() -> int:
@@ -82,12 +90,29 @@ def main() -> int:
                 lambda: any("wider than the screen" in each for each in problems_of(page, site, name)),
             )
             tell("a wide table in a page of checks", wide)
+            name, fit = "tutorials/first.html", "reference/fit.html"
+            if problems := lost_of(copy, name) + lost_of(copy, fit):
+                raise SystemExit(f"{name} or {fit} lacks something without a mistake: {problems}")
+            shown = '<p>Shown in <a class="reference internal" href="'
+            lost = change(fit, lambda html: html.replace(shown, f"{shown}nowhere/"), lambda: bool(lost_of(copy, fit)))
+            tell("'Shown in' that leads nowhere", lost)
+            notebook = "notebooks/tutorials/first.ipynb"
+            tell("a notebook without a block", change(notebook, without_block, lambda: bool(lost_of(copy, name))))
             if not is_found(page, site, "quantile"):
                 raise SystemExit(f"quantile is not found without a mistake, but {first_result(page, site, 'quantile')}")
             taken = change(
                 "searchindex.js", lambda index: without_word(index, "quantile"), lambda: not is_found(page, site, "quantile")
             )
             tell("a word taken out of the glossary", taken)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, said in {"right": "% says: 2", "wrong": "% says: 3"}.items():
+            html, warned = build(Path(folder, name), f"# A page\n\n{said}\n```python\n1 + 1\n```\n", URLS)
+            text, caught = (html / "index.html").read_text(), "a block does not say '3'" in warned
+            if name == "right" and (caught or not all(each in text for each in ("Open in Colab", "Edit this page"))):
+                raise SystemExit(f"a page without a mistake: {warned or 'no links to Colab and to its source'}")
+        tell("words that a block does not say", caught)
+        _, warned = build(Path(folder, "fails"), "# A page\n\n```python\n1 / 0\n```\n")
+        tell("a block that fails", "ZeroDivisionError" in warned)
     return int(bool(missed))
 
 

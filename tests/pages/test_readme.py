@@ -20,7 +20,7 @@ PAGES = {  # and the text at which what is run here ends
     "tutorials/images": "",
     "tutorials/layer": "",
     "guide/training": "## What a fit went through",
-    "guide/tables": "## Which column makes",
+    "guide/tables": "",
     "guide/estimators": "## A density",
     "guide/parts": "## Transformers",
     "guide/saving": "",
