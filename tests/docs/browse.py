@@ -6,7 +6,7 @@
 A page has to be free of messages in the console, of requests to other hosts, of anything wider than the screen, of images that
 are missing, have no alt text or are drawn on white, and of text of little contrast (look.js); its buttons copy code without
 prompts (copy.js); its links lead to files that are there, and its notebook has all of its blocks. Words of the glossary are
-found first, questions of newcomers are answered a few clicks from the first page, and the whole site has at most 40 MB. A page of
+found first, questions of newcomers are answered a few clicks from the first page, and the site has at most 40 MB. A page of
 checks with hostile names is written there, and opened, too.
 The exit status is 1 where something is wrong.
 """

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGE = '''# A page
+PAGE = """# A page
 
 Text of {py:obj}`fit <flows.fit>`, a [link](../guide/tables.md) and `code`.
 
@@ -26,7 +26,7 @@ printed
 ```{note}
 left out
 ```
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_links_lead_to_the_site_where_the_project_names_one(made):
 
 def test_figures_are_computed_before_their_paragraph(made):
     pages = made["glued"](PAGE)
-    cell = pages.index("glue('figure 0', f\"\"\"{mean:.2f}\"\"\", display=False)")
+    cell = pages.index('glue(\'figure 0\', f"""{mean:.2f}""", display=False)')
     assert pages.index("rows = open") < cell < pages.index("The mean is {glue:text}") and "{fig}" not in pages
     assert pages.count("```{code-cell}") == 1 and "`figure 1`" in pages
 
