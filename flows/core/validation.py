@@ -106,8 +106,8 @@ def check_rows(x: Array, event: Shape, name: str, what: str = "inputs", unit_vec
     raise FlowsError(f"{name}: {what} have shape {x.shape}, expected {expected}; {remedy}")
 
 
-def check_finite(x: np.ndarray, dtype: Any, what: str) -> None:
-    """Refuse rows of data with NaN, inf, or numbers that overflow in `dtype`."""
+def check_finite(x: np.ndarray, dtype: Any, what: str, names: tuple[str, ...] | None = None) -> None:
+    """Refuse rows of data with NaN, inf, or numbers that overflow in `dtype`; columns may have names."""
     if x.dtype.kind in "iu" and x.dtype.itemsize <= 2:  # images: no copy of them is made
         return
     with np.errstate(over="ignore"):
@@ -116,7 +116,7 @@ def check_finite(x: np.ndarray, dtype: Any, what: str) -> None:
         return
     row, *place = (int(i) for i in np.argwhere(~finite)[0])
     bad = int((~finite.reshape(len(x), -1).all(1)).sum())
-    where = f"column {place[0]}" if len(place) == 1 else f"entry {tuple(place)}"
+    where = f"column {names[place[0]]!r:.60}" if names else f"column {place[0]}" if len(place) == 1 else f"entry {tuple(place)}"
     raise FlowsError(
         f"{what} has {x[row, *place]!s} in row {row}, {where} ({bad} of {len(x)} rows are so); expected finite numbers "
         f"within the range of {np.dtype(dtype).name}. Drop these rows, fill or rescale the values, or give a frame with gaps "

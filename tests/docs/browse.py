@@ -42,13 +42,13 @@ WORDS = (  # what people bring from statistics, machine learning and astronomy, 
     *("deploy", "impute", "getting started", "normalize data"),
 )
 ANSWERED = {  # questions of newcomers, the clicks from the first page, and what the last page has to say
-    "I have a CSV with bounds, what do I call?": (("A table", "What columns hold"), "tables.Integer(low=0)"),
-    "My posterior has a positive parameter.": (("A posterior",), 'support={"spread": (0, None)}'),
+    "I have a CSV with bounds, what do I call?": (("A table",), "wind and rain are never negative"),
+    "My posterior has a positive parameter.": (("A posterior",), "says that tau is positive"),
     "Is it faster than what I use?": (("Benchmark",), "every library builds the same flow"),
     "Is my fitted density right?": (("Is it right?",), "flows.check"),
     "My CSV has categories.": (("A table",), "tables.infer_schema"),
     "Which model for 300 rows?": (("Which model?",), "300 rows"),
-    "I use zuko: how do I ...?": (("Coming from",), "zuko"),
+    "I use zuko: how do I ...?": (("Coming from another library",), "zuko"),
 }
 MOST_CLICKS = 3
 AT_ONCE = {(1440, 900): "pip install .", (390, 844): "import flows"}  # code that the first page shows without scrolling

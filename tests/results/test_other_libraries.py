@@ -56,6 +56,7 @@ def test_a_fit_returns_the_library_that_it_was_given():
     for rows in (swapped, plain(swapped), FRAME):
         np.testing.assert_array_equal(result.log_prob(rows), result.log_prob(ROWS))
     assert "lacks 'a'. Expected the columns" in error_of(lambda: result.log_prob(ARROW.select(["b"])))
+    assert "fit: data has nan in row 0, column 'b'" in error_of(lambda: fit(0, AFFINE, FRAME.assign(b=np.nan), **QUICK))
 
 
 @pytest.mark.parametrize("library", ["polars", "duckdb"])

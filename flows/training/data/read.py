@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError, check_finite, rows_within
-from flows.results.frames import collected, in_order, named_apart, numbers_of, without_column
+from flows.results.frames import collected, header_of, in_order, named_apart, numbers_of, without_column
 from flows.results.result import FitResult
 from flows.training.data.copies import groups_of
 from flows.training.data.table import (
@@ -106,9 +106,9 @@ def read_rows(data: Any, context: Any, name: str = "data", context_name: str = "
             f"fit: {context_name} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One "
             f"column is np.asarray({context_name})[:, None]"
         )
-    for numbers, what in ((x, name), (c, context_name)):
+    for numbers, what, table in ((x, name, data), (c, context_name, context)):
         if numbers is not None:
-            check_finite(numbers, dtype_of(x), f"fit: {what}")
+            check_finite(numbers, dtype_of(x), f"fit: {what}", getattr(header_of(table), "names", None))
     return Rows(x, c, w)
 
 
