@@ -47,7 +47,7 @@ def glued(text):
 
 
 def linked_to(docname, text, urls):
-    """The text with links to its notebook below its title; to Colab where the project has a repository."""
+    """The text with links to its notebook below its title, on the first page at its end; to Colab if there is a repository."""
     up = "../" * docname.count("/")
     links = {"Download as a notebook": f"{up}notebooks/{docname}.ipynb"}
     if docname.startswith("tutorials/"):
@@ -55,7 +55,8 @@ def linked_to(docname, text, urls):
     if repository := re.fullmatch(r"https://github.com/([^/]+/[^/]+?)/?", urls.get("Repository", "")):
         links["Open in Colab"] = f"https://colab.research.google.com/github/{repository[1]}/blob/notebooks/{docname}.ipynb"
     line = " · ".join(f'<a href="{href}">{title}</a>' for title, href in links.items())
-    return TITLE.sub(lambda title: f'{title[0]}\n<p class="notebook">{line}</p>\n', text, count=1)
+    line = f'\n<p class="notebook">{line}</p>\n'
+    return f"{text}\n{line}" if docname == "index" else TITLE.sub(lambda title: title[0] + line, text, count=1)
 
 
 def notebook(docname, text, urls, pages):
