@@ -58,7 +58,7 @@ def test_columns_of_a_table_are_named():
     with pytest.raises(TypeError, match=r"fit: data: column 'count' holds .*expected numbers without missing"):
         fit(0, GAUSS, pandas.DataFrame({"size": NORMAL[:3, 0], "count": ["a", "b", "c"]}), **QUICK)
     missing = polars.DataFrame({"size": [0.0, 1.0, None, 4.0], "count": [1, 5, 3, 2]})
-    assert "nan in row 2, column 0" in error_of(lambda: fit(0, GAUSS, missing, **QUICK))
+    assert "nan in row 2, column 'size'" in error_of(lambda: fit(0, GAUSS, missing, **QUICK))
     for wrong in ("weight", 2, -1, True):
         assert "expected one of the columns' names, size, count" in error_of(
             lambda wrong=wrong: fit(0, GAUSS, pandas.DataFrame(table), dequantize={wrong: 1.0}, **QUICK)
