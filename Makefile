@@ -191,7 +191,7 @@ dist: .venv/.stamp-test
 	@rm -rf dist
 	@$(BIN)/python -m build --outdir dist
 
-site/html/notebooks/tutorials.zip:
+site/html/notebooks/tutorials.zip: $(wildcard docs/*.py docs/tutorials/*.md)
 	@$(MAKE) --no-print-directory docs
 
 # The wheel in an empty environment, and in a folder that has the programs, and no flows.

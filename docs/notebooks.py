@@ -23,6 +23,15 @@ TITLE = re.compile(r"^# .*\n", re.MULTILINE)
 LACKING = '"This notebook reads rows from the folder data/, which is in tutorials.zip, next to this notebook on the site."'
 
 
+def pieces(text):
+    """The prose before each fenced block, with the block's parts: the whole, its fence, what stands behind that, its lines."""
+    end = 0
+    for block in FENCED.finditer(text):
+        yield text[end : block.start()], (block[0], *block.groups())
+        end = block.end()
+    yield text[end:], None
+
+
 def glued(text):
     """The text in which hidden cells before paragraphs compute their figures."""
     number = itertools.count()
@@ -39,11 +48,8 @@ def glued(text):
         cell = ["```{code-cell}", "---", "tags: [remove-cell]", "---", "from myst_nb import glue", "", *code, "```\n\n"]
         return "\n".join(cell) * bool(code) + prose.lstrip("\n" * bool(code))
 
-    found, end = [], 0
-    for block in [*FENCED.finditer(text), None]:
-        found += ["\n\n".join(map(paragraph, text[end : block and block.start()].split("\n\n")))]
-        found, end = [*found, block[0]] if block else found, block and block.end()
-    return "".join(found)
+    whole = (("\n\n".join(map(paragraph, prose.split("\n\n"))), block[0] if block else "") for prose, block in pieces(text))
+    return "".join(itertools.chain.from_iterable(whole))
 
 
 def linked_to(docname, text, urls):
@@ -85,14 +91,13 @@ def notebook(docname, text, urls, pages):
             elif cleaned := plain("\n\n".join(parts) + "\n").strip():
                 yield cell("markdown", cleaned)
 
-    cells, end = [], 0
-    for block in [*FENCED.finditer(text), None]:
-        cells += words(text[end : block and block.start()])
+    cells = []
+    for prose, block in pieces(text):
+        cells += words(prose)
         if block and block[2] == "python":
             cells.append(cell("code", block[3].rstrip()))
         elif block and "{" not in block[2]:
             cells.append(cell("markdown", block[0].rstrip()))
-        end = block and block.end()
     cells.insert(1, cell("code", first_cell(text)))
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     cells = [{"id": f"cell-{number}", **each} for number, each in enumerate(cells)]
