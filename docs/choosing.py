@@ -68,8 +68,8 @@ def methods():
             runs = [each["seconds"] for of in MEASURED["results"]("first_fit").values() for each in of.get(method, {}).values()]
             verdict = f"{len(won)}, {len(nats) - len(won) - len(lost)}, {len(lost)} of {len(nats)}"
             worst, middle = min(nats, key=nats.get), f"{median(nats.values()):+.2f}"
-            told = when.format(level=listed([s for s in nats if s not in lost]), behind=listed(lost))
-            yield title, verdict, middle, f"{nats[worst]:+.2f}, {worst}", seconds(median(runs)), times(speed), told
+            advice = when.format(level=listed([s for s in nats if s not in lost]), behind=listed(lost))
+            yield title, verdict, middle, f"{nats[worst]:+.2f}, {worst}", seconds(median(runs)), times(speed), advice
 
 
 def mixtures():

@@ -16,35 +16,32 @@ CALL = re.compile(r"\bflows\.[\w.]*\w(\((?:[^()]|\([^()]*\))*\))?")  # a name of
 
 
 def coming_from(what):
-    found = json.loads((DOCS.parent / "benchmarks" / "results" / "coming_from.json").read_text())
-    return "\n".join({"flows": run, "scores": scores, "agree": agree, "words": words}.get(what, beside(what))(found))
+    results = json.loads((DOCS.parent / "benchmarks" / "results" / "coming_from.json").read_text())
+    tables = {"flows": run, "scores": scores, "agree": agree, "words": words}
+    return "\n".join(tables[what](results) if what in tables else side_by_side(what, results))
 
 
 def code(name):
     return (DOCS / "coming_from" / f"{name}.py").read_text()
 
 
-def run(found):
+def run(results):
     """On a page, rows lie in the folder data."""
     yield "```python\n" + code("flows").replace("examples/data/", "data/") + "```"
 
 
-def beside(name):
+def side_by_side(name, results):
     """Theirs and ours; where there is no room, ours stands only above, where it is run."""
-
-    def lines(found):
-        yield "::::{grid} 1 1 1 2\n:gutter: 2\n:class-container: programs"
-        for each, caption, shown in (name, NAMES.get(name, name), ""), ("flows", "flows", ":class: ours\n"):
-            yield f":::{{grid-item}}\n{shown}```{{code-block}} python\n:caption: {caption}\n\n{code(each)}```\n:::"
-        yield f"::::\n\nIt printed `{found[name]['printed']}`."
-
-    return lines
+    yield "::::{grid} 1 1 1 2\n:gutter: 2\n:class-container: programs"
+    for each, caption, shown in (name, NAMES.get(name, name), ""), ("flows", "flows", ":class: ours\n"):
+        yield f":::{{grid-item}}\n{shown}```{{code-block}} python\n:caption: {caption}\n\n{code(each)}```\n:::"
+    yield f"::::\n\nIt printed `{results[name]['printed']}`."
 
 
-def scores(found):
+def scores(results):
     """The best first."""
     yield "| program | nats a row | seconds of one core | versions |\n|---|---|---|---|"
-    programs = {name: each for name, each in found.items() if name != "parity"}
+    programs = {name: each for name, each in results.items() if name != "parity"}
     best, *rest = sorted(programs, key=lambda each: -nats(programs[each]))
     for name in (best, *rest):
         versions = ", ".join(f"{package} {version}" for package, version in programs[name]["versions"].items())
@@ -57,14 +54,14 @@ def nats(program):
     return float(program["printed"].split()[0])
 
 
-def agree(found):
+def agree(results):
     yield "| library | map in front of a normal | theirs | ours | largest difference |\n|---|---|---|---|---|"
-    for name, each in found["parity"].items():
+    for name, each in results["parity"].items():
         numbers = f"{each['theirs']:.9f} | {each['ours']:.9f} | {each['difference']:.0e} at {each['points']} points"
         yield f"| {NAMES[name] if name == 'tfp' else name} {each['version']} | {each['of']} | {numbers} |"
 
 
-def words(found):
+def words(results):
     yield "| name | of | here |\n|---|---|---|"
     for name, (whose, called) in CALLED.items():
         if not whose.startswith("flows"):

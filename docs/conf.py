@@ -3,7 +3,7 @@ what it asks for, and nothing is told twice.
 
 Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("The contract") }}` is a section of the README and
 `{{ reference("flows.models") }}` all public names that are defined there, `groups=` which of them under which heading. Public
-names in prose become links. What is made of the library has a file beside this one: `{{ families() }}` is the table of all
+names in prose become links. What is made of the library has a file next to this one: `{{ families() }}` is the table of all
 bijections, and so are the commands, papers, extras, claims, charts, the gallery, what was checked, what flows are worth, and
 which model to take. A page's blocks of Python are run as one program, and what they return is shown; a block that fails, fails
 the build. A comment before a block that draws is what its picture shows, for those who do not see it: `% alt: rows and samples,

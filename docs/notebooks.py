@@ -3,12 +3,13 @@
 Figures in prose, {fig}`expression:format`, are computed on the page and in the notebook: there by a cell whose code is hidden.
 """
 
+import functools
 import itertools
+import posixpath
 import re
 import tomllib
 import zipfile
 from pathlib import Path
-from urllib.parse import urljoin
 
 from flows.core.extras import CHECKOUT, installs
 
@@ -18,9 +19,14 @@ DATA = ROOT / "examples" / "data"
 FENCED = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1$\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"{fig}`([^`]+)`")
 ROLE = re.compile(r"{[\w:]+}`([^`<]+?)(?: <([^`]+)>)?`")
-LINK = re.compile(r"!?\[([^\]]*)\]\(([^)\s]*)\)")
+CODE_OR_LINK = re.compile(r"(?<!`)`[^`\n]+`(?!`)|(!?)\[([^\]]*)\]\(([^)\s]*)[^)]*\)")
+MARKS = (  # of MyST alone: comments, options and ends of directives, and what tabs are called
+    (re.compile(r"^:{3,}{tab-item} (.*)$", re.MULTILINE), r"### \1"),
+    (re.compile(r"^(?:% |<p class=|:::|:[\w-]+:).*\n+", re.MULTILINE), ""),
+)
 TITLE = re.compile(r"^# .*\n", re.MULTILINE)
-LACKING = '"This notebook reads rows from the folder data/, which is in tutorials.zip, next to this notebook on the site."'
+LACKING = "This notebook reads rows from the folder data/, which is in tutorials.zip, in the folder notebooks of the site."
+NOTES = "{note}", "{tip}", "{warning}"
 
 
 def pieces(text):
@@ -41,7 +47,7 @@ def glued(text):
 
         def figure(match):
             name = f"figure {next(number)}"
-            code.append(f'glue({name!r}, f"""{{{match[1]}}}""", display=False)')
+            code.append(f'glue({name!r}, f"""{{ {match[1]}}}""", display=False)')
             return f"{{glue:text}}`{name}`"
 
         prose = FIGURE.sub(figure, part)
@@ -54,6 +60,8 @@ def glued(text):
 
 def linked_to(docname, text, urls):
     """The text with links to its notebook below its title, on the first page at its end; to Colab if there is a repository."""
+    if not runs_alone(text):
+        return text
     up = "../" * docname.count("/")
     links = {"Download as a notebook": f"{up}notebooks/{docname}.ipynb"}
     if docname.startswith("tutorials/"):
@@ -74,14 +82,17 @@ def notebook(docname, text, urls, pages):
         return f"[`{match[1]}`]({site}/{pages[target]}.html#{target})" if site and target in pages else f"`{match[1]}`"
 
     def link(match):
-        if "://" in match[2]:
+        if match[3] is None or "://" in match[3]:
             return match[0]
-        page = re.sub(r"\.md\b", ".html", match[2])
-        at = urljoin(f"{site}/{folder}/" if folder else f"{site}/", page if page[:1] != "/" else f"{site}{page}")
-        return f"[{match[1]}]({at})" if site and match[1] and match[0][0] != "!" else match[1]
+        path, _, place = match[3].lstrip("/").partition("#")
+        page = posixpath.normpath(posixpath.join("" if match[3][0] == "/" else folder, path)) if path else f"{docname}.md"
+        words = match[2] or title_of(page)
+        at = f"{site}/{page.removesuffix('.md')}.html{'#' * bool(place)}{place}"
+        return f"[{words}]({at})" if site and not match[1] and page.endswith(".md") else words
 
     def plain(prose):
-        return LINK.sub(link, ROLE.sub(role, re.sub(r"^(% |<p class=|:::).*\n+", "", prose, flags=re.MULTILINE)))
+        prose = functools.reduce(lambda prose, mark: mark[0].sub(mark[1], prose), MARKS, ROLE.sub(role, prose))
+        return CODE_OR_LINK.sub(link, prose)
 
     def words(prose):
         """Cells of text; a paragraph with figures is one that computes them."""
@@ -94,14 +105,27 @@ def notebook(docname, text, urls, pages):
     cells = []
     for prose, block in pieces(text):
         cells += words(prose)
-        if block and block[2] == "python":
-            cells.append(cell("code", block[3].rstrip()))
-        elif block and "{" not in block[2]:
-            cells.append(cell("markdown", block[0].rstrip()))
+        cells += of_block(*block, plain) if block else []
     cells.insert(1, cell("code", first_cell(text)))
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     cells = [{"id": f"cell-{number}", **each} for number, each in enumerate(cells)]
     return {"nbformat": 4, "nbformat_minor": 5, "metadata": kernel, "cells": cells}
+
+
+def of_block(whole, fence, kind, lines, plain):
+    """A block of Python is code, a note a quotation, and code that is not run stays as it is; other directives are left out."""
+    if kind == "python":
+        return [cell("code", lines.rstrip())]
+    if kind.startswith("{code-block}"):
+        return [cell("markdown", f"{fence}{kind.removeprefix('{code-block} ')}\n{MARKS[1][0].sub('', lines).strip()}\n{fence}")]
+    if kind in NOTES:
+        return [cell("markdown", re.sub(r"^", "> ", plain(lines).strip(), flags=re.MULTILINE))]
+    return [] if "{" in kind else [cell("markdown", whole.rstrip())]
+
+
+def title_of(page):
+    found = TITLE.search(path.read_text()) if (path := ROOT / "docs" / page).exists() else None
+    return found[0][2:].strip() if found else page
 
 
 def cell(kind, source, **metadata):
@@ -113,25 +137,31 @@ def cell(kind, source, **metadata):
 
 def hidden(part, plain):
     """A cell that shows a paragraph with its figures; its code is folded."""
-    pieces = FIGURE.split(part)
-    pieces[::2] = [plain(piece).replace("\\", "\\\\").replace("{", "{{").replace("}", "}}") for piece in pieces[::2]]
-    pieces[1::2] = [f"{{{expression}}}" for expression in pieces[1::2]]
-    code = f'from IPython.display import Markdown\n\nMarkdown(f"""{"".join(pieces).strip()}""")'
+    template = [plain(piece).replace("{", "{{").replace("}", "}}") for piece in FIGURE.split(part)[::2]]
+    figures = ", ".join(f'f"""{{ {expression}}}"""' for expression in FIGURE.findall(part))
+    code = f"from IPython.display import Markdown\n\nMarkdown({'{}'.join(template).strip()!r}.format({figures}))"
     return cell("code", code, jupyter={"source_hidden": True}, cellView="form")
 
 
 def first_cell(text):
     """How flows is installed, with what the page imports; and where its rows are, if it reads any."""
-    modules = {each.partition(".")[0] for each in re.findall(r"^(?:import|from) ([\w.]+)", text, re.MULTILINE)}
+    modules = set(re.findall(r"^(?:import|from) (?:flows\.)?(?:interop\.)?(\w+)", text, re.MULTILINE))
     hint = installs(",".join(sorted({"examples", "sklearn"} | (modules & PROJECT["optional-dependencies"].keys()))))
-    lines = [f"# flows, if it is not there: {hint}" if hint.endswith(CHECKOUT) else f"%{hint}"]
+    lines = ["# Run all cells: some of the text is computed."]
+    lines += [f"# flows, if it is not there: {hint}" if hint.endswith(CHECKOUT) else f"%{hint}"]
     if rows_of(text):
-        lines += ["from pathlib import Path", "", 'if not Path("data").exists():', f"    raise FileNotFoundError({LACKING})"]
+        lines += ["from pathlib import Path", "", 'if not Path("data").exists():', f"    raise FileNotFoundError({LACKING!r})"]
     return "\n".join(lines)
 
 
+def runs_alone(text):
+    """Whether a page imports nothing that lies in docs/, and so is a notebook, too."""
+    imported = re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)
+    return not any((ROOT / "docs" / f"{name}.py").exists() for name in imported)
+
+
 def rows_of(text):
-    return sorted(set(re.findall(r"\"data/([\w.]+)\"", text)))
+    return sorted(set(re.findall(r"[\"']data/([\w.-]+)[\"']", text)))
 
 
 def write_all(texts, folder, urls, pages):
@@ -139,7 +169,7 @@ def write_all(texts, folder, urls, pages):
     import nbformat
 
     archive = {}
-    for docname, text in texts.items():
+    for docname, text in ((name, each) for name, each in texts.items() if runs_alone(each)):
         path = folder / f"{docname}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         made = nbformat.from_dict(notebook(docname, text, urls, pages))

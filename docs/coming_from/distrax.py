@@ -29,7 +29,7 @@ def flow(params, c):
 
 
 loss = jax.jit(lambda params, x, c: -flow(params, c).log_prob(x).mean())
-params = kept = [net.init(jax.random.key(i), jnp.zeros(4)) for i in range(6)]
+params = best = [net.init(jax.random.key(i), jnp.zeros(4)) for i in range(6)]
 adam, losses, rng = optax.adam(1e-3), [], np.random.default_rng(0)
 state, update, grad = adam.init(params), jax.jit(adam.update), jax.jit(jax.grad(loss))
 while len(losses) < 20 + np.argmin(losses or [0]):  # 20 epochs after the best
@@ -37,10 +37,10 @@ while len(losses) < 20 + np.argmin(losses or [0]):  # 20 epochs after the best
         change, state = update(grad(params, x[i], c[i]), state)
         params = optax.apply_updates(params, change)
     losses.append(loss(params, x[4000:5000], c[4000:5000]))
-    kept = params if losses[-1] == min(losses) else kept
+    best = params if losses[-1] == min(losses) else best
 keys = jax.random.split(jax.random.key(0), 1000)
-draws = jax.vmap(lambda key: flow(kept, c[5000]).sample(seed=key))(keys)
-print(f"{-loss(kept, x[5000:], c[5000:]):.3f} nats a row, draws {draws.shape}")
+draws = jax.vmap(lambda key: flow(best, c[5000]).sample(seed=key))(keys)
+print(f"{-loss(best, x[5000:], c[5000:]):.3f} nats a row, draws {draws.shape}")
 file = pathlib.Path(tempfile.mkdtemp(), "params")
-file.write_bytes(serialization.to_bytes(kept))
+file.write_bytes(serialization.to_bytes(best))
 again = serialization.from_bytes(params, file.read_bytes())  # of the same networks

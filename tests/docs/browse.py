@@ -46,9 +46,9 @@ ANSWERED = {  # questions of newcomers, the clicks from the first page, and what
     "My posterior has a positive parameter.": (("A posterior",), "says that tau is positive"),
     "Is it faster than what I use?": (("Benchmark",), "every library builds the same flow"),
     "Is my fitted density right?": (("Is it right?",), "flows.check"),
-    "My CSV has categories.": (("A table",), "tables.infer_schema"),
+    "My CSV has categories.": (("A table",), "Category(values="),
     "Which model for 300 rows?": (("Which model?",), "300 rows"),
-    "I use zuko: how do I ...?": (("Coming from another library",), "zuko"),
+    "I use zuko: how do I ...?": (("Coming from another library",), "fit_to_data"),
 }
 MOST_CLICKS = 3
 AT_ONCE = {(1440, 900): "pip install .", (390, 844): "import flows"}  # code that the first page shows without scrolling
@@ -135,8 +135,6 @@ def lost_of(site: Path, name: str) -> list[str]:
         blocks, shown = text.count('<div class="cell_input'), [each for each in cells[1:] if not each["metadata"]]
         if len(shown) != blocks:
             found.append(f"its notebook has {len(shown)} of {blocks} blocks")
-    elif '<div class="cell_input' in text:
-        found.append("it has blocks, and no notebook")
     return found
 
 

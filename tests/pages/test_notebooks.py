@@ -17,13 +17,29 @@ Text of {py:obj}`fit <flows.fit>`, a [link](../guide/tables.md) and `code`.
 rows = open("data/rows.csv")
 ```
 
-The mean is {fig}`mean:.2f`, in {braces}, of {fig}`len("ab")`.
+The mean is {fig}`mean:.2f`, in {braces} and \\ "quotes", of {fig}`{"a": 2}["a"]` "rows"
 
 ```text
 printed
 ```
 
 ```{note}
+Kept, as a [quotation](#place).
+```
+
+`code[1](x)` and [](../guide/tables.md "a title").
+
+:::{tab-item} zuko
+:sync: zuko
+
+```{code-block} python
+:caption: theirs
+
+import zuko
+```
+:::
+
+```{grid} 1
 left out
 ```
 """
@@ -38,14 +54,19 @@ def test_text_and_blocks_become_cells(made):
     cells = made["notebook"]("tutorials/page", PAGE, {}, {})["cells"]
     kinds = [(each["cell_type"], bool(each["metadata"])) for each in cells]
     code, text = ("code", False), ("markdown", False)
-    assert kinds == [text, code, code, ("code", True), text]
+    assert kinds == [text, code, code, ("code", True), text, text, text, text]
     assert cells[0]["source"] == "# A page\n\nText of `fit`, a link and `code`."
+    assert [each["source"] for each in cells[5:]] == [
+        "> Kept, as a quotation.",
+        "`code[1](x)` and Tables of numbers, categories, angles and dates.\n\n### zuko",
+        "```python\nimport zuko\n```",
+    ]
     assert cells[2]["source"] == 'rows = open("data/rows.csv")'
     assert len({each["id"] for each in cells}) == len(cells)
     shown = cells[3]["source"].replace("from IPython.display import Markdown", "Markdown = str")
     namespace = {"mean": 1.234}
     exec(shown.replace("\nMarkdown(", "\nprose = Markdown("), namespace)
-    assert namespace["prose"] == "The mean is 1.23, in {braces}, of 2."
+    assert namespace["prose"] == 'The mean is 1.23, in {braces} and \\ "quotes", of 2 "rows"'
 
 
 def test_a_notebook_without_its_rows_says_where_they_are(made, tmp_path, monkeypatch):
@@ -73,7 +94,7 @@ def test_links_lead_to_the_site_where_the_project_names_one(made):
 
 def test_figures_are_computed_before_their_paragraph(made):
     pages = made["glued"](PAGE)
-    cell = pages.index('glue(\'figure 0\', f"""{mean:.2f}""", display=False)')
+    cell = pages.index('glue(\'figure 0\', f"""{ mean:.2f}""", display=False)')
     assert pages.index("rows = open") < cell < pages.index("The mean is {glue:text}") and "{fig}" not in pages
     assert pages.count("```{code-cell}") == 1 and "`figure 1`" in pages
 
@@ -86,6 +107,13 @@ def test_notebooks_have_every_block_of_their_pages(made):
         code = [each["source"] for each in cells if each["cell_type"] == "code" and not each["metadata"]]
         assert code[1:] == blocks, path.name
         assert not any("{fig}" in each["source"] or "% alt" in each["source"] for each in cells), path.name
+
+
+def test_pages_that_need_files_of_the_docs_are_no_notebooks(made):
+    paths = [path for folder in (".", "guide", "tutorials") for path in (DOCS / folder).glob("*.md")]
+    pages = {path.stem: path.read_text() for path in paths}
+    assert [name for name, text in pages.items() if not made["runs_alone"](text)] == ["shell"]
+    assert made["linked_to"]("guide/shell", pages["shell"], {}) == pages["shell"]
 
 
 def test_tutorials_are_what_they_promise():
