@@ -147,11 +147,11 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 52_023,
-    "files": 270,
+    "library": 52_930,
+    "files": 278,
     "core": 4_247,
-    "training": 8_464,
-    "tables": 4_726,
+    "training": 8_475,
+    "tables": 4_785,
     "kinds": 4,
     "orders": 17,
     "lines on devices": 174,
