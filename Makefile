@@ -1,4 +1,4 @@
-# make demo | test | test-full | test-all | lint | format | costs | pictures | docs | test-docs | dist | test-dist | test-release | release | bench | clean
+# make demo | test | test-full | test-engines | test-all | lint | format | costs | pictures | docs | test-docs | dist | test-dist | test-release | release | bench | clean
 # Another interpreter: make test PYTHON=/path/to/python3.12; fewer processes, or more: make test JOBS=4
 
 PYTHON ?= python3
@@ -13,16 +13,18 @@ PEERS := .venv-peers
 TORCH := .venv-torch
 TABLES := .venv-tables
 DOCS := .venv-docs
+ENGINES := .venv-engines
 DIST := .venv-dist
 RELEASE := .venv-release
 
 # Compiled modules are kept, whatever the shell asks for.
 export PYTHONDONTWRITEBYTECODE :=
 
+comma := ,
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
 .PHONY: demo test test-full test-all lint ruff mypy pyright format costs pictures docs test-docs dist test-dist bench clean
-.PHONY: test-slow test-mutants test-oldest test-newest test-release release
+.PHONY: test-slow test-engines test-mutants test-oldest test-newest test-release release
 
 # $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
 define venv
@@ -50,10 +52,6 @@ endef
 	$(call venv,.venv,$(PYTHON),PYTHON,11)
 	$(call install,.venv,-e '.[test]' -c constraints.txt,the checkout (test) )
 
-# An executor that runs simulators, which one slow test needs.
-.venv/.stamp-slow: .venv/.stamp-test
-	$(call install,.venv,distributed -c constraints.txt,Dask )
-
 $(DOCS)/.stamp: pyproject.toml constraints.txt
 	$(call venv,$(DOCS),$(PYTHON),PYTHON,11)
 	$(call install,$(DOCS),-e '.[docs]' -c constraints.txt,the checkout (docs) )
@@ -74,6 +72,11 @@ $(PEERS)/.stamp: pyproject.toml
 $(TORCH)/.stamp: pyproject.toml
 	$(call venv,$(TORCH),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
 	$(call install,$(TORCH),torch zuko nflows normflows,peers in torch )
+
+# Ray and Spark work with pandas 2 alone; Spark needs Java 17 or newer, of the system.
+$(ENGINES)/.stamp: pyproject.toml
+	$(call venv,$(ENGINES),$(PYTHON),PYTHON,11)
+	$(call install,$(ENGINES),-e '.[dask$(comma)ray$(comma)spark]' 'pandas<3' pytest,the checkout (engines) )
 
 # ctgan works with pandas 2 alone, arfpy with NumPy before 2.4, miceforest with LightGBM before 4.6.
 $(TABLES)/.stamp: pyproject.toml
@@ -135,13 +138,18 @@ test-full: .venv/.stamp-test
 	@echo "== all tests but slow ones"
 	$(call shares,.venv,full)
 
-test-slow: .venv/.stamp-slow
+test-slow: .venv/.stamp-test
 	@echo "== all tests, slow ones too"
 	$(call shares,.venv,all)
 
 # What each test costs, and which are quick: tests/costs.json.
 costs: .venv/.stamp-test
 	@$(BIN)/python tests/costs.py --jobs $(JOBS)
+
+# Tables of Ray and Spark, in an environment of their own; without Java, Spark's tests fail and say so.
+test-engines: $(ENGINES)/.stamp
+	@echo "== tables of Ray and Spark"
+	@$(ENGINES)/bin/python -m pytest -q --tier all tests/large/test_engines.py
 
 # Mistakes made on purpose, one at a time, that the tests have to catch.
 test-mutants: .venv/.stamp-test
@@ -160,6 +168,7 @@ test-newest: $(NEWEST)/.stamp
 test-all:
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test-slow
+	@$(MAKE) --no-print-directory test-engines
 	@$(MAKE) --no-print-directory test-mutants
 	@$(MAKE) --no-print-directory test-oldest
 	@$(MAKE) --no-print-directory test-newest
@@ -245,5 +254,5 @@ bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/images.py
 
 clean:
-	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(TABLES) $(DOCS) $(DIST) $(RELEASE) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(TABLES) $(DOCS) $(ENGINES) $(DIST) $(RELEASE) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -185,15 +185,16 @@ _interrupts.as_usual()
 
 if _typing.TYPE_CHECKING:
     from flows import interop as interop
+    from flows import large as large
     from flows import sbi as sbi
     from flows import sklearn as sklearn
     from flows import tables as tables
 else:
 
     def __getattr__(name):
-        """`flows.tables`, `flows.sbi`, `flows.sklearn` and `flows.interop` are imported when they are first named. A name of
-        another library is told what it is called here."""
-        if name in ("interop", "sbi", "sklearn", "tables"):
+        """`flows.tables`, `flows.sbi`, `flows.large`, `flows.sklearn` and `flows.interop` are imported when they are first
+        named. A name of another library is told what it is called here."""
+        if name in ("interop", "large", "sbi", "sklearn", "tables"):
             return _importlib.import_module(f"flows.{name}")
         message = f"module {__name__!r} has no attribute {name!r}"
         if name[:1] == "_":

@@ -194,9 +194,7 @@ def written(tests: Tests, summary: dict[str, Any]) -> str:
     for file, functions in sorted(tests.items()):
         of_file = []
         for function, cases in sorted(functions.items()):
-            rows = [
-                f"   {json.dumps(case, ensure_ascii=False)}: {json.dumps(record)}" for case, record in sorted(cases.items())
-            ]
+            rows = [f"{json.dumps(case, ensure_ascii=False)}: {json.dumps(record)}" for case, record in sorted(cases.items())]
             of_file.append(f"  {json.dumps(function)}: {{\n" + ",\n".join(rows) + "}")
         files.append(f" {json.dumps(file)}: {{\n" + ",\n".join(of_file) + "}")
     return "{" + "\n".join(lines) + '\n"tests": {\n' + ",\n".join(files) + "}}\n"

@@ -23,7 +23,7 @@ FLOORS = [
     {"training"},
     {"checks"},
     {"tables"},
-    {"interop", "sbi"},
+    {"interop", "sbi", "large"},
     {"sklearn"},
     {"cli"},
     {"__main__"},
@@ -51,6 +51,7 @@ EXTRAS = {
 ON_TOP = {
     "tables": {"narwhals"},
     "interop": set(LIBRARIES),
+    "large": {"dask", "narwhals", "pandas", "polars", "pyarrow", "pyspark", "ray"},
     "sklearn": {"sklearn"},
     "cli": {"matplotlib", "polars", "rich", "typer"},
 }

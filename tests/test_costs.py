@@ -113,5 +113,5 @@ def test_records_are_written_a_line_a_test():
         "n": [1, 2],
         "tests": {"a.py": {"g": {"1": [2.0, "all"], "2": [1.0, "full"]}}, "b.py": {"f": {"": [0.1, "quick"]}}},
     }
-    assert '\n   "1": [2.0, "all"],\n' in text and costs.ranges([9, 3, 4, 5]) == "3-5, 9"
+    assert '\n"1": [2.0, "all"],\n' in text and costs.ranges([9, 3, 4, 5]) == "3-5, 9"
     assert costs.names_of("a.py::g[1-[x]]") == ("a.py", "g", "1-[x]")

@@ -17,8 +17,8 @@ CHECKOUT = " in the checkout"
 
 NEEDED = ("jax", "jaxlib", "optax", "numpy", "scipy", "safetensors", "tqdm", "narwhals")
 OPTIONAL = (
-    "blackjax", "diffrax", "equinox", "flax", "grain", "matplotlib", "numpyro", "pandas", "pillow", "polars", "pyarrow", "rich",
-    "scikit-learn", "tensorboardX", "typer",
+    "blackjax", "dask", "diffrax", "distributed", "equinox", "flax", "grain", "matplotlib", "numpyro", "pandas", "pillow",
+    "polars", "pyarrow", "pyspark", "ray", "rich", "scikit-learn", "tensorboardX", "typer",
 )  # fmt: skip
 
 

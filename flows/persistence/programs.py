@@ -132,6 +132,13 @@ def setting(name: str) -> Any:
     return getattr(jax.config, name)
 
 
+def folder_in_use() -> str | None:
+    """Return where `keep_programs` keeps programs, for a worker: "" for the user's cache folder, None for nowhere."""
+    if _in_use is None or setting(DIRECTORY) != str(_in_use.folder):
+        return None
+    return "" if _in_use.folder == user_folder().absolute().resolve() else str(_in_use.folder)
+
+
 def check_name(folder: str | os.PathLike[str]) -> None:
     """Refuse what is not the name of a folder."""
     name = os.fspath(folder) if isinstance(folder, str | os.PathLike) else None

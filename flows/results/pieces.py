@@ -1,6 +1,8 @@
 """Functions of rows in pieces of few sizes: any number of rows, such as a memory map, in little memory and by few programs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -12,6 +14,18 @@ FEW = 8_256  # rows that are taken together, at most, as `filled` has few sizes 
 # Rows of a piece: `filled` leaves all of these as they are. The first is for accelerators alone.
 SIZES = 132_096, 16_512, 2_064, 256, 32, 4
 NUMBERS = 2**23  # in a piece, at most
+
+_few_programs: ContextVar[bool] = ContextVar("few_programs", default=False)
+
+
+@contextmanager
+def few_programs() -> Iterator[None]:
+    """Score few rows by the two sizes of many within the context, so that tables of all lengths share two programs."""
+    token = _few_programs.set(True)
+    try:
+        yield
+    finally:
+        _few_programs.reset(token)
 
 
 def by_pieces(function: Callable, *rows: Any, sizes: Sequence[int] = ()) -> np.ndarray:
@@ -49,7 +63,8 @@ def scored(result: Any, log_pdf: Callable, params: Any, x: Any, context: Any) ->
     fits = x.shape[1:] == event and shape in (context_shape, context_shape and (len(x), *context_shape))
     leaves = jax.tree.leaves((params, x, context))
     placed = any(isinstance(leaf, jax.core.Tracer) or getattr(leaf, "committed", False) for leaf in leaves)
-    if len(x) <= min(FEW, sizes[0]) or placed or not fits:
+    few = 0 if _few_programs.get() else min(FEW, sizes[0])
+    if len(x) <= few or placed or not fits:
         return None
     part = distribution_part(result.init_fun, event, context_shape)
     if not (part.independent and part.compiled):

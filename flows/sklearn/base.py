@@ -1,7 +1,6 @@
 """Parts that the estimators share: inputs as frames, a fit of one table, scores that do not depend on other rows, pickles."""
 
 import importlib.util
-import io
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from flows import tables
-from flows.core import FlowsError, declares, native, number, to_json, warn_user
-from flows.persistence.models import foreign_constructors, rows_held
+from flows.core import FlowsError, declares, native, number
+from flows.persistence.pickles import packed, unpacked
 from flows.results.frames import SHOWN, collected, frame_of, header_of, looked_at, module_of
 from flows.results.pieces import by_pieces
 from flows.results.result import Hints
@@ -20,7 +19,6 @@ from flows.tables.infer import infer_schema, schema_of_numbers
 
 ROWS = 256  # that are scored together: one program for any number of rows, so that scores do not depend on that number
 OPTIONS = "max_epochs", "learning_rate", "weight_decay", "patience", "batch_size"  # of `flows.fit`, by default as there
-MOST_BYTES = 2**62  # of a pickled model, whose file is trusted
 
 
 class TableEstimator(Hints, BaseEstimator):
@@ -117,17 +115,12 @@ class TableEstimator(Hints, BaseEstimator):
         """The state, with the fitted table as the bytes of a file."""
         state = dict(super().__getstate__())
         if "table_" in state:
-            warn_of_rows(self.table_)
-            self.table_.save(file := io.BytesIO())
-            state["table_"] = file.getvalue()
-            model: Any = self.table_.result.init_fun
-            state["_constructors"] = foreign_constructors(model)
+            state["table_"] = packed(self.table_, self.table_.result.init_fun)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "table_" in state:
-            table = tables.load(io.BytesIO(state["table_"]), state["_constructors"], max_bytes=MOST_BYTES)
-            state = {name: value for name, value in state.items() if name != "_constructors"} | {"table_": table}
+            state = state | {"table_": unpacked(state["table_"], tables.load)}
         super().__setstate__(state)
 
 
@@ -191,15 +184,6 @@ def _iterations(table: tables.TableResult) -> int:
     if table.selection is not None:
         results = [candidate.result for candidate in table.selection.candidates if candidate.result is not None]
     return max(np.shape(result.history["validation_loss"])[-1] for result in results)
-
-
-def warn_of_rows(table: tables.TableResult) -> None:
-    """Warn of a model that is made of rows of the data, which go where it goes."""
-    model: Any = table.result.init_fun
-    if rows := rows_held(to_json(model)):
-        warn_user(
-            f"the model is a KernelDensity, whose file holds up to {rows:,} rows of the data; hand it on with them in mind"
-        )
 
 
 # What scikit-learn hands over, as frames

@@ -12,7 +12,8 @@ from flows import tables
 from flows.core import FlowsError, ModelValue, from_json, positive_int, to_json, within
 from flows.persistence.container import blamed_on
 from flows.persistence.models import LEAST_BYTES
-from flows.sklearn.base import TableEstimator, log_prob, seed_of, warn_of_rows, weights_of
+from flows.persistence.pickles import warn_of_rows
+from flows.sklearn.base import TableEstimator, log_prob, seed_of, weights_of
 
 KEY = "estimator"  # of the metadata of a file
 
@@ -128,7 +129,7 @@ class NormalizingFlow(DensityMixin, TableEstimator):
             path: a file name, or a binary file that is open.
         """
         check_is_fitted(self)
-        warn_of_rows(self.table_)
+        warn_of_rows(self.table_.result.init_fun)
         names = getattr(self, "feature_names_in_", None)
         state = {
             "model": _described(self.model),

@@ -4,7 +4,7 @@
 The model is one distribution for the codes, one for the angles and one for the numbers, joined by the chain rule.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, Unpack
 
@@ -22,6 +22,7 @@ from flows.tables.infer import infer_schema
 from flows.tables.ranks import disagreement, gap_scores
 from flows.tables.result import TableResult, steps_of
 from flows.tables.schema import Schema
+from flows.training.data.read import is_iterable
 from flows.training.data.rounding import spiked
 from flows.training.devices import devices_of
 from flows.training.fit import TableKeywords, hands_on
@@ -62,7 +63,9 @@ def fit(
 
     Args:
         rng: key or seed.
-        frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected.
+        frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected. Or an iterable
+            of frames, such as `flows.large.frames`, which starts again with each `iter()`, with a `schema` that was fitted to a
+            frame, one `model`, `steps_per_epoch` and a frame to validate on; rows are encoded as they come.
         schema: what the columns hold; by default what `infer_schema` suggests. The frame completes it.
         model: the model of the numbers: a distribution, such as `flows.Flow(flows.NSF())`; a list or a dict of several, from
             which `flows.select` takes the best, or their stack; "auto" for the list that `flows.select` has for a table of this
@@ -75,7 +78,8 @@ def fit(
             model of each column given any others, and assumes that whether a value is missing does not depend on the value,
             given what is there. A gap in a category is then missing, too, unless a given schema has None among its values.
         validation: the share of rows that are held out, or a frame to validate on.
-        batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, mesh, verbose: as in `flows.fit`.
+        batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, mesh, verbose, steps_per_epoch: as in
+            `flows.fit`.
         groups, order: as in `flows.fit`: of rows, or the name of a column, which is then not modelled.
         folds, checkpoint, callbacks: as in `flows.fit`, for a single model.
         total_minutes: as in `flows.select`; for a single model it is a limit, too.
@@ -104,8 +108,13 @@ def fit(
     one_of("refuse", "drop")(gaps, "tables.fit: gaps")
     with devices_of(keywords.get("mesh"), "tables.fit"), ExitStack() as units:
         names = names_of([condition] if isinstance(condition, str) else condition)
-        table = looked_at(frame, "tables.fit")
+        limits = [minutes for minutes in (keywords.get("max_minutes"), total_minutes) if minutes is not None]
+        of_one: Any = {"folds": folds, "checkpoint": checkpoint, "callbacks": callbacks}
         apart = {"weights": weights, "groups": groups, "order": order}
+        if is_iterable(frame):
+            settings: Any = {**of_one, **apart, **keywords, "max_minutes": min(limits, default=None)}
+            return _fit_stream(rng, frame, schema, model, names, gaps, validation, settings)
+        table = looked_at(frame, "tables.fit")
         of_rows = {option: of_rows_of(table, option, values, names) for option, values in apart.items()}
         ends = validation is None or bool(np.isscalar(validation))  # rows of validation may lie beyond
         places = {name: option for option, name in apart.items() if isinstance(name, str)}
@@ -137,16 +146,62 @@ def fit(
             library_of(table.native), schema.columns, list(rows.x.T), len(rows.x)
         )  # so that warnings and errors name columns
         if isinstance(models, dict):
-            _refuse_of_several(len(models), folds=folds, checkpoint=checkpoint, callbacks=callbacks or None)
+            _refuse_of_several(len(models), **{**of_one, "callbacks": callbacks or None})
             shares = {} if validation is None else {"validation": validation}
             selection = select(rng, models, data, total_minutes=total_minutes, **shares, **shared)
             return _finished(TableResult(schema, selection.best, selection))
-        limits = [minutes for minutes in (keywords.get("max_minutes"), total_minutes) if minutes is not None]
         shared["max_minutes"] = min(limits, default=None)
-        result = fit_rows(
-            rng, models, data, validation=validation, folds=folds, checkpoint=checkpoint, callbacks=callbacks, **shared
+        return _finished(TableResult(schema, fit_rows(rng, models, data, validation=validation, **of_one, **shared)))
+
+
+class Encoded:
+    """The rows of an iterable of frames, encoded as they come: frames of encoded columns, or pairs with the context."""
+
+    def __init__(self, frames: Iterable, schema: Schema, roles: bool):
+        self.frames, self.schema, self.roles = frames, schema, roles
+
+    def __iter__(self) -> Iterator[Any]:
+        library = "polars" if self.schema.fitted_to == "polars" else "pandas"
+        for number, frame in enumerate(self.frames):
+            try:
+                rows = self.schema.rows(frame, roles=self.roles)
+            except (FlowsError, TypeError) as error:
+                error.args = (f"tables.fit: part {getattr(self.frames, 'part', number)}: {error}",)
+                raise
+            data = frame_of(library, self.schema.columns, list(rows.x.T), len(rows.x))
+            yield data if rows.context is None else (data, rows.context)
+
+
+def _fit_stream(
+    rng: Any, frames: Iterable, schema: Any, model: Any, names: tuple[str, ...], gaps: str, validation: Any, settings: dict
+) -> TableResult:
+    """Fit to an iterable of frames, whose rows are encoded as they come."""
+    models: Any
+    what = "tables.fit: frame is an iterable of frames, and"
+    if gaps == "drop":
+        raise FlowsError(f"{what} gaps is 'drop'; drop rows with gaps in these frames")
+    if isinstance(model, TableResult):
+        schema, roles, models = _schema_again(model.schema, schema, names, {}), model.any_given_any, model.result
+    elif not isinstance(schema, Schema) or schema.fitted_to is None:
+        raise FlowsError(
+            f"{what} schema {'was not fitted to a frame' if isinstance(schema, Schema) else f'is {schema!r:.60}'}; expected "
+            "one that was, such as infer_schema(frame) of a million rows; Category(other=) takes values that come later"
         )
-        return _finished(TableResult(schema, result))
+    elif names and names != schema.condition:
+        raise FlowsError(f"{what} condition is {names!r:.100}, where the schema has {schema.condition!r:.100}; leave it out")
+    elif isinstance(model, str | Mapping | list) and (schema.numbers or model != "auto"):
+        raise FlowsError(f"{what} model is {model!r:.80}; expected one model, such as flows.Flow(flows.NSF())")
+    elif roles := _any_given_any(model, schema.condition):
+        schema = without_codes_of_gaps(schema, schema)
+        models = for_schema(model, schema)
+    else:
+        conditional = bool(schema.condition)
+        models = models_of(schema, model, np.zeros((1, 0)), conditional) if schema.numbers else joined(schema)
+    cells = {} if roles or isinstance(model, TableResult) else _cells(schema)
+    held_out = None if validation is None else _validation(validation, schema, roles)
+    with less_offsets(schema.offsets):
+        result = fit_rows(rng, models, Encoded(frames, schema, roles), validation=held_out, **cells, **settings)
+    return _finished(TableResult(schema, result))
 
 
 def _refuse_of_several(count: int, **options: Any) -> None:

@@ -1,7 +1,6 @@
 """The schema of a table: what its columns hold, and the way from a frame to numbers and back."""
 
 import dataclasses
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +11,7 @@ from flows.core import FlowsError, shortened
 from flows.distributions.conditional import gaps as gaps_of_rows
 from flows.distributions.conditional import given_of
 from flows.results.frames import Frame, check_columns, frame_of, listed, looked_at, one_row, shortened_name, taken_rows
-from flows.tables.fields import Field, Rows, context_of, decodable, encoded_rows, from_json, names_of, to_json
+from flows.tables.fields import CellError, Field, Rows, context_of, decodable, encoded_rows, from_json, names_of, to_json
 from flows.tables.kinds import Ignored, Kind
 from flows.tables.kinds.dtypes import Dtype, combined
 
@@ -267,39 +266,40 @@ class Schema:
         Errors:
             As in `encode`.
         """
-        return next(self.pieces(frame, sys.maxsize, errors=errors, roles=roles))
+        return self._rows(self._looked_at(frame, "encode", self._fields), errors, roles)
 
     def pieces(self, frame: Any, size: int, *, errors: str = "raise", roles: bool = False) -> Iterator[Rows]:
-        """Yield rows in pieces of this size, as the context of many rows may be large; without a condition all at once.
+        """Yield rows in pieces of this size, as many rows as numbers may be large.
 
         Args:
             frame, errors, roles: as in `rows`.
             size: rows of a piece.
         """
         table = self._looked_at(frame, "encode", self._fields)
+        for start in range(0, table.rows, size):
+            try:
+                rows = self._rows(table.sliced(slice(start, start + size)) if size < table.rows else table, errors, roles)
+            except CellError:
+                self._rows(table, errors, roles)  # whose error counts rows of the whole frame
+                raise
+            yield rows
+
+    def _rows(self, table: Frame, errors: str, roles: bool) -> Rows:
         asks_all = roles and not self.condition
         rows = encoded_rows(self._fields, self.columns, table, "encode", errors, self.constants, not asks_all)
         if asks_all:
             x, context = gaps_of_rows(np.where(rows.outside[:, None], np.nan, rows.x))
-            x = np.where(rows.outside[:, None], rows.x, x)
-            rows = Rows(x, context, rows.outside, np.zeros_like(rows.gaps))
+            return Rows(np.where(rows.outside[:, None], rows.x, x), context, rows.outside, np.zeros_like(rows.gaps))
         if not self.condition:
-            yield rows
-            return
+            return rows
         condition = encoded_rows(self._fields, self.condition, table, "encode", errors, (), not roles)
-        outside = rows.outside | condition.outside
         gaps = np.concatenate([rows.gaps, condition.gaps & (not roles)], 1)
-        for start in range(0, table.rows, size):
-            part = slice(start, start + size)
-            if roles:
-                context = given_of(condition.x[part])
-            else:
-                context = context_of(self._fields, self.condition, table.sliced(part), condition.x[part], "encode")
-            yield Rows(rows.x[part], context, outside[part], gaps[part])
+        context = given_of(condition.x) if roles else context_of(self._fields, self.condition, table, condition.x, "encode")
+        return Rows(rows.x, context, rows.outside | condition.outside, gaps)
 
     def gaps(self, frame: Any) -> dict[str, np.ndarray]:
         """Tell which rows have a gap, for each column that has gaps and no value for them."""
-        gaps = next(self.pieces(frame, sys.maxsize, errors="coerce")).gaps
+        gaps = self.rows(frame, errors="coerce").gaps
         names = *self.columns, *self.constants, *self.condition
         return {name: mask for name, mask in zip(names, gaps.T, strict=True) if mask.any()}
 

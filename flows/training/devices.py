@@ -131,6 +131,11 @@ _current: ContextVar[Devices] = ContextVar("devices", default=ALONE)
 devices = _current.get  # of the fit that runs
 
 
+def share_of_parts() -> tuple[int, int]:
+    """Return which share of the parts of a table is read here under `jax.distributed`, from 0, and how many there are."""
+    return jax.process_index(), jax.process_count()
+
+
 @contextmanager
 def devices_of(mesh: Any, caller: str) -> Iterator[None]:
     """Set the devices of a mesh while a fit runs. An error in one process ends all processes."""

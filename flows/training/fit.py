@@ -180,6 +180,7 @@ class TableKeywords(TypedDict, total=False):
     weight_decay: float
     mesh: Any
     verbose: int
+    steps_per_epoch: int | None
 
 
 class SelectKeywords(TableKeywords, total=False):
@@ -202,7 +203,6 @@ class FitKeywords(SelectKeywords, total=False):
 
     objective: Callable | None
     validation: Any
-    steps_per_epoch: int | None
     optimizer: optax.GradientTransformation | None
     ema: float | None
     accumulate: int

@@ -51,11 +51,13 @@ def read(data: Any, options: Options, key: Array, result: FitResult | None = Non
     result, frames get its columns in their order, and as many rows as it had are divided as they were."""
     if isinstance(data, np.memmap):
         return mapped(data, options, key, result)
-    if hasattr(data, "__iter__") and not (
-        isinstance(data, list | tuple | str | bytes | dict | set) or hasattr(data, "__array__") or hasattr(data, "to_numpy")
-    ):
-        return iterated(data, options, result)
-    return read_arrays(data, options, key, result)
+    return iterated(data, options, result) if is_iterable(data) else read_arrays(data, options, key, result)
+
+
+def is_iterable(data: Any) -> bool:
+    """Return whether data are batches, one after the other, and not rows in memory."""
+    in_memory = isinstance(data, list | tuple | str | bytes | dict | set) or hasattr(data, "__array__")
+    return hasattr(data, "__iter__") and not in_memory and not hasattr(data, "to_numpy")
 
 
 def read_arrays(data: Any, options: Options, key: Array, result: FitResult | None = None) -> Split:
