@@ -29,6 +29,7 @@ from textwrap import dedent, indent
 
 import flows
 import flows.interop  # these are imported when they are first named, and are public too
+import flows.large
 import flows.sbi
 import flows.sklearn
 import flows.tables
