@@ -1,6 +1,6 @@
 """Tables larger than memory: what `flows.large` adds to a loop over the same files, and what two workers save.
 
-    python benchmarks/large.py [--rows 400000] [--rounds 3] [--only loop dask programs ray spark pzflow]
+    python benchmarks/large.py [--rows 1600000] [--rounds 3] [--only loop dask programs ray spark pzflow]
 
 A spline flow of 8 columns scores 16 Parquet files, with one thread of XLA a worker (NPROC=1), in turn: by a loop over the files
 within one worker, by `score` on one worker of Dask and on two; on Ray and Spark by `score`, and by the map that a user would
@@ -95,7 +95,7 @@ def dask(folder, rounds):
 
     result, table = fitted(), dd.read_parquet(folder)
     settings = {"threads_per_worker": 1, "dashboard_address": None, "env": {"NPROC": "1"}}
-    clients = {count: Client(LocalCluster(count, **settings), set_as_default=False) for count in (1, 2)}
+    clients = {count: Client(LocalCluster(n_workers=count, **settings), set_as_default=False) for count in (1, 2)}
 
     def on(count):
         scored = flows.large.score(result, table)["log_prob"].sum()
@@ -123,7 +123,7 @@ def programs(folder, rounds):
                 each.unlink()
             for seconds in found.values():
                 settings = {"threads_per_worker": 1, "dashboard_address": None, "env": {"NPROC": "1"}}
-                with LocalCluster(1, **settings) as cluster, Client(cluster) as client:
+                with LocalCluster(n_workers=1, **settings) as cluster, Client(cluster) as client:
                     client.run(__import__, "flows")
                     seconds.append(client.submit(first_batch, scorer, batch).result())
     return {name: statistics.median(seconds) for name, seconds in found.items()}
@@ -150,7 +150,7 @@ def ray(folder, rounds):
     import flows
 
     os.environ["NPROC"] = "1"
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=4e8, log_to_driver=False)
+    ray.init(num_cpus=3, include_dashboard=False, object_store_memory=4e8, log_to_driver=False)  # one reads
     ray.data.DataContext.get_current().enable_progress_bars = False
     result, table = fitted(), ray.data.read_parquet(folder)
     options = {"compute": ray.data.ActorPoolStrategy(size=2), "num_cpus": 1}
@@ -219,7 +219,7 @@ def pzflow(folder, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--rows", type=int, default=1_600_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=PYTHONS, default=list(PYTHONS))
     parser.add_argument("--within", help=argparse.SUPPRESS)  # a process that measures one of them

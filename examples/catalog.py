@@ -82,7 +82,7 @@ def main():
     # A worker for each core, each with one thread of XLA.
     cores = os.cpu_count() or 1
     settings = {"threads_per_worker": 1, "env": {"NPROC": "1"}, "dashboard_address": None, "silence_logs": logging.ERROR}
-    with LocalCluster(cores, **settings) as cluster, Client(cluster):
+    with LocalCluster(n_workers=cores, **settings) as cluster, Client(cluster):
         table = dd.read_parquet(options.out / "galaxies")
         scored = flows.large.score(result, table, add=[LOW, MIDDLE, HIGH, "p_value"])
         scored.to_parquet(options.out / "scored")

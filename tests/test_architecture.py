@@ -55,6 +55,7 @@ ON_TOP = {
     "sklearn": {"sklearn"},
     "cli": {"matplotlib", "polars", "rich", "typer"},
 }
+ENGINES = {"dask": "dask", "ray": "ray", "spark": "pyspark"}  # of the files of flows/large
 
 
 def imports(file):
@@ -80,6 +81,8 @@ def test_imports_point_one_way():
             on_top = ON_TOP.get(room, set())
             if room == "interop":  # each library in the room that is called after it
                 on_top = on_top & {part.removesuffix(".py") for part in file.relative_to(ROOT).parts}
+            if room == "large":  # each engine in its file
+                on_top = on_top - {*ENGINES.values()} | {ENGINES.get(file.stem, "narwhals")}
             allowed = LIGHT | set(sys.stdlib_module_names) | (extras if inside else set()) | on_top
             assert parts[0] in allowed, f"{file.name} imports {module}"
 
@@ -120,7 +123,7 @@ def test_importing_flows_compiles_nothing_and_starts_no_device():
 
 
 def test_rooms_on_top_are_imported_when_they_are_named():
-    extras = {"matplotlib", "narwhals", "sklearn", *LIBRARIES, *(f"flows.{room}" for room in ON_TOP)}
+    extras = {"matplotlib", "narwhals", "sklearn", *ENGINES.values(), *LIBRARIES, *(f"flows.{room}" for room in ON_TOP)}
     code = f"import sys, flows; raise SystemExit(bool({extras} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert all(FLOOR[room] > FLOOR["training"] for room in ON_TOP)

@@ -29,7 +29,7 @@ def cluster():
     from distributed import Client, LocalCluster
 
     as_here = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "NPROC": "1"}
-    with LocalCluster(2, threads_per_worker=1, dashboard_address=None, env=as_here) as made, Client(made) as client:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, env=as_here) as made, Client(made) as client:
         yield client
 
 
