@@ -149,7 +149,7 @@ costs: .venv/.stamp-test
 # Tables of Ray and Spark, in an environment of their own; without Java, Spark's tests fail and say so.
 test-engines: $(ENGINES)/.stamp
 	@echo "== tables of Ray and Spark"
-	@$(ENGINES)/bin/python -m pytest -q --tier all tests/large/test_engines.py
+	@$(ENGINES)/bin/python -m pytest -q --tier all tests/large/test_ray_and_spark.py
 
 # Mistakes made on purpose, one at a time, that the tests have to catch.
 test-mutants: .venv/.stamp-test
