@@ -78,6 +78,10 @@ CASES = {
         0, SMALL, target, 2, max_epochs=2, steps_per_epoch=10, num_samples=64, num_held_out=200, num_weights=500, verbose=0,
         mesh=mesh,
     ),
+    "frames": lambda: flows.tables.fit(
+        0, framed(), flows.tables.infer_schema(frame(ROWS)), model=SMALL, steps_per_epoch=15, validation=frame(ROWS[:200]),
+        **{**ONE, "mesh": mesh},
+    ).result,
     "kept": lambda: fit(checkpoint=Path(out) / "kept", checkpoint_every=1e-9, max_epochs=300, patience=300, learning_rate=1e-3),
 }  # fmt: skip
 
@@ -87,6 +91,19 @@ class Ending:
 
     def __iter__(self):
         return iter([ROWS[i : i + 50] for i in range(0, 600 if process else 1_200, 50)])
+
+
+def framed():
+    """A table of Dask as frames."""
+    import dask.dataframe
+
+    return flows.large.frames(dask.dataframe.from_pandas(frame(ROWS), npartitions=4))
+
+
+def parts_of_table():
+    """The numbers of the parts that are read here, twice."""
+    frames = framed()
+    return [sorted(frames.part for _ in frames) for _ in range(2)]
 
 
 def raising(error):
@@ -219,6 +236,8 @@ def told(case):
         return of_small_arrays()
     if case == "spread":
         return spread_rows()
+    if case == "parts":
+        return parts_of_table()
     if case == "wrong":
         return {name: message_of(call) for name, call in WRONG.items()}
     model = flows.NSF(2, hidden=(8,), num_bins=4) if case == "counted by row" else flows.RealNVP(1, hidden=(8,))

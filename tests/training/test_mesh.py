@@ -108,6 +108,17 @@ def test_losses_are_those_of_one_device_and_two_processes_are_two_devices(tmp_pa
 
 
 @pytest.mark.slow
+def test_frames_of_a_table_are_shared_by_two_processes(tmp_path):
+    pytest.importorskip("dask.dataframe")
+    in_two(tmp_path, "parts", "frames")
+    of_first, of_second = (told(tmp_path, "parts", 1, 2, process) for process in (0, 1))
+    for first, second in zip(of_first, of_second, strict=True):
+        assert len(first) == len(second) == 2 and sorted(first + second) == [0, 1, 2, 3]
+    same(found(tmp_path, "frames", 1, 2, 0), found(tmp_path, "frames", 1, 2, 1))
+    assert np.ptp(found(tmp_path, "frames", 1, 2)["losses"]) > 1e-3  # something was learnt
+
+
+@pytest.mark.slow
 def test_the_memory_of_rows_on_a_device_falls_with_their_number(tmp_path):
     in_one(tmp_path, 2, "counted", "counted split")
     copied, split = told(tmp_path, "counted", 2), told(tmp_path, "counted split", 2)
