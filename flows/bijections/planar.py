@@ -25,13 +25,13 @@ MOST_SCALE = 5.0  # of log S_ii, by a soft bound
 
 def slope_of(p: Array) -> Array:
     """A slope above 0, and 1 at p = 0: log(1 + (e - 1) exp(p)), with a floor."""
-    return FLOOR + (1 - FLOOR) * jax.nn.softplus(p + np.log(np.e - 1))
+    return FLOOR + (1 - FLOOR) * jax.nn.softplus(p + np.log(np.expm1(1.0)))
 
 
 def bend_of(p: Array) -> Array:
     """`slope_of(p)` - 1, with all its digits near 0."""
     near = jnp.log1p((1 - np.exp(-1)) * jnp.expm1(jnp.minimum(p, 20.0)))
-    return (1 - FLOOR) * jnp.where(p < 20.0, near, jax.nn.softplus(p + np.log(np.e - 1)) - 1)
+    return (1 - FLOOR) * jnp.where(p < 20.0, near, jax.nn.softplus(p + np.log(np.expm1(1.0))) - 1)
 
 
 def amortised(name: str, conditioner: ConditionerLike | None, start: Callable, direct: Callable, inverse: Callable) -> Callable:
