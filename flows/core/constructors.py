@@ -110,6 +110,7 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
         return make(construct, dict(bound.arguments), function(*bound.args, **bound.kwargs))
 
     _CONSTRUCTORS.add(construct)
+    vars(construct)["constructor"] = construct  # a copy by value is one too; a wrapper is not
     return construct
 
 
@@ -128,13 +129,12 @@ def said_of(claim: Any, arguments: dict[str, Any], what: str) -> Any:
     try:
         return claim(**arguments)
     except TypeError as error:
-        names = ", ".join(arguments)
-        raise TypeError(f"{what} is a function that cannot be called with the arguments {names}: {error}") from None
+        raise TypeError(f"{what} is a function that cannot be called with arguments {', '.join(arguments)}: {error}") from None
 
 
 def is_constructor(x: Any) -> bool:
     """Tell whether `x` is a constructor, which still has to be called."""
-    return isinstance(x, types.FunctionType) and x in _CONSTRUCTORS
+    return isinstance(x, types.FunctionType) and vars(x).get("constructor") is x
 
 
 def is_model(x: Any) -> TypeGuard[Any]:

@@ -72,13 +72,13 @@ def sample(rng: Any, fitted: Any, n: int, *, engine: str, rows_a_part: int = 1_0
         >>> flows.large.sample(0, result, 2_500, engine="dask", rows_a_part=1_000).map_partitions(len).compute().tolist()
         [1000, 1000, 500]
     """
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         raise FlowsError(f"sample: engine is {engine!r:.60}; expected {', '.join(map(repr, ENGINES))}")
     counts = positive_int(n, "sample: n", most=2**62), positive_int(rows_a_part, "sample: rows_a_part")
     return module_of_engine(engine).sampled(Drawer(fitted, as_key(rng), *counts), _options(options))
 
 
-def frames(table: Any, columns: Any = None, *, seed: int = 0) -> Frames:
+def frames(table: Any, columns: Any = None, *, seed: Any = 0) -> Frames:
     """Return frames of a table, one after the other, for `flows.fit` and `flows.tables.fit`: an iterable that starts again with
     each `iter()`. Dask goes by partitions and Ray by blocks, in an order drawn each time, Spark by its local iterator. Under
     `jax.distributed` each worker gets other parts.
@@ -86,7 +86,7 @@ def frames(table: Any, columns: Any = None, *, seed: int = 0) -> Frames:
     Args:
         table: as in `score`.
         columns: names of the columns to read; by default all.
-        seed: of the order of parts.
+        seed: key or seed, of the order of parts.
 
     Errors:
         FlowsError: a column that the table lacks; when it is read, no rows. TypeError: another table.

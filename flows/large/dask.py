@@ -49,6 +49,7 @@ def _once(sent: Sent) -> Any:
 
 def frames(table: Any, names: Sequence[str], rng: np.random.Generator, here: int, count: int) -> Iterator[Any]:
     """Yield the partitions of a worker and their numbers, in an order drawn from rng."""
-    labels = [label for label in table.columns if str(label) in names]
+    labels = {str(label): label for label in table.columns}
+    table = table[[labels[name] for name in names]]
     for part in rng.permutation(table.npartitions)[here::count]:
-        yield int(part), table[labels].partitions[int(part)].compute()
+        yield int(part), table.partitions[int(part)].compute()

@@ -101,12 +101,8 @@ class Scorer(Sent):
         super().__init__(fitted)
         if not isinstance(prefix, str):
             raise TypeError(f"prefix is {prefix!r:.60}; expected text")
-        self.errors, self.prefix, self.add, reading = (
-            one_of("raise", "coerce")(errors, "errors"),
-            prefix,
-            _checked(add),
-            self.reading,
-        )
+        self.errors, self.prefix = one_of("raise", "coerce")(errors, "errors"), prefix
+        self.add, reading = _checked(add), self.reading
         self.shares = tuple(share for share in self.add if share not in SCORES)
         if "p_value" in self.add:
             _ = reading.result.scores
@@ -240,10 +236,12 @@ def with_columns(frame: Any, values: dict[str, np.ndarray], dtypes: dict[str, st
 
 
 def row_of(names: Sequence[str], types: Sequence[Any]) -> Any:
-    """Return an Arrow table of one row of these types: gaps, and "x" where they are text, which numbers cannot be read from."""
+    """Return an Arrow table of one row of these types, which a model of other types cannot read: 0, "x" in text, or a gap."""
     pa = module_of("pyarrow")
-    text = pa.string(), pa.large_string(), pa.string_view()
-    return pa.table([pa.array(["x" if kind in text else None], kind) for kind in types], names=list(names))
+    asks = pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_temporal
+    texts = {kind: "x" for kind in (pa.string(), pa.large_string(), pa.string_view())}
+    cells = [0 if any(ask(kind) for ask in asks) else texts.get(kind) for kind in types]
+    return pa.table([pa.array([cell], kind) for cell, kind in zip(cells, types, strict=True)], names=list(names))
 
 
 def arrow_type(dtype: str) -> Any:

@@ -139,8 +139,7 @@ def fit(
             models = whole_models(model, lambda one: for_schema(one, schema))
         else:
             models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
-        if validation is not None and not np.isscalar(validation):
-            validation = _validation(validation, schema, roles)
+        validation = _validation(validation, schema, roles)
         units.enter_context(less_offsets(schema.offsets))
         data = frame_of(
             library_of(table.native), schema.columns, list(rows.x.T), len(rows.x)
@@ -198,7 +197,7 @@ def _fit_stream(
         conditional = bool(schema.condition)
         models = models_of(schema, model, np.zeros((1, 0)), conditional) if schema.numbers else joined(schema)
     cells = {} if roles or isinstance(model, TableResult) else _cells(schema)
-    held_out = None if validation is None else _validation(validation, schema, roles)
+    held_out = _validation(validation, schema, roles)
     with less_offsets(schema.offsets):
         result = fit_rows(rng, models, Encoded(frames, schema, roles), validation=held_out, **cells, **settings)
     return _finished(TableResult(schema, result))
@@ -309,7 +308,9 @@ def _without_gaps(table: Frame, schema: Schema, of_rows: dict[str, Any]) -> tupl
 
 
 def _validation(frame: Any, schema: Schema, roles: bool) -> Any:
-    """Rows to validate on, as `flows.fit` takes them."""
+    """Rows to validate on, as `flows.fit` takes them; a share, or None, as it is."""
+    if frame is None or np.isscalar(frame):
+        return frame
     try:
         rows = schema.rows(frame, roles=roles)
     except (FlowsError, TypeError) as error:

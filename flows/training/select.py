@@ -19,7 +19,7 @@ from flows.results.history import OF_LABELS, by_heart
 from flows.results.result import FitResult
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, best_first
 from flows.training.data.facts import Shared, check_data
-from flows.training.data.read import read_arrays
+from flows.training.data.read import is_iterable, read_arrays
 from flows.training.data.region import check_ends_are_near
 from flows.training.data.rounding import spiked
 from flows.training.devices import devices_of
@@ -176,6 +176,8 @@ def select(
         >>> selection.candidates[0].name
         'flow'
     """
+    if is_iterable(data):
+        raise FlowsError(f"select: data is an iterable ({type(data).__name__}); expected rows in memory. flows.fit takes it")
     with devices_of(keywords.get("mesh"), "fit"):
         options = SelectOptions(validation=validation, total_minutes=total_minutes, **keywords)
         key = as_key(rng)

@@ -72,7 +72,7 @@ def test_a_label_follows_from_the_arguments():
     with pytest.raises(flows.FlowsError, match="Fair: likelihood is 'fair'; expected one of"):
         Fair()
     misnamed = flows.bijection(likelihood=lambda other: "exact")(lambda by=1.0: lambda rng, shape: ({}, None, None))
-    with pytest.raises(TypeError, match="likelihood is a function that cannot be called with the arguments by"):
+    with pytest.raises(TypeError, match="likelihood is a function that cannot be called with arguments by"):
         misnamed()
 
 

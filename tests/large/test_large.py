@@ -2,6 +2,7 @@
 
 import pickle
 
+import cloudpickle
 import dask
 import dask.dataframe as dd
 import jax
@@ -186,6 +187,11 @@ REFUSED = {
     "a column that is there": (lambda: few(numbers()[:9].assign(log_prob=0.0)), "column 'log_prob' already; give prefix="),
     "text": (lambda: few(numbers()[:9].assign(b="x")), "'b' holds"),
     "text of a kind": (lambda: few(typed()[:9].assign(size="x"), "typed"), "column 'size'"),
+    "times of a zone": (
+        lambda: few(typed()[:9].assign(when=typed()["when"][:9].dt.tz_localize("UTC")), "typed"),
+        "column 'when'",
+    ),
+    "numbers for times": (lambda: few(typed()[:9].assign(when=1.0), "typed"), "column 'when'"),
     "several columns": (lambda: Scorer(model("plain"), add=[0.5]), "the model is of 'a', 'b', 'c'; expected one number"),
     "no condition": (lambda: Scorer(table_of_one(), add=[0.5]), "'size' has no condition, so that all rows have the same"),
     "no order": (lambda: Scorer(table_of_one("town", "wind"), add=[0.5]), "the model is of 'town', which has no order"),
@@ -197,6 +203,8 @@ REFUSED = {
     "options": (lambda: score(model("plain"), dask_of(numbers()[:9]), options=3), "options is a int; expected a dict"),
     "no rows to draw": (lambda: sample(0, model("plain"), 0, engine="dask"), "sample: n is 0"),
     "an engine": (lambda: sample(0, model("plain"), 5, engine="flink"), "engine is 'flink'; expected 'dask', 'ray', 'spark'"),
+    "a list of engines": (lambda: sample(0, model("plain"), 5, engine=["dask"]), "engine is ['dask']; expected 'dask', 'ray'"),
+    "no seed": (lambda: frames(dask_of(numbers()[:9]), seed=None), "rng is None; expected one key"),
     "a condition": (lambda: sample(0, model("quantiles"), 5, engine="dask"), "the model has the condition 'town', 'wind'"),
     "an empty table": (lambda: list(frames(dask_of(numbers()[:9].iloc[:0]))), "the table has no rows"),
     "another column": (
@@ -247,6 +255,18 @@ def test_a_worker_with_another_version_or_without_a_constructor_says_so(monkeypa
     assert "made with Warp of the module no_such_module, which cannot be imported here" in error_of(
         lambda: scorer(numbers()[:9])
     )
+
+
+def test_a_constructor_of_a_session_goes_with_the_model():
+    @flows.bijection
+    def Twice():
+        return lambda rng, shape: ((), lambda params, x: (2 * x, np.log(4.0)), lambda params, y: y / 2)
+
+    fitted = flows.fit(0, flows.Flow(Twice(), flows.Normal(trainable=True)), numbers(200)[["a", "b"]], **QUICK)
+    content = cloudpickle.dumps(Scorer(fitted))
+    flows.clear_caches()
+    again = cloudpickle.loads(content)(numbers()[:9])["log_prob"]
+    np.testing.assert_allclose(again, fitted.log_prob(numbers()[:9][["a", "b"]]), rtol=1e-6)
 
 
 def test_equal_scorers_load_once_and_keep_programs_where_the_sender_does(monkeypatch, tmp_path):
@@ -328,12 +348,14 @@ def test_a_stream_of_odd_frames_is_refused(tmp_path):
     assert "model is 'auto'; expected one model" in fit(rows[:4_000], model="auto")
     assert "gaps is 'drop'; drop rows with gaps" in fit(rows[:4_000], gaps="drop")
     assert "give validation rows" in fit(rows[:4_000], validation=None)
+    assert "give validation rows" in fit(rows[:4_000], validation=0.2)
     assert "weights are for data in memory" in fit(rows[:4_000], weights="size")
 
 
 def test_partitions_come_in_an_order_drawn_each_time_and_are_shared_out(monkeypatch):
     table = dd.from_pandas(numbers()[:80], npartitions=8)
     stream, again = frames(table, ["a"]), frames(table, ["a"])
+    assert [list(frame.columns) for frame in frames(table, ["a", "c"])] == [["a", "c"]] * 8
     orders = [[frame.index[0] for frame in stream] for _ in range(2)]
     assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]) == list(range(0, 80, 10))
     assert [frame.index[0] for frame in again] == orders[0]

@@ -191,6 +191,7 @@ def test_without_candidates_there_is_a_list_for_the_data():
 
 def test_what_cannot_be_selected_from_is_an_error():
     assert "expected a list or a dict" in error_of(lambda: flows.select(0, AFFINE, ROWS))
+    assert "data is an iterable (list_iterator); expected rows" in error_of(lambda: flows.select(0, None, iter([ROWS])))
     assert "no candidates" in error_of(lambda: flows.select(0, [], ROWS))
     assert "no candidate could be fitted. Flow(Invert(Exp())): fit: no loss of member 0 is finite" in error_of(
         lambda: flows.select(0, [flows.Flow(flows.Invert(flows.Exp()))], ROWS, **{**QUICK, "standardize": False})
