@@ -23,7 +23,7 @@ def scored(scorer: Scorer, table: Any, options: dict[str, Any]) -> Any:
 
 def _scored(frame: Any, scorer: Scorer, partition_info: Any = None) -> Any:
     number = None if partition_info is None else partition_info["number"]
-    return scorer.appended(frame, frame, f"part {number}: ")
+    return scorer.appended(frame, frame, f"part {number}")
 
 
 def sampled(drawer: Drawer, options: dict[str, Any]) -> Any:

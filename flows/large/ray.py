@@ -43,7 +43,7 @@ class Scoring:
 
     def __call__(self, batch: Any) -> Any:
         self.batches += 1
-        return self.scorer.appended(batch, batch, f"batch {self.batches - 1} of this worker: ")
+        return self.scorer.appended(batch, batch, f"batch {self.batches - 1} of this worker")
 
 
 def sampled(drawer: Drawer, options: dict[str, Any]) -> Any:

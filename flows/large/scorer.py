@@ -15,7 +15,7 @@ from flows.large.reading import Reading, TableReading, dtype_of_quantiles, selec
 from flows.persistence.pickles import packed, unpacked
 from flows.persistence.programs import DIRECTORY, folder_in_use, keep_programs, setting
 from flows.results.files import load
-from flows.results.frames import header_of, library_of, listed, module_of
+from flows.results.frames import errors_of, header_of, library_of, listed, module_of
 from flows.results.pieces import by_pieces, few_programs
 from flows.results.result import FitResult
 from flows.tables.files import load as load_table
@@ -123,17 +123,14 @@ class Scorer(Sent):
         """Return a frame of pandas or polars, or an Arrow table, with the new columns."""
         return self.appended(frame, frame)
 
-    def appended(self, frame: Any, read: Any, part: str = "") -> Any:
+    def appended(self, frame: Any, read: Any, part: str = "Scorer") -> Any:
         """Return a frame with the new columns, which come from the same rows of another frame; errors begin with the part."""
         header = header_of(frame)
         if header is None or library_of(frame) not in ("pandas", "polars", "pyarrow"):
             raise TypeError(f"a {type(frame).__name__} was given; expected a frame of pandas or polars, or an Arrow table")
         self.check(header.names)
-        try:
+        with errors_of(part):
             return with_columns(frame, self._values(selected(read, self.columns)), self.added)
-        except (FlowsError, TypeError) as error:
-            error.args = (f"{part}{error}",)
-            raise
 
     def check(self, names: Sequence[str], row: Any = None) -> None:
         """Refuse a table by the names of its columns, and by one row of their types, before anything is computed."""
@@ -144,7 +141,8 @@ class Scorer(Sent):
         if twice := [name for name in self.columns if list(names).count(name) > 1]:
             raise FlowsError(f"the table has {twice[0]!r} twice; rename one of them")
         if row is not None:
-            (self.reading.rows if self.scores else self.reading.contexts)(selected(row, self.columns), "coerce")
+            with errors_of("a row made up of the types of the table"):
+                (self.reading.rows if self.scores else self.reading.contexts)(selected(row, self.columns), "coerce")
 
     def _values(self, frame: Any) -> dict[str, np.ndarray]:
         """The values of the new columns, by name, each (rows,)."""

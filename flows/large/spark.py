@@ -29,12 +29,17 @@ def scored(scorer: Scorer, table: Any, options: dict[str, Any]) -> Any:
     def score(batches: Iterator[Any]) -> Iterator[Any]:
         first, context = 0, TaskContext.get()
         for batch in batches:
-            rows = pa.Table.from_batches([batch])
-            part = f"part {context.partitionId()}, from row {first} on: "
+            rows = pa.Table.from_batches([batch]).rename_columns(types.names)
+            part = f"part {context.partitionId()}, from row {first} on"
             yield from scorer.appended(rows, by_the_clock(rows, zoned), part).combine_chunks().to_batches()
             first += len(rows)
 
-    return table.mapInArrow(score, StructType([*table.schema.fields, *new]), **options)
+    return by_place(table).mapInArrow(score, StructType([*table.schema.fields, *new]), **options)
+
+
+def by_place(table: Any) -> Any:
+    """Return a table whose columns are called c0, c1, ...: mapInArrow cannot read names that have a dot or a backtick."""
+    return table.toDF(*[f"c{place}" for place in range(len(table.columns))])
 
 
 def by_the_clock(rows: Any, zoned: Sequence[str] = ()) -> Any:
@@ -75,7 +80,7 @@ def plain(frame: Any) -> Any:
 
 def frames(table: Any, names: Sequence[str], rng: np.random.Generator, here: int, count: int) -> Iterator[Any]:
     """Yield the batches of a worker, and the numbers of their partitions."""
-    some = table.select([f"`{name}`" for name in names])
+    some = by_place(table).select([f"c{table.columns.index(name)}" for name in names])
     if count > 1:
         some = some.filter(spark_partition_id() % count == here)
 
@@ -87,4 +92,5 @@ def frames(table: Any, names: Sequence[str], rng: np.random.Generator, here: int
             yield pa.RecordBatch.from_pydict({"part": [part], "rows": [sink.getvalue()]})
 
     for row in some.mapInArrow(written, "part long, rows binary").toLocalIterator():
-        yield row.part, pl.from_arrow(by_the_clock(pa.ipc.open_stream(row.rows).read_all()))
+        rows = pa.ipc.open_stream(row.rows).read_all().rename_columns(list(names))
+        yield row.part, pl.from_arrow(by_the_clock(rows))

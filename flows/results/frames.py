@@ -303,6 +303,16 @@ def without_column(x: Any, name: str, what: str) -> tuple[Any, Any]:
     return returned(column_at(x, rest), header.library), column_at(x, header.names.index(name))
 
 
+@contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """Let the errors of a frame begin with what it is."""
+    try:
+        yield
+    except (FlowsError, TypeError) as error:
+        error.args = (f"{what}: {error}",)
+        raise
+
+
 def listed(names: Iterable[Any]) -> str:
     """Return names for an error, the first few."""
     names = list(names)

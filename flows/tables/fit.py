@@ -14,7 +14,7 @@ from flows.core import DistributionInit, DistributionLike, FlowsError, declares,
 from flows.distributions.categorical import Categorical
 from flows.distributions.joint import ChainRule
 from flows.models.splines import circular_splines
-from flows.results.frames import Frame, frame_of, less_offsets, library_of, listed, looked_at, numbers_of
+from flows.results.frames import Frame, errors_of, frame_of, less_offsets, library_of, listed, looked_at, numbers_of
 from flows.results.result import FitResult
 from flows.tables.fields import names_of
 from flows.tables.gaps import check_there, for_schema, without_codes_of_gaps, without_gaps
@@ -162,11 +162,8 @@ class Encoded:
     def __iter__(self) -> Iterator[Any]:
         library = "polars" if self.schema.fitted_to == "polars" else "pandas"
         for number, frame in enumerate(self.frames):
-            try:
+            with errors_of(f"tables.fit: part {getattr(self.frames, 'part', number)}"):
                 rows = self.schema.rows(frame, roles=self.roles)
-            except (FlowsError, TypeError) as error:
-                error.args = (f"tables.fit: part {getattr(self.frames, 'part', number)}: {error}",)
-                raise
             data = frame_of(library, self.schema.columns, list(rows.x.T), len(rows.x))
             yield data if rows.context is None else (data, rows.context)
 
@@ -311,10 +308,8 @@ def _validation(frame: Any, schema: Schema, roles: bool) -> Any:
     """Rows to validate on, as `flows.fit` takes them; a share, or None, as it is."""
     if frame is None or np.isscalar(frame):
         return frame
-    try:
+    with errors_of("tables.fit: validation"):
         rows = schema.rows(frame, roles=roles)
-    except (FlowsError, TypeError) as error:
-        raise type(error)(f"tables.fit: validation: {error}") from None
     return rows.x if rows.context is None else (rows.x, rows.context)
 
 

@@ -13,7 +13,7 @@ from flows.checks.model import Axis, Model, result_model
 from flows.core import FlowsError, as_key, declares, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.columns import columns_of
-from flows.results.frames import looked_at
+from flows.results.frames import errors_of, looked_at
 from flows.results.result import FitResult, Hints, number_of_draws
 from flows.tables.contributions import contributions, p_values
 from flows.tables.fields import Rows, names_of
@@ -284,11 +284,8 @@ class TableResult(Hints, Answers):
                     if schema.condition
                     else "check: context is given, and the table was fitted without a condition; leave it out"
                 )
-            try:
+            with errors_of(f"check: {name}"):
                 rows = self.rows(without_gaps(schema, frame, f"check: {name}")[0] if gappy else frame)
-            except (FlowsError, TypeError) as error:
-                error.args = (f"check: {name}: {error}",)
-                raise
             return rows.x, rows.context
 
         def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:

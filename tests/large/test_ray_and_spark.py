@@ -14,7 +14,7 @@ import jax
 import large_tables
 import pyarrow as pa
 import ray
-from large_tables import ADDED, Mortal, as_scored, model, numbers, parts_of, rows_of, typed
+from large_tables import ADDED, QUICK, Mortal, as_scored, model, numbers, parts_of, rows_of, typed
 
 import flows
 from flows import tables
@@ -158,6 +158,16 @@ def test_an_error_names_part_and_row(engine):
     assert np.isneginf(scored["log_prob"].to_numpy()).nonzero()[0].tolist() == [6]
     with pytest.raises(Exception, match=r"(part|batch) \d.*column 'town', row 2, is 'Paris'"):
         engine.rows(score(model("typed"), engine.table(parts), errors="raise"))
+
+
+def test_names_of_columns_have_dots_and_backticks(engine):
+    rows = numbers(200)[["c", "b", "a"]].set_axis(["a.b", "c`d", "e f"], axis=1)
+    fitted = flows.fit(0, flows.Normal(trainable=True), rows, **QUICK)
+    table = engine.with_types(rows)
+    scored = engine.rows(score(fitted, table))
+    assert list(scored) == [*rows, "log_prob"]
+    np.testing.assert_allclose(scored["log_prob"], fitted.log_prob(rows), rtol=1e-5)
+    assert all(list(frame.columns) == ["e f", "a.b"] for frame in frames(table, ["e f", "a.b"]))
 
 
 def test_an_empty_table_and_the_order_of_frames(engine):
