@@ -5,7 +5,7 @@
 
 Each candidate differs from the first of its kind, which has all defaults, in one argument or two. Scores are nats a row of test
 rows, and seconds of the CPU, compiling included. What is in benchmarks/results/defaults.json already is not measured again;
-`--table` prints it.
+`--table` prints how far each candidate is ahead of the first of its kind.
 """
 
 import argparse
@@ -70,15 +70,27 @@ def measured(candidate: str, name: str) -> dict:
 
 
 def table(found: dict) -> str:
-    names = [name for name in SETS if any(name in of for of in found.values())]  # measured, by some candidate
-    lines = ["| " + " | ".join(["nats above the Gaussian", *names, "mean", "seconds"]) + " |", "|---" * (len(names) + 3) + "|"]
-    for candidate, of in found.items():
-        gains = [of[name]["nats"] if name in of else np.nan for name in names]
-        best = [max(each[name]["nats"] for each in found.values() if name in each) for name in names]
-        lost = np.nanmean(np.array(best) - np.array(gains))
-        seconds = sum(of[name]["seconds"] for name in names if name in of)
-        cells = ["" if np.isnan(gain) else f"{gain:.2f}" for gain in gains]
-        lines.append("| " + " | ".join([candidate, *cells, f"-{lost:.3f}", f"{seconds:.0f}"]) + " |")
+    """A line for each candidate: how far it is ahead of the first of its kind, on the sets where both were measured."""
+    titles = (
+        "nats ahead of the default",
+        "mean",
+        "median",
+        "sets ahead by 0.02",
+        "behind by 0.02",
+        "most ahead",
+        "most behind",
+        "seconds a fit",
+    )
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for candidate, scores in found.items():
+        default = found[candidate.split(",")[0]]
+        gains = {name: scores[name]["nats"] - default[name]["nats"] for name in scores if name in default}
+        values, by = np.array(list(gains.values())), sorted(gains, key=gains.get)
+        ends = [f"{name} {gains[name]:+.2f}" for name in (by[-1], by[0])] if any(values) else ["", ""]
+        counts = [int((values > 0.02).sum()), int((values < -0.02).sum())]
+        seconds = np.mean([each["seconds"] for each in scores.values()])
+        cells = [candidate, f"{values.mean():+.2f}", f"{np.median(values):+.3f}", *map(str, counts), *ends, f"{seconds:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
