@@ -45,7 +45,7 @@ def infer_schema(frame: Any, condition: Sequence[Any] = (), *, ends: bool = True
     - `low=0` where nothing is negative, the least value is at most a hundredth of the largest, and 0 itself occurs only if
       there is a step. From 500 rows on, other ends are guessed where they show: rows do not become rare towards a round number,
       such as minute 1439, or a value of 5 rows. An angle never is: `schema.replace({name: tables.Circular(360)})`.
-    - Dates and times are `DateTime`; from 100 rows on with ends where they begin or end abruptly.
+    - Dates and times are `DateTime`; from 1,000 rows on with ends where they begin or end abruptly.
     - The condition has no ends but 0. A column of one value is a `Constant`; any other column is `Ignored`.
 
     A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, brings a warning (`DataWarning`), and so

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-FEWEST = {"numbers": 500, "times": 100}  # rows, below which no end shows
+FEWEST = {"numbers": 500, "times": 1000}  # rows, below which no end shows: of 300 dates, a tail of one in three has one
 PART = {"numbers": 0.02, "times": 0.1}  # of the rows, next to an end and again behind; of dates enough for whole weeks
 LEAST_OF_PART = 20
 TIMES = 1.7  # the room of the first part, in rooms of the second: 4 to 7 in a tail, 2.4 if rows decrease linearly
