@@ -18,7 +18,8 @@ no density; such rows are counted, and left out of both. Draws beyond an end are
 score of a row is the mean over fits, and the error the larger one of that over rows and that over seeds.
 
 `--bins`: the same of `NSF(num_bins=32)` and `NSF()` by one schema, where the numbers have spikes, and where they have none.
-Written to benchmarks/results/ends.json.
+With `--knots 128`: of so many quantiles in front of `NSF()` and of `NSF(num_bins=32)`, which is printed alone. All else is
+written to benchmarks/results/ends.json.
 """
 
 import argparse
@@ -189,12 +190,14 @@ def fitted(frame, seeds):
     return {**gain_of(np.array(scores)), "ends": found}
 
 
-def with_bins(frame, seeds):
-    """The gain by more bins, and whether a column has spikes."""
+def with_bins(frame, seeds, knots=None):
+    """The gain by more bins, or by quantiles in front of a spline, and whether a column has spikes."""
     train, test = halves(frame, 0.8)
     schema, scores = guessed(train), []
-    for bins in (32, 8):
-        options = {"model": flows.Flow(flows.NSF(num_bins=bins)), "gaps": "drop", "verbose": 0}
+    more, few = flows.NSF(num_bins=32), flows.NSF()
+    pair = (more, few) if knots is None else (flows.Serial(flows.NormalScores(knots), few), more)
+    for model in pair:
+        options = {"model": flows.Flow(model), "gaps": "drop", "verbose": 0}
         results = [tables.fit(seed, train, schema, **options) for seed in range(seeds)]
         scores.append([result.log_prob(test, draws=16, errors="coerce") for result in results])
     x = schema.rows(train, errors="coerce").x[:, -len(schema.numbers) :]
@@ -228,6 +231,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="*", help="fits; the default is all, and the guesses")
     parser.add_argument("--bins", nargs="*", help="fits with more bins")
+    parser.add_argument("--knots", type=int, help="quantiles in front of a spline, in place of more bins")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--guesses", action="store_true", help="no fits")
     parser.add_argument("--films", type=Path, help="movies.json")
@@ -244,8 +248,11 @@ def main():
         names = ((), ()) if options.guesses else (options.sets or (), options.bins or ()) if some else (FITS, BINS)
         for kind, run, several in zip(("fits", "bins"), (fitted, with_bins), names, strict=True):
             for name in several:
-                each = run(sets[name], options.seeds)
+                more = {"knots": options.knots} if kind == "bins" else {}
+                each = run(sets[name], options.seeds, **more)
                 print(name, json.dumps(each), flush=True)
+                if options.knots is not None:
+                    continue
                 found = records.read(RESULTS)  # others may have written
                 found.setdefault(kind, {})[name] = each
                 records.write(RESULTS, found)

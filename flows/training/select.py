@@ -35,7 +35,7 @@ MANY = 20_000  # rows from which networks are wider
 COMPONENTS = {"full": (3, 10, 20, 40, 100), "diagonal": (3, 10, 40)}  # of mixtures, by their covariance
 MOST = {"full": 4, "diagonal": 2}  # mixtures of each kind, the largest ones
 WIDTH = 32  # of the network of a conditional normal
-MANY_BINS = 32  # of splines, which can follow values that repeat
+MANY_BINS, MANY_KNOTS = 32, 128  # of splines and of quantiles, which can follow values that repeat
 ROWS_A_COMPONENT = 3  # for each column; with fewer, shrinkage alone determines a full covariance
 
 
@@ -226,7 +226,7 @@ def _named(candidates: Any) -> dict[str, DistributionLike]:
 
 
 def suggested(rows: int, event: Shape, conditional: bool, spikes: bool = False) -> dict[str, DistributionLike]:
-    """Return models to try on this many rows of vectors, by name; with `spikes`, also splines of more bins."""
+    """Return models to try on this many rows of vectors, by name; with `spikes`, splines of more bins and quantiles."""
     if len(event) != 1:
         raise FlowsError(f"select: there is no list of models for events {event}; give candidates")
     (d,) = event
@@ -240,9 +240,11 @@ def suggested(rows: int, event: Shape, conditional: bool, spikes: bool = False) 
         for covariance, counts in COMPONENTS.items():
             able = [k for k in counts if k == counts[0] or rows > ROWS_A_COMPONENT * d * k]
             simple += [GMM(num_components=k, covariance=covariance) for k in able[-MOST[covariance] :]]
-    flows = [MAF(), BNAF(), NSF(), Serial(NormalScores(), NSF())]
-    if spikes:
-        flows.append(NSF(num_bins=MANY_BINS))
+    flows = [MAF(), BNAF(), NSF()]
+    if spikes:  # first, as there may not be time for all
+        flows = [Serial(NormalScores(MANY_KNOTS), NSF()), NSF(num_bins=MANY_BINS), *flows]
+    else:
+        flows.append(Serial(NormalScores(), NSF()))
     if rows >= FEW and d > 1:
         width = 64 if rows < MANY else 128
         flows.append(NSF(hidden=(width, width), autoregressive=False, linear=True))

@@ -184,8 +184,9 @@ def test_without_candidates_there_is_a_list_for_the_data():
         assert all(size_of(plan, event[0], 2 if conditional else 0) or name == "Normal()" for name, plan in plans.items())
     sizes = [size_of(list(suggested(rows, (5,), False).values())[-1], 5) for rows in (5_000, 10**6)]
     assert sizes[0] < sizes[1], "more rows, larger models"
-    many = flows.Flow(flows.NSF(num_bins=32))
-    assert many in suggested(100, (2,), False, spikes=True).values() and many not in suggested(100, (2,), False).values()
+    smooth, spiked = (list(suggested(100, (2,), False, spikes=spikes).values()) for spikes in (False, True))
+    for many in (flows.NSF(num_bins=32), flows.Serial(flows.NormalScores(128), flows.NSF())):
+        assert flows.Flow(many) in spiked and flows.Flow(many) not in smooth
     assert "give candidates" in error_of(lambda: flows.select(0, None, np.ones((20, 4, 4, 1)) * ROWS[:20, :1, None, None]))
 
 
