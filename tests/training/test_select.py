@@ -186,7 +186,8 @@ def test_without_candidates_there_is_a_list_for_the_data():
     assert sizes[0] < sizes[1], "more rows, larger models"
     smooth, spiked = (list(suggested(100, (2,), False, spikes=spikes).values()) for spikes in (False, True))
     for many in (flows.NSF(num_bins=32), flows.Serial(flows.NormalScores(128), flows.NSF())):
-        assert flows.Flow(many) in spiked and flows.Flow(many) not in smooth
+        assert flows.Flow(many) not in smooth
+        assert spiked.index(flows.Flow(many)) < spiked.index(flows.Flow(flows.MAF())), "there may not be time for all"
     assert "give candidates" in error_of(lambda: flows.select(0, None, np.ones((20, 4, 4, 1)) * ROWS[:20, :1, None, None]))
 
 
